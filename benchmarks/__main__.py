@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Speed ratios, side by side (algorithmic, CPU).",
         [
             "python -m benchmarks",
-            "python -m benchmarks --rows masked --repeats 1",
+            "python -m benchmarks --rows masked_head --repeats 1",
             "python -m benchmarks --peer llada=../LLaDA --peer lm_eval",
         ],
     )
@@ -120,7 +120,8 @@ def _store(file: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _others(file: Path, measured: set[str]) -> list[dict[str, Any]]:
-    """Stored rows of peers that are not measured now, if they are of the same machine."""
+    """Stored rows of peers that are not measured now; [] if they are of another machine or of other versions
+    (`_machine`)."""
     if not file.is_file():
         return []
     stored = json.loads(file.read_text("utf-8"))

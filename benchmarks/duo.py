@@ -46,7 +46,7 @@ class DuoStep:
 
     def script(self) -> float:
         """A step of the reference script (docs/method.md#uniform-script, docs/method.md#symmetric-kl) at our noise
-        levels; returns its loss without the constant."""
+        levels; returns its loss without the constant of its reverse term, on which no gradient depends."""
         from torch.nn import functional
 
         from repro.core import rng
@@ -93,7 +93,8 @@ def duo_step(repeats: int) -> list[Row]:
 
 
 def duo_memory(repeats: int) -> list[Row]:
-    """Peak memory of the same two steps beyond the weights, in MiB; deterministic, so `repeats` is not used."""
+    """Peak memory of the two steps of `duo_step` beyond the weights, in MiB; deterministic, so `repeats` is not
+    used."""
     step = DuoStep()
     agreement = step.agreement()
     ours, script = (peak_bytes(work) / 2**20 for work in (step.ours, step.script))

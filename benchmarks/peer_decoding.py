@@ -60,7 +60,7 @@ LLADA = {Case(32_000, 64, 32, 16): 1.6, Case(126_464, 64, 16, 16): 2.5}
 FAST = Case(32_000, 64, 32, 16)
 """The case of Fast-dLLM's loops."""
 LONG = Case(32_000, 256, 64, 32)
-"""A longer text for those with a cache, with Fast-dLLM's block length."""
+"""The case of Fast-dLLM's loops with a cache on a longer text, with the block length of that project."""
 
 
 class Network:
@@ -83,8 +83,8 @@ class Network:
         use_cache: bool = False,
         replace_position: Tensor | None = None,
     ) -> SimpleNamespace:
-        """Logits of `ids` [B, L]. With `replace_position` [B, S] bool the columns of `ids` in the cache, whose entries
-        they overwrite; else they come after those of `past_key_values`."""
+        """Logits of `ids` [B, L]. With `replace_position` ([B, S] bool: the columns of `ids` in the cache) `ids`
+        overwrite entries of the cache; else they come after the columns of `past_key_values`."""
         from repro.models.attention import Mask
 
         cache = _cache(ids, past_key_values, replace_position) if use_cache else None
@@ -94,7 +94,7 @@ class Network:
 
 
 def _cache(ids: Tensor, past: list[Any] | None, replaced: Tensor | None) -> Any:
-    """Our KV cache with the entries of `past`, and room for `ids` [B, L] where they replace none."""
+    """Our KV cache with the entries of `past`, and space for `ids` [B, L] unless they replace entries (`replaced`)."""
     from repro.core.lazy import torch
     from repro.models.attention import KVCache
 

@@ -42,7 +42,8 @@ TOP = 10
 """Ids of a soft token in Duo's sparse branch (top_k)."""
 WINDOW = GammaWindow(low=-3.5, high=-1.75)  # s-sahoo/duo@7c9b498 configs/algo/duo.yaml:24-25
 POINTS = 2001
-"""Points of the table of T(A) that Duo reads; its own has 100,000."""
+"""Points of the table from which Duo's code takes T(A), the probability that a token is intact at Gaussian signal level
+A; Duo's own table has 100,000."""
 DUO = DuoElbo(
     window=WINDOW,
     temperature=Constant(value=1e-3),
@@ -101,16 +102,18 @@ class Case:
 
 
 class Seen(SimpleNamespace):
-    """What a peer drew and asked its network: `tokens`, `t`; `forwards`, its number of rows forwarded so far."""
+    """What a peer drew and gave to its network: `tokens` and times `t`; `forwards`: number of rows that the network has
+    read so far."""
 
     forwards = 0
 
 
 def backbone(denoiser: Denoiser, seen: Seen) -> Any:
-    """The network of Duo and MDLM, `backbone(x, sigma, ...)` with logits [B, L, V], sigma = -log alpha.
+    """A stand-in for the network of Duo and MDLM that calls `denoiser` and notes its inputs in `seen`: `backbone(x,
+    sigma, ...)` gives logits [B, L, V], sigma = -log alpha.
 
-    x: ids [B, L], or Duo's soft tokens, as logits [B, L, V] of their weights or as ids [B, L, k] with `weights`. They
-    are embedded as by s-sahoo/duo@7c9b498 models/dit.py:388-403.
+    x: ids [B, L], or Duo's soft tokens, as logits [B, L, V] of their weights or as ids [B, L, k] with `weights`. Soft
+    tokens are embedded as by s-sahoo/duo@7c9b498 models/dit.py:388-403.
     """
     from repro.models.attention import Mask
     from repro.models.denoiser import Soft
@@ -136,8 +139,9 @@ def backbone(denoiser: Denoiser, seen: Seen) -> Any:
 
 
 def duo(modules: dict[str, Any], repeats: int, case: Case | None = None) -> Iterator[Compared]:
-    """Our step of recipe `duo_owt` (sparse soft tokens) against Duo's with dense and with sparse ones, both after the
-    curriculum, and ancestral sampling (s-sahoo/duo@7c9b498 algo.py:298-345,593-636; trainer_base.py:500-540,640-770).
+    """Rows against Duo: the training step of recipe `duo_owt`, in the curriculum (our sparse soft tokens against Duo's
+    dense ones and Duo's sparse ones) and after it; ancestral sampling; generative perplexity (s-sahoo/duo@7c9b498
+    algo.py:298-345,593-636; trainer_base.py:500-540,640-770).
 
     The peer's `nll` is called itself: `_loss` of the same commit passes it one argument more than it takes.
     """
@@ -225,8 +229,9 @@ def training_row(
     seen: Seen,
     scored: Callable[[], Scored],
 ) -> Compared:
-    """The row of a training step, forward and backward: `objective` against the peer's loss `theirs`, compared at the
-    noise of `theirs`, whose terms are `scored` by us."""
+    """The row of a training step, forward and backward: `objective` on `ours` (denoiser, process, batch) against the
+    peer's loss `theirs`. They are compared at the noise that the peer drew, at which `scored` gives the terms of our
+    loss."""
     from repro.models.attention import Mask
     from repro.models.prediction import Prediction
 
@@ -328,7 +333,7 @@ def _duo(algo: Any, case: Case, network: Any, mode: str, step: int) -> Any:
 
 
 def _sampling(algo: Any, case: Case, denoiser: Denoiser, process: Uniform, repeats: int) -> Compared:
-    """Ancestral sampling with noise removal against `generate_samples`, with as many forwards."""
+    """Ancestral sampling with noise removal against Duo's `generate_samples` with as many forward passes."""
     from repro.models.attention import Mask
     from repro.models.prediction import Prediction
     from repro.samplers.ancestral import Ancestral

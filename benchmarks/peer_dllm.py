@@ -93,7 +93,8 @@ def _sampling(module: Any, denoiser: Denoiser, case: Case, count: int, repeats: 
 
 
 def _training(module: Any, denoiser: Denoiser, case: Case, rows: int, repeats: int) -> Compared:
-    """Objective `independent_elbo` against `MDLMTrainer.compute_loss` (dllm/core/trainers/mdlm.py:128-217 there)."""
+    """Objective `independent_elbo` against `MDLMTrainer.compute_loss` (ZHZisZZ/dllm@ca17675
+    dllm/core/trainers/mdlm.py:128-217)."""
     process, length = Absorbing(), case.prompt + case.length
     of = batch(Sizes(ids=case.ids, mask=case.ids, bos=None, length=length), rows)
     seen = Seen()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def generative_perplexity(metrics: Any, case: Case, repeats: int) -> Compared:
     """Our gen_ppl by rule `duo` against `record_generative_perplexity` (s-sahoo/duo@7c9b498 metrics.py:165-210): the
-    same ids, and the same judge, a GPT-2 with random weights, which neither loads in the time that is measured."""
+    same ids, and the same judge, a GPT-2 with random weights, which neither side loads while it is timed."""
     from repro.core import rng
     from repro.evals.text_quality.gen_ppl import gen_ppl, rule
     from repro.evals.text_quality.judges import TransformersJudge

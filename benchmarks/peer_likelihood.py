@@ -31,7 +31,7 @@ def llada(modules: dict[str, Any], repeats: int) -> Iterator[Compared]:
 
 
 def monte_carlo(get_log_likelihood: Any, case: Case, repeats: int) -> Compared:
-    """128 draws per continuation of `LENGTHS` tokens against LLaDA's (ML-GSAI/LLaDA@b7e6c35
+    """128 draws per continuation of `LENGTHS` tokens against LLaDA's `get_log_likelihood` (ML-GSAI/LLaDA@b7e6c35
     get_log_likelihood.py:47-85), which draws its own masks."""
     from repro.core import rng
     from repro.core.lazy import torch

@@ -32,9 +32,10 @@ class Peer:
     """A peer's `files` below its checkout (none: `package` is installed), the function that makes its rows, and the
     third-party modules that get a stand-in where they are absent.
 
-    `project`: names of modules, given to `measure`, that import others of the checkout and third-party ones, of which
-    those in STANDS_IN of repro/certify/peers/diffusion.py (flash_attn, lightning and others) get stand-ins where they
-    are not installed; `packages`: packages of the checkout whose `__init__` is not run.
+    `project`: names of modules that `measure` gets in place of `files`, because they import other modules of the
+    checkout; of their third-party modules, those in STANDS_IN of repro/certify/peers/diffusion.py (flash_attn,
+    lightning and others) get stand-ins where they are not installed; `packages`: packages of the checkout whose
+    `__init__` is not run.
     """
 
     files: tuple[str, ...]
@@ -131,7 +132,10 @@ class Checkout:
         try:
             found = list(peer.measure(modules, repeats))
         except (TypeError, AttributeError) as error:
-            raise ValueError(f"{self.name} at {commit} cannot be called as before: {error}") from error
+            raise ValueError(
+                f"{self.name} at {commit} cannot be called as before ({error}); use the commit in"
+                " results/bench/peers.json"
+            ) from error
         return [PeerRow(**vars(one.row), peer=self.name, commit=commit, equal=one.equal) for one in found]
 
     def modules(self) -> dict[str, Any]:

@@ -28,7 +28,8 @@ class VocabularyRow(Row):
 
 
 def vocabulary(repeats: int) -> list[Row]:
-    """Time and memory of both steps at every size; the target is to be no worse than dense."""
+    """Time and memory of both training steps at every vocabulary size; the target is to be no worse than the dense
+    step."""
     found: list[Row] = []
     for vocab_size in SIZES:
         duo, masked = DuoStep(vocab_size), MaskedStep(vocab_size)

@@ -1,7 +1,8 @@
 """How time and memory grow: with rows, length, vocabulary, steps, processes and records, on logarithmic axes.
 
 Drawn from results/bench/cost.json (`make bench`) instead of records. Values are relative to those at the smallest size,
-and labels give the exponent of the fitted power law; the grey line is growth in proportion. CPU seconds of one machine.
+and labels give the exponent of the fitted power law; the grey line is proportional growth. CPU seconds are those of one
+machine.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 One block per suite and scale, one column per number of tokens per step. A sampler is better where its curve is lower
 (gen_ppl) or higher (MAUVE) at the same entropy: a low gen_ppl alone can be reached by repetition. Bands: 95 % of
 resampled curves at each entropy (`repro.results.tables.matched`). Squares are held-out text; crosses are naive texts
-that deceive one of the numbers (a few tokens repeated, tokens drawn by frequency), at the edge where their entropy is
-beyond it. A gen_ppl below that of real text at its entropy is no improvement: such text repeats what the scoring model
-finds likely. Published points are hollow and shown only where they were scored by the same protocol.
+that deceive one of the numbers (a few tokens repeated, tokens drawn by frequency), at the edge of the panel where their
+entropy lies beyond it. A gen_ppl below that of real text at its entropy is no improvement: such text repeats what the
+scoring model finds likely. Published points are hollow and shown only where they were scored by the same protocol.
 """
 
 from __future__ import annotations
@@ -229,7 +229,8 @@ def _lines(axes: Axes, ours: DataFrame, name: str) -> None:
 
 
 def _references(axes: Axes, rows: DataFrame, name: str, limits: tuple[float, float]) -> list[End]:
-    """Draw reference texts, at the edge where they are beyond it, and published points; returns labels of the texts."""
+    """Draw reference texts (at the edge of the panel if they lie beyond it) and published points; returns labels of the
+    texts."""
     low, high = limits
     ends = []
     for kind in REFERENCES:

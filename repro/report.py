@@ -4,8 +4,8 @@ python -m repro.report [--raw DIR] [--out DIR]      # write them
 python -m repro.report --check                      # exit code 1 if a written table is out of date
 python -m repro.report --methods --raw DIR          # a paragraph about what ran, and its BibTeX
 
-Each table is written as Markdown, CSV and LaTeX (a `tabular` with booktabs' rules, for `\\input`; a long
-one is several).
+Each table is written as Markdown, CSV and LaTeX (a `tabular` with booktabs' rules, for `\\input`; a long table is split
+into several).
 
 The tables certificates.*, controls.* and peers.* are made from results/certificates (`--certificates`), reproduction.*
 from the committed records, results/reruns and results/half_trained, choices.* from results/choices, and claims.* (the
@@ -113,7 +113,7 @@ def _write(files: Mapping[str, str], out: Path, check: bool) -> int:
 
 
 def _former_parts(files: Mapping[str, str], out: Path) -> list[Path]:
-    """Further parts (NAME-2.tex) of a LaTeX table in `out` that the table had before and has no more."""
+    """Paths in `out` of further parts (NAME-2.tex, ...) of LaTeX tables that now have fewer parts in `files`."""
     parts = [path for path in out.glob("*-*.tex") if re.fullmatch(r".+-\d+\.tex", path.name)]
     return sorted(p for p in parts if p.name not in files and f"{p.stem.rpartition('-')[0]}.tex" in files)
 

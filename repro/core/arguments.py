@@ -31,13 +31,14 @@ ELSEWHERE = {
     "num_return_sequences": "n",
     "num_samples": "n",
 }
-"""Arguments of transformers and its like -> how the functions here that can do it write it."""
+"""Argument of transformers and similar libraries -> what to write instead, in functions of this suite that can do the
+same."""
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
     """`function` with checked arguments: a call raises ValueError for an argument that is not of its annotated type,
-    and TypeError, as any function, for a missing or unknown one, with the nearest name. Annotations are read at the
-    first call from the names of the function's module."""
+    and TypeError, as Python itself does, for a missing or unknown one; the message names the nearest argument.
+    Annotations are read at the first call from the names of the function's module."""
     signature, called = inspect.signature(function), getattr(function, "__name__", "")
 
     @functools.lru_cache
@@ -67,7 +68,8 @@ def _meant(name: str, known: Iterable[str]) -> str:
 
 
 def _misfit(value: Any, hint: Any) -> str:
-    """End of a message about a value that is not of a type: the nearest one of a fixed set, else the types."""
+    """End of a message about a value that is not of the type `hint`: the nearest valid value if the type is a fixed set
+    of strings, else the names of the types."""
     literals, others = _alternatives(hint)
     if isinstance(value, str) and literals and not others:
         return f"is unknown; {nearest(value, map(str, literals))}"

@@ -94,8 +94,8 @@ def width(otherwise: int = 120) -> int:
 
 def say(lines: Iterable[str], file: TextIO | None = None) -> None:
     """Print lines of text to `file` (None: stdout). A line longer than the terminal (or $COLUMNS) is wrapped between
-    words; the rest is indented by 4, or stands below the second column if a gap of two spaces or more ends a first
-    column."""
+    words. The lines after the first are indented by 4, or, if the text is a first column, two spaces or more and a
+    second column, stand below the second column."""
     room = width(sys.maxsize)
     for line in lines:
         print("\n".join(broken(line, room)), file=file)
@@ -151,7 +151,7 @@ def positive(text: str) -> int:
 
 def launched() -> tuple[int, int]:
     """Index of this process, and number of the processes that torchrun or `accelerate launch` started (variables RANK
-    and WORLD_SIZE); (0, 1) without a launcher. ValueError unless they are such numbers."""
+    and WORLD_SIZE); (0, 1) without a launcher. ValueError unless 0 <= RANK < WORLD_SIZE."""
     rank, world = (os.environ.get(name, default) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
         raise ValueError(

@@ -19,8 +19,8 @@ _taken: list[str] = []
 
 
 def device(name: str | None = None) -> str:
-    """The name of a device of this machine: `name` itself, checked; for None the one that `take_device` was given, else
-    the best one.
+    """The name of a device of this machine: `name` itself, checked; for None the device that `take_device` was given,
+    else a GPU if there is one, else the CPU.
 
     Raises ValueError for a name that torch does not have, and for a device that is not here.
     """
@@ -41,8 +41,9 @@ def device(name: str | None = None) -> str:
 
 
 def take_device(name: str | None = None) -> str:
-    """Let all models that are loaded or trained from here on run on the device `name` (None: the best one) and return
-    it; of several processes on one machine (a launcher has set LOCAL_RANK) each takes a GPU of its own.
+    """Let all models that are loaded or trained from here on run on the device `name` (None: a GPU if there is one,
+    else the CPU) and return its name; of several processes on one machine (a launcher has set LOCAL_RANK) each takes a
+    GPU of its own.
 
     Raises ValueError for a device that is unknown or not here, and for a numbered GPU where a launcher gives each
     process its own.

@@ -31,7 +31,7 @@ FASTER = 1.5
 SIZE = 768
 """Rows and columns of the matrices that are multiplied to compare precisions: the width of a small network."""
 SECONDS = 0.3
-"""Seconds of multiplying, of each precision."""
+"""Seconds for which matrices are multiplied in each precision."""
 TIMEOUT = 5.0
 """Seconds that the Hub has to answer."""
 EXTRAS = {
@@ -40,7 +40,7 @@ EXTRAS = {
     "gguf": ("gguf", "GGUF files as --ckpt and --judge"),
     "diffusers": ("certify", "the certificates of diffusers' schedulers"),
 }
-"""Optional package -> extra of this package that installs it, and what it is for."""
+"""Optional package -> extra of dlm-repro that installs it, and what the package is for."""
 TRACKERS = ("tensorboard", "wandb", "trackio")
 """Packages of metrics trackers, of which `--track` takes those that are installed."""
 

@@ -1,4 +1,4 @@
-"""Reading files that others wrote: whatever is wrong with a file is a ValueError of one line that names it.
+"""Reading files that others wrote: whatever is wrong with a file is a ValueError of one line that names the file.
 
     config = read_json(Path("config.json"), dict)        an object; read_json(path, Struct) a typed structure
     rows = read_json_lines(Path("rows.jsonl"), Row)      one value a line, errors as FILE:LINE
@@ -30,7 +30,7 @@ DIGITS = 40
 """Digits that an integer may have; transformers writes 1e30 for "no limit"."""
 LARGEST = 1 << 30
 """Bytes that a file of text may have."""
-COPY = "copy it again"
+COPY = "copy it from its source again"
 
 
 def regular(path: Path) -> Path:
@@ -218,4 +218,4 @@ def _check(data: Any, depth: int = DEPTH) -> None:
         if not data.isascii():
             data.encode()  # UnicodeEncodeError, a ValueError
     elif isinstance(data, float) and not math.isfinite(data):
-        raise ValueError(f"{data} is not a finite number")
+        raise ValueError(f"a value is {data}, which is not a finite number")

@@ -132,7 +132,7 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     1 - C(n - c, k) / C(n, k) (arXiv 2107.03374 eq. 1). ValueError unless 1 <= k <= n and 0 <= c <= n."""
     if not (1 <= k <= n and 0 <= c <= n):
         raise ValueError(
-            f"pass@{k} of {c} right ones of {n} draws; give k from 1 to {n} and 0 to {n} right ones"
+            f"no pass@{k} from {c} right ones of {n} draws; give k from 1 to {n} and 0 to {n} right ones"
         )
     return 1 - math.comb(n - c, k) / math.comb(n, k)
 
@@ -142,6 +142,6 @@ def draws_differ(n: int, c: int) -> float:
     ones of `n` draws: 2 c (n - c) / (n (n - 1)), the share of such pairs. ValueError unless n >= 2 and 0 <= c <= n."""
     if not (n >= 2 and 0 <= c <= n):
         raise ValueError(
-            f"{c} right ones of {n} draws form no pairs; give 2 draws or more and 0 to {n} right ones"
+            f"{n} draws, {c} of them right, form no pairs; give 2 draws or more and 0 to {n} right ones"
         )
     return 2 * c * (n - c) / (n * (n - 1))

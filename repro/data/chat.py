@@ -41,7 +41,7 @@ class Chat(Data):
     (`Rows.example`) is its number in the source.
 
     A literal "[SEP]" in a question becomes the SEP id, so that the answer starts within the question, as in the
-    reference scripts; `prompt` does so too.
+    reference scripts; the same holds for prompts (`prompt`).
     """
 
     source: str
@@ -105,7 +105,7 @@ class Chat(Data):
             used = np.flatnonzero(np.concatenate(fit))
             if len(used) == 0:
                 raise ValueError(
-                    f"{self.source}: no answer begins within max_length={self.max_length}; give a larger one"
+                    f"{self.source}: no answer begins within max_length={self.max_length}; increase it"
                 )
             every = spool.read()
             order = used[np.random.default_rng(self.split_seed).permutation(len(used))]
@@ -153,7 +153,8 @@ class Chat(Data):
         ids = [self.cls, *self.encode(before.format(user=text, sep=sep))]
         if len(ids) >= self.max_length:
             raise ValueError(
-                f"the prompt takes {len(ids)} ids, so that max_length={self.max_length} leaves no answer; shorten it"
+                f"the prompt takes {len(ids)} ids, so that max_length={self.max_length} leaves no answer; shorten the"
+                " prompt"
             )
         return ids
 
@@ -168,7 +169,7 @@ class Chat(Data):
             for row, messages in enumerate(block["messages"], start):
                 if len(messages) < 2:
                     raise ValueError(
-                        f"{self.source}: row {row} has {len(messages)} messages, fewer than 2; remove it"
+                        f"{self.source}: row {row} has {len(messages)} messages, fewer than 2; remove the row"
                     )
             texts = [
                 self.template.format(
@@ -190,8 +191,8 @@ class Chat(Data):
         return written & after_first
 
     def _tokenizer(self) -> PreTrainedTokenizerFast:
-        """The tokenizer of the source; ValueError names a setting (`mask`, `pad`, `cls`, `sep`, `total`) that
-        contradicts it."""
+        """The tokenizer of the source; ValueError names a setting (`mask`, `pad`, `cls`, `sep`, `total`) that does not
+        agree with this tokenizer."""
         tokenizer = sources.tokenizer(self.tokenizer, self.tokenizer_revision)
         for pin in ("mask", "pad", "cls", "sep"):
             pinned, found = getattr(self, pin), getattr(tokenizer, f"{pin}_token_id")
@@ -199,6 +200,6 @@ class Chat(Data):
                 raise ValueError(f"{pin}={pinned}, but {self.tokenizer} has {found}; set {pin}={found}")
         if len(tokenizer) > self.total:
             raise ValueError(
-                f"total={self.total}, but {self.tokenizer} has {len(tokenizer)} ids; set total to that or more"
+                f"total={self.total}, but {self.tokenizer} has {len(tokenizer)} ids; set total to that number or more"
             )
         return tokenizer

@@ -100,7 +100,8 @@ class Data(Part):
         """L, the number of ids per row."""
 
     def expected_rows(self) -> int:
-        """Number of training rows, or an estimate where only the Hub has it; for cost plans and numbers of steps."""
+        """Number of training rows, or an estimate where only the Hub knows it; used in cost plans and for numbers of
+        steps."""
         raise ValueError(f"{type(self).__name__} has no training rows; choose another data source")
 
     def resolve(self) -> dict[str, str | int]:
@@ -239,8 +240,8 @@ def _title(split: str, field: str, dtype: np.dtype, shape: tuple[int, ...]) -> b
 
 
 class _Growing:
-    """A .npy file that grows along its first axis, with the bytes that `numpy.save` would write (numpy pads the header
-    for that)."""
+    """A .npy file that grows along its first axis, with the bytes that `numpy.save` would write (numpy pads the header,
+    so that a larger shape fits into it)."""
 
     def __init__(self, path: Path, dtype: np.dtype, row: tuple[int, ...]) -> None:
         self.path, self.dtype, self.row, self.count = path, dtype, row, 0
@@ -314,8 +315,8 @@ class _Meta(Struct):
 
 
 def _open(data: Data, folder: Path, name: str) -> Corpus:
-    """The corpus of `data`, whose digest is `name`, in `folder`; ValueError, which says to remove the folder, if it is
-    broken or holds the corpus of another data source."""
+    """The corpus of `data`, whose digest is `name`, in `folder`; ValueError, which says to remove the folder, if a file
+    in it is broken or belongs to another data source."""
     try:
         meta = read_json(folder / "meta.json", _Meta)
         if parts.sha256(parts.to_json(meta.data)) != name:

@@ -3,9 +3,9 @@
 
     [BOS] ROLE(user) QUESTION [eot] ROLE(assistant) ANSWER [EOS] [EOS]*
 
-A dialogue with n answers has n pairs of an answer and all turns before it; one of them is drawn, once. The candidates
-are the answer and the first EOS after it. The other EOS fill the row; `to_longest` makes some of them candidates. A
-pair that does not fit into a row is dropped.
+A dialogue with n answers has n pairs of an answer and all turns before it; one of these pairs is drawn, once for all
+epochs. The candidates are the answer and the first EOS after it. The other EOS fill the row; the objective `to_longest`
+makes some of them candidates. A pair that does not fit into a row is dropped.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Dialogues(Data):
     Vocabulary size and special ids are settings, so that cost plans need no tokenizer.
 
     `head`: text before each message, with its {role}; `tail`: text after each message except the answer. Both are
-    tokenised together with the message, special tokens included. `seed` determines draws and split: of n rows the first
-    ceil(f n) of a permutation are held out, f = `heldout_fraction`. `build` raises ConnectionError where the source
-    cannot be reached.
+    tokenised together with the message, special tokens included. `begin`, `end`: ids of BOS and EOS. `seed` determines
+    draws and split: of n rows the first ceil(f n) of a permutation are held out, f = `heldout_fraction`. `build` raises
+    ConnectionError where the source cannot be reached.
     """
 
     source: str
@@ -102,7 +102,7 @@ class Dialogues(Data):
                     spool.append(np.array(ids, np.int64))
             if not numbers:
                 raise ValueError(
-                    f"{self.source}: no pair of prompt and answer fits into length={self.length}; give a larger one"
+                    f"{self.source}: no pair of prompt and answer fits into length={self.length}; increase it"
                 )
             pairs, names = spool.read(), np.array(numbers, np.int64)
             order = rng.permutation(self.seed, rng.ORDER, -1, len(names)).numpy()
@@ -136,7 +136,7 @@ class Dialogues(Data):
         ids = self._before([{"role": "user", "content": text}])
         if len(ids) >= self.length:
             raise ValueError(
-                f"the prompt takes {len(ids)} ids, so that length={self.length} leaves no answer; shorten it"
+                f"the prompt takes {len(ids)} ids, so that length={self.length} leaves no answer; shorten the prompt"
             )
         return ids
 
@@ -164,6 +164,6 @@ class Dialogues(Data):
         tokenizer = sources.tokenizer(self.tokenizer, self.tokenizer_revision)
         if len(tokenizer) > self.size:
             raise ValueError(
-                f"size={self.size}, but {self.tokenizer} has {len(tokenizer)} ids; set size to that or more"
+                f"size={self.size}, but {self.tokenizer} has {len(tokenizer)} ids; set size to that number or more"
             )
         return tokenizer

@@ -4,7 +4,7 @@ python -m repro.results publish DIR         # the only way into results/raw
 python -m repro.results check [DIR]         # validate every line (default results/raw)
 python -m repro.results explain A B         # settings in which two evaluations differ, and the effect of each one
 python -m repro.results flips A B           # documents on which the results of two evaluations differ
-python -m repro.results factors DIR         # what each crossed setting does to an accuracy
+python -m repro.results factors DIR         # effect on an accuracy of each setting that --factors varied
 python -m repro.results page --out DIR      # the results as a page to click through
 python -m repro.results export --every-eval-ever --out DIR      # records in the format of Every Eval Ever
 """

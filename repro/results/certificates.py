@@ -1,8 +1,9 @@
 """Stored certificates of sampler presets (results/certificates/NAME.json) and the table of them. A certificate tests
 whether a preset draws from the distribution that it claims (`repro.certify`).
 
-`python -m repro.certify --presets all` writes them and `python -m scripts.controls` the controls;
-`python -m repro.report` makes results/tables/certificates.{md,csv} and controls.{md,csv}.
+`python -m repro.certify --presets all` writes the certificates, `python -m scripts.controls` the controls (samplers and
+losses that are known to be wrong or right); `python -m repro.report` makes results/tables/certificates.{md,csv} and
+controls.{md,csv}.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def read(folder: Path) -> list[Stored]:
         noises = {verdict.noise for verdict in shape.verdicts}
         odd = [number.noise for number in shape.numbers if number.noise not in noises]
         if odd:
-            raise ValueError(f"{path} has numbers but no verdict of noise {odd[0]!r}: {remedy}")
+            raise ValueError(f"{path} has numbers but no verdict for noise process {odd[0]!r}: {remedy}")
         found.append(stored)
     return sorted(found, key=lambda stored: stored["preset"])
 
@@ -179,8 +180,8 @@ def _line(stored: Stored, verdict: Mapping[str, Any], numbers: DataFrame) -> lis
 
 
 def read_controls(folder: Path) -> dict[str, list[Stored]]:
-    """The `wrong` and `right` controls in a folder of certificates, none if it has no such file; ValueError for a file
-    that holds something else."""
+    """The `wrong` and `right` controls in a folder of certificates, two empty lists if the folder has no file
+    `CONTROLS`; ValueError if that file holds something else."""
     path, remedy = folder / CONTROLS, "remove it; `python -m scripts.controls` writes it"
     if not path.exists():
         return {"wrong": [], "right": []}
@@ -191,7 +192,7 @@ def read_controls(folder: Path) -> dict[str, list[Stored]]:
 
 def controls_tables(controls: Mapping[str, Sequence[Stored]]) -> dict[str, str]:
     """Texts of controls.md (a row for each sampler or loss) and controls.csv (a row for each test that refuses it, or
-    one row without a test); no texts without controls."""
+    one row without a test), by file name; empty without controls."""
     from pandas import DataFrame
     from tabulate import tabulate
 

@@ -69,13 +69,13 @@ class _Row(Struct, forbid_unknown_fields=True):
 
 
 def read_peers(folder: Path) -> list[dict[str, Any]]:
-    """The rows of peers.json (`FILE`) in a folder of certificates, none if it has no such file; ValueError for a file
-    that holds something else."""
+    """The rows of peers.json (`FILE`) in a folder of certificates, [] if the folder has no such file; ValueError if the
+    file holds something else."""
     path, remedy = folder / FILE, "remove it; `python -m repro.certify --peer NAME=FOLDER` writes it"
     if not path.exists():
         return []
     found = read_json(path, list, remedy)
-    convert(found, list[_Row], f"{path} is not a file of peers", remedy)
+    convert(found, list[_Row], f"{path} is no file of certificates of other projects", remedy)
     return found
 
 
@@ -93,8 +93,8 @@ def word(row: Mapping[str, Any]) -> str:
 
 
 def peers_tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Texts of peers.md (a row for each sampler) and peers.csv (with source, and what the tests said); no texts without
-    rows."""
+    """Texts of peers.md (a row for each sampler) and peers.csv (with source, and what the tests said), by file name;
+    empty without rows."""
     from pandas import DataFrame
     from tabulate import tabulate
 

@@ -126,10 +126,11 @@ def stored(folder: Path) -> list[Stored]:
 
 def crossings(entries: Iterable[Stored]) -> Iterator[Crossing]:
     """The crossings (outcomes under all combinations of levels) among records: for each checkpoint and task that was
-    evaluated with several levels of a setting, one for each metric that is 0 or 1 for every item, and answer filter.
+    evaluated with several levels of a setting, one for each answer filter and each metric that is 0 or 1 for every
+    item.
 
-    ValueError if there is none, if a combination of levels is missing (it is named) or stored twice, if the records
-    differ in another setting, and if their documents differ.
+    ValueError if no setting has several levels, if a combination of levels is missing (the message names it) or stored
+    twice, and if the records differ in another setting or in their documents.
     """
     groups: dict[tuple[str, str], list[Stored]] = {}
     for entry in entries:
@@ -143,7 +144,7 @@ def crossings(entries: Iterable[Stored]) -> Iterator[Crossing]:
             yield from _crossing(group, factors, fixed)
     if not found:
         raise ValueError(
-            "no task and checkpoint here was evaluated under several levels of a setting; run"
+            "no task of a checkpoint in this folder was evaluated under several levels of a setting; run"
             " `python -m repro.evals --ckpt CKPT --tasks NAME --factors template,batch` first"
         )
 
@@ -170,7 +171,8 @@ def _levels(records: Sequence[Record]) -> tuple[dict[str, tuple[Level, ...]], di
 def _crossing(
     group: Sequence[Stored], factors: dict[str, tuple[Level, ...]], fixed: dict[str, Level]
 ) -> Iterator[Crossing]:
-    """The crossings (one per metric and filter) of the records of one task and checkpoint."""
+    """A `Crossing` for each metric that is 0 or 1 for every item, under each answer filter, from the records `group` of
+    one task and checkpoint. ValueError as in `crossings`, and if there is no such metric."""
     import numpy as np
 
     _check_rest(group)
@@ -206,8 +208,8 @@ def _crossing(
 
 
 def _check_rest(group: Sequence[Stored]) -> None:
-    """ValueError if evaluations or numerics classes (device, torch, ...) differ in anything but the settings of
-    SETTINGS."""
+    """ValueError if the records of `group` differ, in their evaluation or numerics class (device, torch, ...), in
+    anything but SETTINGS."""
     first, *others = (
         without(entry.record.question.data(), *_PLACES)
         | {"numerics": without(entry.record.measurements.numerics.data(), "dtype")}
@@ -217,7 +219,7 @@ def _check_rest(group: Sequence[Stored]) -> None:
         found = difference(first, other)
         if found is not None:
             raise ValueError(
-                f"{_label(entry.record)}: {found}, which is no factor; give a folder with the records of one"
+                f"{_label(entry.record)}: {found}, which --factors cannot vary; give a folder with the records of one"
                 " --factors run"
             )
 
@@ -256,7 +258,8 @@ def _check_documents(label: str, cell: str, first: Items, other: Items) -> None:
     if first.keys() != other.keys():
         odd = sorted(first.keys() ^ other.keys())[0]
         raise ValueError(
-            f"{label}: document {odd[1]} ({odd[2]}) is not in every combination of levels ({cell}); {AGAIN}"
+            f"{label}: document {odd[1]} (filter {odd[2]}) is not in every combination of levels"
+            f" (compare {cell}); {AGAIN}"
         )
     for place, item in first.items():
         ours, theirs = item.doc_hash, other[place].doc_hash

@@ -29,7 +29,7 @@ HEX = 6  # least number of characters of a hash prefix
 
 def select(records: Sequence[Record], name: str) -> list[Record]:
     """Records, of all seeds, of the one evaluation that `name` (a hash prefix or label, see the module) selects.
-    ValueError if it selects none, or several, of which some are listed."""
+    ValueError if `name` selects no evaluation, or several (the message lists some)."""
     if len(name) >= HEX and all(letter in "0123456789abcdef" for letter in name):
         found = [r for r in records if any(hash.startswith(name) for hash in (r.id, r.key, r.cell, r.sha256))]
     else:
@@ -60,8 +60,8 @@ def _label(record: Record, checkpoint: str) -> str:
 
 
 def _names(record: Record) -> tuple[str, ...]:
-    """The labels by which a record can be selected: `label`, the same without the mark of an unfinished network, and
-    with the train seed, CHECKPOINT-sSEED/TASK/..., as run folders are named."""
+    """Three labels that select a record: that of `label`; the same without the mark of an unfinished network, such as
+    `(step 39 of 900)`; and CHECKPOINT-sSEED/TASK/..., where SEED is the train seed, as in the names of run folders."""
     plain = record.labels.checkpoint
     seeded = f"{plain}-s{record.question.checkpoint.seed}"
     return label(record), _label(record, plain), _label(record, seeded)
@@ -75,7 +75,8 @@ class Effect:
     """Mean of B - A in one metric, over pairs of records whose evaluations differ in one field alone.
 
     A context is the set of settings that a pair shares, seeds excepted. Its pairs, one per train and sampling seed, are
-    averaged first. `contexts`, `pairs`: their numbers; `interval`: 95 % confidence interval, None for a single value.
+    averaged first. `contexts`, `pairs`: numbers of contexts and of pairs; `interval`: 95 % confidence interval, None
+    for a single value.
     """
 
     metric: str

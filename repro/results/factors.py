@@ -1,9 +1,9 @@
-"""What each crossed setting (factor) does to an accuracy: its share of the variance, flips, and the largest change.
+"""What each varied setting (factor) does to an accuracy: its share of the variance, flips, and the largest change.
 
     python -m repro.results factors runs/factors/mdlm@nano.text-s0 [--json] [--csv FILE]
 
-The variance components are those of a fully crossed design in which items are drawn at random and the levels of the
-factors are all that exist; they are exact sums of squares, so nothing is fitted (docs/method.md#factors).
+The variance components are those of a fully crossed design with items as random effects and factors as fixed effects;
+they are exact sums of squares, so nothing is fitted (docs/method.md#factors).
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Component:
 
 @dataclass(frozen=True, kw_only=True)
 class Swing:
-    """The largest difference in accuracy between two levels of a factor, `low` and `high`, with the other factors equal
-    (`others`)."""
+    """The largest `change` of the accuracy between two levels of a factor, from `low` to `high`, with the other factors
+    at equal levels (`others`)."""
 
     change: float
     low: str
@@ -56,7 +56,8 @@ class Factor:
     `share` of the variance of the accuracy by the main effect, and `share_with_others` together with all interactions
     that have the factor in them; `p`: of the hypothesis that the levels have equal mean accuracy, adjusted by Holm's
     method over the factors. `flips`: share of items whose outcome differs between two levels with the others equal,
-    mean over pairs of levels and combinations of the others, with its 95 % interval; `pairs`: the same for each pair.
+    mean over pairs of levels and combinations of the others, with its 95 % interval; `pairs`: (level, level, that
+    share) for each pair of levels.
     """
 
     name: str
@@ -106,8 +107,9 @@ class Factors:
 
 
 def analyse(entries: Iterable[Stored]) -> list[Factors]:
-    """Shares of variance and flips of every crossing (all combinations of some settings, asked the same items) among
-    stored records, a `Factors` each; ValueError if a combination is missing (see `crossings`)."""
+    """A `Factors` (shares of the variance, flips) for every crossing among stored records: one task and checkpoint,
+    evaluated on the same items under all combinations of some settings. ValueError if a combination is missing (see
+    `crossings`)."""
     return [factors(crossing) for crossing in crossings(entries)]
 
 
@@ -253,7 +255,7 @@ def _best_sampler(crossing: Crossing) -> dict[str, str] | None:
 
 def say(found: Factors) -> Iterator[str]:
     """Lines of text about one crossing: a table with one row per factor, the other shares, and sentences that say which
-    factor matters most and under what samplers were ranked."""
+    factor matters most and, where samplers were varied, which one was best."""
     what = found.metric if found.filter == "none" else f"{found.metric} ({found.filter})"
     yield (
         f"{found.task} of {found.checkpoint}: {what}, mean {found.accuracy:.3f} over {found.n} items in {found.cells}"

@@ -29,11 +29,12 @@ from repro.results.store import collect, read, record_files
 
 LEVEL = 0.95
 
-AGAIN = "run its evaluation again with a new --out folder"
+AGAIN = "run the evaluation again with a new --out folder"
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of an item that a comparison reads; a hash is None if it is unknown."""
+    """The fields of an item (the scored answer to one document) that a comparison reads; a hash is None if it is
+    unknown."""
 
     doc_id: int
     filter: str
@@ -109,9 +110,7 @@ def items_of(folder: Path, name: str) -> Items:
     if not path.is_file() and found[0].answer.outcomes:
         return outcomes_of(found[0])
     if not path.is_file():
-        raise ValueError(
-            f"no items of {label(found[0])}: {path} is missing; run its evaluation again with a new --out folder"
-        )
+        raise ValueError(f"no items of {label(found[0])}: {path} is missing; {AGAIN}")
     return read_items(path)
 
 
@@ -141,8 +140,8 @@ def flips(a: Items, b: Items, metric: str | None = None, filter: str | None = No
     if a.keys() != b.keys():
         odd = sorted(a.keys() ^ b.keys())[0]
         raise ValueError(
-            f"document {_called(*odd[:2])} (filter {filter}) is only in one of the two results; compare two results of"
-            " one task with one limit"
+            f"document {_called(*odd[:2])} (filter {filter}) is only in one of the two results; compare results of"
+            " the same task with the same limit"
         )
     for place, item in a.items():
         for name in ("doc_hash", "prompt_hash", "task_hash"):

@@ -217,8 +217,8 @@ def tables(raw: Path) -> dict[str, str]:
 
 
 def with_latex(files: Mapping[str, str]) -> dict[str, str]:
-    """`files` and, beside each Markdown file that holds a table, NAME.tex with the same table for `\\input`; where it
-    has further tables or does not fit a page, also NAME-2.tex and so on."""
+    """`files` and, beside each Markdown file that holds a table, NAME.tex with the same table for `\\input`; also
+    NAME-2.tex and so on if the file holds several tables or one that is longer than a page."""
     made = {
         f"{name.removesuffix('.md')}{f'-{i}' if i > 1 else ''}.tex": part
         for name, text in files.items()

@@ -51,7 +51,7 @@ __all__ = [
     "read",
 ]
 
-REMEDY = "remove this line and run its command again"
+REMEDY = "remove this line and run the command that wrote it again"
 RAW = RESULTS / "raw"
 
 
@@ -153,8 +153,9 @@ class Store:
         return None
 
     def append(self, *records: Record) -> int:
-        """Append records to their files and sync these; returns how many were new. A record of an evaluation and
-        numerics class that is already stored, timed on the same device, is not appended again.
+        """Append records to their files and sync these; returns how many were new. A record is not appended if the
+        store has one of the same evaluation and numerics class that was timed with the same engine, device and clock
+        (or if neither was timed).
 
         Raises ValueError, and appends nothing, if a stored record of the same evaluation and numerics class has a
         different result.
@@ -242,8 +243,8 @@ def _identity(record: Record) -> tuple[str, str]:
 
 
 def _timed_on(record: Record) -> tuple[str, str, str] | None:
-    """Engine, device and clock of the measured speed of a record, None without one. The same result, timed on two
-    devices, gives two records."""
+    """Engine, device and clock of the measured speed of a record; None if its speed was not measured. The same result,
+    timed on two devices, gives two records."""
     speed = record.measurements.speed
     return (speed.engine, speed.device, speed.clock) if speed else None
 
@@ -313,15 +314,15 @@ def one_of(rows: DataFrame, column: str, complaint: str) -> None:
         found = difference(json.loads(one[column]), json.loads(other[column])) or "rounding differs"
         raise ValueError(
             f"{complaint}: {found} ({one.checkpoint} and {other.checkpoint}, task {one.task}); "
-            "use the records of one of them"
+            "keep the records of one of them only"
         )
 
 
 def means(rows: DataFrame) -> DataFrame:
     """Frame with one row per cell (an evaluation under all its seeds) and metric of a frame of records, sorted by both:
-    the labels; `value` (mean) and `sd_seeds` (standard deviation; NaN for one) over `seeds` train seeds; `se`, standard
-    error of the evaluation of one network (root mean square over seeds); `n` rows evaluated; `nfe` forward passes per
-    row and `tokens_per_nfe`, tokens per forward pass (a ratio of sums).
+    the labels; `value` (mean) and `sd_seeds` (standard deviation; NaN for a single seed) over `seeds` train seeds;
+    `se`, standard error of the evaluation of one network (root mean square over seeds); `n` rows evaluated; `nfe`
+    forward passes per row and `tokens_per_nfe`, tokens per forward pass (a ratio of sums).
 
     A train seed with several records (other numerics classes or sampling seeds) counts once, with their mean.
     """

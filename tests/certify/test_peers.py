@@ -248,7 +248,7 @@ def test_the_table_says_version_verdict_and_the_tests_that_see_it(tmp_path):
     assert "kuleshov-group/mdlm@c112c52" in tables["peers.csv"]
     assert certified_peers.peers_tables([]) == {} and certified_peers.read_peers(tmp_path) == []
     (tmp_path / "peers.json").write_text(json.dumps([{"peer": "mdlm"}]))
-    with pytest.raises(ValueError, match=r"peers.json is not a file of peers"):
+    with pytest.raises(ValueError, match=r"peers.json is no file of certificates of other projects"):
         certified_peers.read_peers(tmp_path)
     assert certificates.read(tmp_path) == []
 

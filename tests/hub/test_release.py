@@ -350,7 +350,9 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, tokenizer):
         name = "model.transformer.blocks.1.q_proj.weight"
         weights[name][3, 4] = value
         folder = written(tmp_path / str(number), tokenizer, LLADA, weights)
-        with pytest.raises(ValueError, match=rf"{name}' holds NaN or infinite weights; copy it again"):
+        with pytest.raises(
+            ValueError, match=rf"{name}' holds NaN or infinite weights; copy the file from its source again"
+        ):
             network(open_release(folder))
 
 

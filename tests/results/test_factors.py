@@ -236,14 +236,14 @@ def test_what_is_no_crossing_is_refused(tmp_path):
     first = entries(tmp_path / "a", one)
     with pytest.raises(ValueError, match="no task and checkpoint here was evaluated under several levels"):
         analyse(first[:1])
-    with pytest.raises(ValueError, match="limit is 4 and 8, which is no factor"):
+    with pytest.raises(ValueError, match="limit is 4 and 8, which --factors cannot vary"):
         analyse(first[:1] + entries(tmp_path / "b", one, limit=8)[1:])
     other = entries(tmp_path / "c", one, numerics={**NUMERICS, "torch": "2.12.0"})
-    with pytest.raises(ValueError, match=r"numerics\.torch is .* which is no factor"):
+    with pytest.raises(ValueError, match=r"numerics\.torch is .* which --factors cannot vary"):
         analyse(first[:1] + other[1:])
     with pytest.raises(ValueError, match="two records have template=none"):
         analyse([*first, first[0]])
-    with pytest.raises(ValueError, match=r"document 2 \(none\) is not in every combination"):
+    with pytest.raises(ValueError, match=r"document 2 \(filter none\) is not in every combination"):
         analyse(first[:1] + entries(tmp_path / "d", {("chat", 2, 0): [1, 1, 0]}))
     with pytest.raises(ValueError, match="no metric that is 0 or 1"):
         analyse(entries(tmp_path / "e", {cell: [0.5, 1] for cell in one}))

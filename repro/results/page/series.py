@@ -73,7 +73,9 @@ def rule_text(preset: str) -> str:
 
 
 def series_of(model: str, rule: str, adaptive: bool) -> Json:
-    """JSON of a series: family (which decides its colour), names, what the rule does and its paper (arXiv number)."""
+    """JSON of the series of a model (recipe or noise process) and a rule (preset): family (which decides its colour),
+    names, what the rule does and its paper (arXiv number). `adaptive`: whether the rule has no fixed number of
+    steps."""
     family = model.partition("@")[0]
     return {
         "id": f"{model}/{rule}",

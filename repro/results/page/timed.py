@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 def timed_plots(sources: Sources, records: Sequence[Record], items: Items) -> Iterator[Json]:
     """Two plots, accuracy against forward passes and against seconds per text, for each suite, scale, engine, device
-    and numerics class (dtype, torch, attention kernel, threads) among records of decoding speed."""
+    and numerics class (dtype, torch, attention kernel, threads) among `records` of decoding speed. `sources` notes the
+    records of each number; recorded decodings of the points are added to `items`."""
     frame = speeds(records)
     timed = [record for record in records if record.question.task.get("part") == PART]
     for number, (_, rows) in enumerate(
@@ -56,7 +57,7 @@ def timed_plots(sources: Sources, records: Sequence[Record], items: Items) -> It
 
 
 def _records_of(row: Series, timed: Sequence[Record]) -> list[Record]:
-    """The records of a row of `speeds`, one for each network."""
+    """The records among `timed` from which a row of the frame of `speeds` is computed, one for each network."""
     return [
         record
         for record in timed

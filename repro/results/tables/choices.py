@@ -50,13 +50,14 @@ CAPTION = (
 
 
 def stored() -> list[Record]:
-    """The records of all arms; none without results/choices, as in an installed package."""
+    """The records of all arms (variants of recipe `duo`); [] where there is no results/choices, as in an installed
+    package."""
     return collect(FOLDER) if FOLDER.is_dir() else []
 
 
 def rows(records: Sequence[Record]) -> DataFrame:
-    """A row for each arm and measure: arm, says, measure, seeds, value (mean over train seeds), sd, and for every arm
-    but the first difference, low and high (paired by train seed).
+    """A row for each arm (variant of recipe `duo`) and measure: arm, says (what differs), measure, seeds, value (mean
+    over train seeds) and sd; for every arm except the first one also difference, low and high (paired by train seed).
 
     ValueError if arms were evaluated under two protocols or on different train seeds.
     """
@@ -90,7 +91,7 @@ def rows(records: Sequence[Record]) -> DataFrame:
 
 
 def markdown(numbers: DataFrame) -> str:
-    """Text of choices.md from the frame of `rows`: a line for each arm."""
+    """Text of choices.md from the frame of `rows`: a line for each arm (variant of recipe `duo`)."""
     from tabulate import tabulate
 
     header = ["arm", "what differs"]
@@ -109,7 +110,7 @@ def markdown(numbers: DataFrame) -> str:
 
 
 def tables(records: Sequence[Record]) -> dict[str, str]:
-    """Texts of choices.md and choices.csv, by file name; no texts without records."""
+    """Texts of choices.md and choices.csv, by file name; empty without records."""
     from repro.results.tables.text import csv_text
 
     if not records:

@@ -40,7 +40,7 @@ def counts(judged: Sequence[Verdict]) -> str:
 
 def tables(ledger: tuple[Claims, list[Verdict]] | None) -> dict[str, str]:
     """Texts by file name of claims.md and claims.csv, which list each claim of evals/claims.toml and whether stored
-    records support it. `ledger`: claims and verdicts, from `stored`; None gives no texts."""
+    records support it. `ledger`: claims and verdicts, from `stored`; empty for None."""
     from pandas import DataFrame
     from tabulate import tabulate
 

@@ -4,8 +4,8 @@ latex_table(["preset", "acc"], [("", [["random", "0.40 ± 0.11"]])])
 latex_of_markdown(text)                   the tables of a Markdown file of this suite, each section a group of rows
 
 Tables are set in \\footnotesize and fit a width of 6.4 inches and a page: long names and sentences are broken in
-columns of fixed width, headers at their spaces, and a table with too many rows is several. Widths are estimated from
-the number of characters (tests/results/test_latex.py has them set).
+columns of fixed width, headers at their spaces, and a table with too many rows is split into several. Widths are
+estimated from the number of characters (tests/results/test_latex.py typesets such tables).
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def _longest(heading: str) -> int:
 
 
 def _columns(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[_Column]:
-    """The layout of each column. Until the table fits, first headers are broken, then the cells of names, then those of
-    numbers."""
+    """The layout of each column; `left`: as in `latex_table`. Until the table fits, first headers are broken, then the
+    cells of names, then those of numbers."""
     columns = []
     for i, name in enumerate(header):
         cells = [row[i] for row in rows]
@@ -157,7 +157,8 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _pages(header: Sequence[str], groups: Sequence[Group], left: int) -> list[str]:
-    """The `tabular`s of a table, each at most LINES lines long; groups go on in the next one."""
+    """The `tabular`s of a table, each at most LINES lines long; a group of rows may go on in the next one. `left`: as
+    in `latex_table`."""
     columns = _columns(header, [row for _, rows in groups for row in rows], left)
     pages: list[list[Group]] = [[]]
     room = LINES
@@ -181,9 +182,9 @@ def _pages(header: Sequence[str], groups: Sequence[Group], left: int) -> list[st
 
 
 def latex_of_markdown(text: str) -> list[str]:
-    """LaTeX of the tables in Markdown text, one string a `tabular`; sections (`## NAME`) with one header share one, and
-    columns without any text are left out. The title and the paragraphs before the first table become comments of the
-    first string. Empty for a text without a table."""
+    """LaTeX of the tables in Markdown text, one string a `tabular`. Successive sections (`## NAME`) with equal headers
+    share a `tabular`; columns without any text are left out. The title and the paragraphs before the first table become
+    comments of the first string. Empty for a text without a table."""
     tables: list[tuple[list[str], list[Group]]] = []
     header: list[str] = []
     rows: list[list[str]] | None = None

@@ -27,7 +27,8 @@ QUALITY = {
     "law": ("excess", "low_confidence:temperature=1.0", "excess over the true law, nats per token"),
     "agreement": ("same", "", "tokens equal to those of one per step"),
 }
-"""Task -> its metric, the preset of one token per step beside which it is read, and what the metric is."""
+"""Task -> its metric, the preset whose value at one token per step is printed for comparison, and what the metric
+is."""
 MOST = 2.0
 """Tokens forwarded, relative to one token per step, that the best number of states may take at most."""
 LABELS = ("scale", "checkpoint", "preset", "states")
@@ -63,8 +64,9 @@ REMEDY = "No records yet: `python -m repro.evals --suite lookahead ...`, then `p
 
 
 def rows(records: Sequence[Record]) -> DataFrame:
-    """Frame with columns `COLUMNS`, sorted; `per_round` is 1 / `rounds`, and `best` marks one row per sampler, or none
-    if `tokens` (forwarded, relative to one token per step) exceeds `MOST` at every number of states."""
+    """Frame with columns `COLUMNS`, sorted; `per_round` is 1 / `rounds`, and `best` marks, for each checkpoint and
+    sampler, the row of fewest rounds among those whose `tokens` (forwarded, relative to one token per step) are at most
+    `MOST`."""
     from pandas import DataFrame
 
     chosen = to_frame(each for each in records if each.question.task.get("part") in PARTS)

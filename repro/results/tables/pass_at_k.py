@@ -37,7 +37,7 @@ COLUMNS = [
     "seed",
 ]
 ADAPTIVE = "low_confidence"
-"""Preset whose texts at one token per step are those beside which adaptive rules are read."""
+"""Preset with whose texts, at one token per step, those of adaptive rules are compared (column `changed`)."""
 TITLE = "pass@k and flips"
 CAPTION = (
     "pass@k: probability that one of k draws of an item is right, without bias from all draws (arXiv 2107.03374 eq. "
@@ -50,8 +50,9 @@ REMEDY = "No records yet: `python -m repro.evals --suite passes.sudoku`, then `p
 
 
 def rows(records: Sequence[Record]) -> DataFrame:
-    """Frame with columns `COLUMNS`, one row per evaluation and k, sorted. `changed` is NaN where the reference is not
-    stored. ValueError for two protocols, or records without the number of right draws of each item."""
+    """Frame with columns `COLUMNS`, one row per evaluation and k, sorted. `changed` is NaN where the texts of one token
+    per step are not stored. ValueError for two protocols, two records of one row, or a record without the number of
+    right draws of each item."""
     from pandas import DataFrame
 
     chosen = [record for record in records if record.question.task.get("part") == PART]
@@ -62,7 +63,8 @@ def rows(records: Sequence[Record]) -> DataFrame:
         if _place(record) in shares:
             other = shares[_place(record)][0].id[:12]
             raise ValueError(
-                f"records {other} and {record.id[:12]} would share a row of pass@k; remove one of them"
+                f"records {other} and {record.id[:12]} would share a row of pass@k (same checkpoint, sampler"
+                " and train seed); remove one of them"
             )
         shares[_place(record)] = record, _shares(record)
     made: list[dict[str, Any]] = []

@@ -1,5 +1,5 @@
-"""Table of what the reproduction test sees: for every recipe that it compares, the verdict on a half-trained network,
-and the false alarms of the test (docs/method.md#reproduction-test).
+"""Table of what the reproduction test detects: for every recipe that it compares, the verdict on a half-trained
+network, and the false alarms of the test (docs/method.md#reproduction-test).
 
 `python -m scripts.reruns` trains the networks; `python -m repro.report` makes reproduction.md and reproduction.csv from
 their records.
@@ -38,7 +38,7 @@ def stored() -> Values | None:
 
 def tables(values: Values | None) -> dict[str, str]:
     """Texts of reproduction.md (a row for each recipe) and reproduction.csv (a row for each comparison), by file name,
-    from the `values` of `stored`; no texts without them."""
+    from the `values` of `stored`; empty for None."""
     from pandas import DataFrame
     from tabulate import tabulate
 

@@ -21,9 +21,9 @@ def csv_text(numbers: DataFrame) -> str:
 
 def measured(value: float, se: float, sd_seeds: float) -> str:
     """Text `1.8790 ± 0.0080, sd 0.0124` of a value, half of its 95 % interval (1.96 standard errors) and its standard
-    deviation over train seeds, rounded to two digits of the smaller uncertainty. NaN uncertainties are left out, and
-    those that are rounding alone (below `ROUNDING` of the value); a value without any has four significant digits, NaN
-    is ""."""
+    deviation over train seeds, rounded to two digits of the smaller uncertainty. Uncertainties that are NaN or mere
+    rounding (below `ROUNDING` times the value) are left out; without any, the value has four significant digits. A NaN
+    value gives ""."""
     if math.isnan(value):
         return ""
     half, sd_seeds = (

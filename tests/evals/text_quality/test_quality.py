@@ -149,7 +149,10 @@ def test_a_folder_of_transformers_is_a_judge(llama):
     [
         ("missing", "has no tensor for 'model.layers.0.mlp.up_proj.weight', which would start at random"),
         ("mismatched", "stores .* in another shape than config.json says"),
-        ("damaged", "'model.layers.0.mlp.up_proj.weight' holds NaN or infinite weights; copy it again"),
+        (
+            "damaged",
+            "'model.layers.0.mlp.up_proj.weight' holds NaN or infinite weights; copy the file from its source again",
+        ),
         ("unexpected", "stores 'model.layers.7.extra', for which its configuration has no place"),
     ],
 )
