@@ -42,8 +42,8 @@ FILLER = 2
 @dataclass(frozen=True)
 class Bound:
     """Held-out bound of n rows. `nll` [n]: nats of each row, mean over the Monte Carlo passes; `tokens` [n]: number of
-    scored tokens of each row; `cluster` [n]: the document that it is from, the unit of independence of standard errors;
-    `by_pass` [passes]: nats of all rows together in each pass."""
+    scored tokens of each row; `cluster` [n]: number of the document that each row is from, the unit of independence of
+    standard errors; `by_pass` [passes]: nats of all rows together in each pass."""
 
     nll: np.ndarray
     tokens: np.ndarray
@@ -104,7 +104,8 @@ def reading(
 
     `candidates` [B, L] bool: scored positions; `keys` [B]: one random key per row. Filler (padding that is attended to
     and corrupted like text, but never scored) is corrupted by the returned function, with keys of its own. Under a
-    process that noises block by block, each block is predicted given the clean blocks before it; ValueError for filler.
+    process that noises block by block, each block is predicted given the clean blocks before it, and filler raises
+    ValueError.
     """
     filler = None if vocabulary.filler is None else ids == vocabulary.filler
     attention, block = attention_of(ids, vocabulary), process.block_length()
@@ -133,9 +134,9 @@ def truncated(
     u: Tensor,
     keys: Tensor,
 ) -> Tensor:
-    """Estimate per row, in nats, [B] float64, of the NELBO's integral without its prior and tail terms: the mean of the
-    integrand over t in [EPS, 1], as published perplexities of MDLM and Duo have it (docs/method.md#mdlm). The arguments
-    are those of `Process.bound`.
+    """Estimate per row, in nats, [B] float64, of the NELBO without its prior and tail terms: the mean of its integrand
+    over t in [EPS, 1], which is what the published perplexities of MDLM and Duo use (docs/method.md#mdlm). The
+    arguments are those of `Process.bound`.
 
     It is no bound: with an exact denoiser it lies below the entropy. ValueError for an autoregressive process.
     """
@@ -162,7 +163,8 @@ def heldout_bound(
 
 
 def bound_of(rows: Rows, nll: np.ndarray) -> Bound:
-    """Held-out bound of n `rows`, from the nats `nll` [passes, n] of each row in each pass."""
+    """Held-out bound of n `rows`, from the estimates `nll` [passes, n] of each row in each Monte Carlo pass, in
+    nats."""
     mean = np.zeros(nll.shape[1])
     for each in nll:
         mean += each / len(nll)
@@ -182,10 +184,11 @@ def row_nll(
     batch: int,
     form: Form = "full",
 ) -> np.ndarray:
-    """Nats of the n rows in the slice `some` of `rows` in each pass, [passes, n]; one pass if the process is exact.
+    """Estimated bound on -log p, in nats, of each of the n rows in the slice `some` of `rows` in each Monte Carlo pass,
+    [passes, n]; a single pass if the process gives -log p itself.
 
-    `batch`: rows per forward; `form`: the bound with all its terms, or `truncated`. Times are stratified over all of
-    `rows`, so results do not depend on how rows are split over calls.
+    `batch`: rows per forward; `form`: the bound with all its terms ("full"), or as `truncated` computes it. Times are
+    stratified over all of `rows`, so results do not depend on how rows are split over calls.
     """
     count = len(rows)
     passes = 1 if process.exact else passes

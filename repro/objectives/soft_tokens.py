@@ -14,7 +14,7 @@ directly, gives them ids without replacement, all orders equally likely, and cou
 reference; both draw from the same distribution. In both, z = x if and only if the true coordinate exceeds y_1.
 
 Symbols: B rows, L positions, K vocabulary size, k other ids that are drawn, N = K - 1; gamma = -log SNR = -log(A^2 /
-s^2), tau softmax temperature. All values are float64 except the returned weights.
+s^2), tau softmax temperature. All computation is in float64; the returned weights are float32.
 """
 
 from __future__ import annotations
