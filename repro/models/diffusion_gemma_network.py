@@ -1,4 +1,4 @@
-"""The network of the backbone `diffusion_gemma`: transformers' modules wrapped as a `Denoiser`.
+"""The network of DiffusionGemma (backbone `diffusion_gemma`): transformers' modules wrapped as a `Denoiser`.
 
 The canvas is the block being decoded. Shapes: B rows, L columns, C columns of the canvas, S columns of context before
 it, D features.

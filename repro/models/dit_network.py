@@ -1,4 +1,5 @@
-"""The network of the backbones `dit`, `dit_causal` and `dit_blocks` (docs/method.md#duo-hyperparameters).
+"""The diffusion transformer of MDLM, Duo and BD3-LM: backbones `dit`, `dit_causal` and `dit_blocks`
+(docs/method.md#duo-hyperparameters).
 
     c = SiLU(MLP(cos, sin of sigma f_k))                    f_k = 10000^(-k / bands), [B or B, L, C]
     x = x + g1 Attention((1 + a1) LN(x) + b1)               (b1, a1, g1, b2, a2, g2) = W c + w, zero at the start
@@ -28,7 +29,8 @@ from repro.models.dropout import drop
 
 Pins = Dit | DitCausal | DitBlocks
 LONGEST = 10_000.0
-"""Longest period of the sinusoids, in units of sigma (the papers' code uses that of image models)."""
+"""Longest period of the sinusoids in sigma, divided by 2 pi: the value of image models, which the papers' code
+keeps."""
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -309,7 +309,7 @@ class CausalCache:
     def __init__(self, rows: int, width: int, device: torch.device) -> None:
         self.kv_cache = KVCache(rows, width)
         self.computed = torch.zeros(rows, dtype=torch.int64, device=device)
-        """[B] columns before this one have been forwarded."""
+        """[B] per row, the number of columns that have been forwarded, counted from the left."""
 
     def begin_block(self) -> None:
         """Do nothing when a block begins: the cached keys and values stay exact."""
@@ -324,9 +324,9 @@ class CausalPrediction(_SpanPrediction):
     """Lazy prediction of a causal network, which predicts the token of a column from the features one column before it.
 
     `tokens` [B, L], B = m n, hold m states (versions of the ids) of each of the n rows of `cache`, state by state; each
-    state is a prefix of the next. One forward of the last state therefore gives the prediction of all m. It recomputes
-    the columns that are not cached and those that may have been rewritten since: from the column before the first
-    requested one.
+    state is a prefix of the next. One forward of the last state therefore gives the prediction of all m. It starts at
+    the first column that is not cached, or at the column before the first requested one if that is earlier, because ids
+    from there on may have been rewritten.
     """
 
     def __init__(
