@@ -64,7 +64,10 @@ def decode(
     if decoder.denoiser.forbidden.to(out.device)[out].any():
         if all(parameter.isfinite().all() for parameter in denoiser.parameters()):
             raise AssertionError("noise is left after the last step")
-        raise ValueError("the network's weights are not finite numbers; copy the checkpoint again")
+        raise ValueError(
+            "the network's weights hold NaN or infinite values; use another checkpoint, or copy this one again"
+            " from its source"
+        )
     if not (frame.ids[:, : decoder.start] == decoder.ids[:, : decoder.start]).all():
         raise AssertionError("a prompt was changed")
     stop = torch.zeros_like(out, dtype=torch.bool)

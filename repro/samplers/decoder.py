@@ -131,9 +131,9 @@ class Decoder:
     ) -> StepResult:
         """Result of the step `at` for n rows, from their ids [n, L] and the sampler's memory [n, M] or None.
 
-        `draw`: source of random draws; `pad` [n]: columns of left padding of these rows (None: they are the whole
-        batch, or all copies of its single prompt); `caches`: KV caches, updated in place (None: nothing is
-        cached between steps). No other argument is modified.
+        `draw`: source of random draws; `pad` [n]: columns of left padding of these rows (None: the rows are the whole
+        batch, or n states of its single prompt); `caches`: KV caches, updated in place (None: nothing is cached between
+        steps). No other argument is modified.
         """
         pad = self._padding(ids) if pad is None else pad
         if caches is None and self.causal:
@@ -281,7 +281,8 @@ def overlap(denoiser: Denoiser, prompt: Sequence[int]) -> int:
 
 
 class DecodingCaches:
-    """KV caches of a decode: one for each forward pass of a step; exact for causal and block-causal networks.
+    """The KV caches of one decoding run, one for each of the forward passes that a step takes; they are exact for
+    causal and block-causal networks, otherwise approximate.
 
     A further pass in a step, such as that of guidance, has other input ids than the first and so needs its own cache.
     """

@@ -45,8 +45,8 @@ class Draw(Protocol):
         ...
 
     def ahead(self, rows: Tensor, steps: Tensor) -> Draw:
-        """The source of a batch of n rows whose row i draws as row `rows[i]` of this batch does `steps[i]` decoding
-        steps later; both [n] int64."""
+        """The source for a batch of n rows, of which row i draws what row `rows[i]` of the present batch draws
+        `steps[i]` decoding steps later; both arguments [n] int64."""
         ...
 
 
@@ -120,8 +120,8 @@ class Script:
 
 
 class Intervals:
-    """Source of draws by inverse CDF whose uniform numbers are known only up to an interval. Two draws may so share a
-    number under different probabilities, as those of lookahead do.
+    """Source of draws by inverse CDF whose uniform numbers are known only up to an interval. Two draws with different
+    probabilities can thus share one uniform number, as lookahead requires.
 
     `scripts[row]` maps the draws of a row, by (step, purpose, index, position), to intervals (low, high); a draw that
     is missing there has (0, 1). `rows` [n]: index in `scripts` of each row of the batch; `steps` [n]: its decoding
