@@ -1,4 +1,5 @@
-"""Certificates: whether a sampler draws from the law that it claims, or a loss bounds -log p; for anyone's code.
+"""Certificates: tests whether a sampler draws from the distribution (law) that it claims, or a loss bounds -log p; for
+anyone's code.
 
     python -m repro.certify FILE.py:NAME             # verdict, evidence, a paragraph for an appendix; --json
     python -m repro.certify --presets all            # the suite's own samplers: results/certificates
@@ -31,11 +32,12 @@ def certify(
     effort: Effort | None = None,
     told: Told | None = None,
 ) -> Certificate:
-    """The certificate of a sampler or loss; ValueError for an unknown signature, and if the function fails.
+    """Test a sampler or loss, `function`, whose form `repro.certify.foreign` describes, and return its certificate.
+    ValueError for an unknown signature, and if the function fails.
 
-    `noise` None: the noises that the function declares, else those under which a trial call works; `effort` None:
-    `repro.certify.verdict.FULL`; `told`: called with a line at the beginning of each test, for example `print` (None:
-    nothing is said).
+    `noise`: the noise to test under (None: those that the function declares, else those under which a trial call
+    works); `effort`: sample sizes (None: `repro.certify.verdict.FULL`); `told`: function that is called with a line of
+    text as each test begins, for example `print` (None: no such lines).
     """
     from repro.certify import foreign
     from repro.certify.verdict import FULL, Certificate, silent

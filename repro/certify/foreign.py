@@ -41,7 +41,7 @@ CLAIMS = {"sampler": ("law", "mode"), "loss": ("bound", "law", "mode")}
 MEANINGS = ("x0_mean", "leave_one_out")
 DRAWS = {"exact": False, "random": True}
 NOISES: tuple[Noise, ...] = ("absorbing", "uniform")
-FORMS = "f(space, n, steps, seed) for a sampler, f(space, x0, seed) for a loss"
+FORMS = "a sampler f(space, n, steps, seed) or a loss f(space, x0, seed)"
 
 
 INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
@@ -166,8 +166,9 @@ def load(target: str) -> Any:
 
 
 def read(call: Callable[..., Any], noise: Noise | None, seconds: float) -> Foreign:
-    """A function with its validated attributes; ValueError for missing or unknown ones, and if reading one of them
-    raises. `noise` None: the declared noises, or those under which trial calls succeed."""
+    """The function `call` with its validated attributes and `seconds` of wall time; ValueError for missing or unknown
+    attributes, and if reading one of them raises. `noise`: the noise to test under (None: those that the function
+    declares, or under which trial calls succeed)."""
     try:
         foreign = _described(call, noise, seconds)
     except (ValueError, MemoryError):
@@ -181,8 +182,7 @@ def read(call: Callable[..., Any], noise: Noise | None, seconds: float) -> Forei
 
 
 def _described(call: Callable[..., Any], noise: Noise | None, seconds: float) -> Foreign:
-    """A function with its validated attributes, without calling it; `noises` is empty if it declares none and `noise`
-    is None."""
+    """As `read`, but the function is never called: `noises` is empty if it declares none and `noise` is None."""
     if not callable(call):
         raise ValueError(f"{call!r} is not a function; give {FORMS}")
     name = str(call.__name__) if hasattr(call, "__name__") else type(call).__name__

@@ -1,4 +1,5 @@
-"""Tests on sentences too long to enumerate: the bigrams of the oracle language `strong` (32 tokens of 32 symbols).
+"""Tests on sentences too long to enumerate: the bigrams of the oracle language `strong` (32 tokens from a vocabulary of
+32).
 
 The statistic is the unbiased squared distance between the bigram law of samples and that of the language
 (`repro.evals.tasks.law`), which is 0 on average for true samples. For n true samples, n times the statistic is a
@@ -73,7 +74,8 @@ def ours(noise: Noise, steps: int, rows: int) -> Tensor:
 def long_bigrams(
     foreign: Foreign, noise: Noise, effort: Effort, spoil: Spoil | None = None
 ) -> list[Evidence]:
-    """Evidence: squared bigram distance of a sampler's long sentences from the language, at every number of steps."""
+    """Evidence: squared bigram distance of a sampler's long sentences from the language `strong`, at every number of
+    steps in `effort`, with the exact denoiser or one made wrong by `spoil`."""
     return _bigrams(_sentences(foreign, noise, effort, spoil), noise)
 
 

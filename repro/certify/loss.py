@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
 LENGTH, LONGER = 2, 4
 LONGER_REPEATS = 50
-"""A call has each sentence of LONGER tokens this many times less often than each of LENGTH tokens; there are nine times
-as many."""
+"""Factor by which a sentence of LONGER tokens occurs less often in a call than one of LENGTH tokens, since there are
+nine times as many sentences."""
 UNCLEAR, CLEAR, AGAIN = 2.0, 6.0, 4
 """A random sum on the wrong side of 1 by UNCLEAR to CLEAR standard errors is drawn again, with AGAIN times as many
 calls."""
@@ -249,8 +249,9 @@ def _standard_errors(one: Tensor, other: Tensor) -> Tensor:
 def _score(
     foreign: Foreign, noise: Noise, exact: Means, effort: Effort
 ) -> tuple[dict[str, float], float, list[Evidence]]:
-    """Nats by which wrong denoisers score better than the exact one (only those that do, by name), the exact one's loss
-    minus the entropy, and the evidence. All use the same seeds, so differences are paired."""
+    """Three results: the wrong denoisers that score better than the exact one, each with the difference in nats; the
+    expected loss with the exact denoiser minus the entropy, in nats; and the evidence. All denoisers use the same
+    seeds, so differences are paired."""
     from scipy.stats import t
 
     law = tiny(LENGTH)

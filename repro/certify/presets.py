@@ -3,9 +3,10 @@
     python -m repro.certify --presets all            # every preset -> results/certificates/NAME.json
 
 On 27 sentences (3 tokens, 3 positions) the law is enumerated through the decoding loop's own draws, without sampling
-noise, under the exact denoiser and under wrong ones. A rule *converges* if on 9 sentences its distance to the law keeps
-falling up to 512 steps. On the oracle language `strong` (32 tokens), it stores the squared bigram distance and the path
-KL (`repro.certify.reference`). Presets at temperature 0 are certified at temperature 1 as well.
+noise, under the exact denoiser and under wrong ones. A sampler (rule) *converges* if on 9 sentences its distance to the
+law keeps falling up to 512 steps. For the oracle language `strong` (sentences of 32 tokens) a certificate holds the
+squared bigram distance and the path KL (`repro.certify.reference`). Presets at temperature 0 are certified at
+temperature 1 as well.
 """
 
 from __future__ import annotations
@@ -90,8 +91,8 @@ NOISE_FLOOR = 1e-12
 
 
 def _rounded(number: Number) -> Number:
-    """A number with its floats rounded to six significant digits, as tables print them, so that every processor stores
-    the same."""
+    """One entry of a certificate's `numbers` with its floats rounded to six significant digits, as tables print them,
+    so that every processor stores the same."""
     return {
         key: (0.0 if abs(value) < NOISE_FLOOR else float(f"{value:.6g}"))
         if isinstance(value, float)
@@ -101,8 +102,9 @@ def _rounded(number: Number) -> Number:
 
 
 def certify_preset(name: str) -> dict[str, Any]:
-    """The certificate of a preset with all its numbers and verdicts, in the form that is stored in
-    results/certificates."""
+    """Test whether a preset draws from the distribution that it claims. Returns the certificate as it is stored in
+    results/certificates: `verdicts` (one for each noise that the sampler decodes) and `numbers` (distances from the
+    true distribution)."""
     rule = preset(name)
     numbers: list[Number] = []
     verdicts: list[dict[str, Any]] = []
@@ -131,7 +133,8 @@ def certify_preset(name: str) -> dict[str, Any]:
 
 
 def certify_rule(rule: Sampler, noise: str) -> tuple[list[Number], dict[str, Any]]:
-    """Distances between a rule's exact output laws under a noise and the true law, and the verdict on its claim."""
+    """Distances of the exact output laws of a sampler (`rule`) under a noise from the true law, one for each number of
+    steps and denoiser, and the verdict on its claim."""
     numbers = []
     has_memory = rule.start(torch.zeros(1, LENGTH, dtype=torch.int64)) is not None
     for oracle, spoil in {"exact": None, **SPOILED}.items():
@@ -206,8 +209,8 @@ def _listed(
 
 
 def _forwards(rule: Sampler, noise: str, source: Enumerated, spoil: Spoil | None) -> float:
-    """Mean forward passes per row of an adaptive rule, from 2,000 rows. A rule with lookahead counts as without it:
-    one pass per token."""
+    """Mean forward passes per row of an adaptive rule, from 2,000 rows. A rule with lookahead is counted as if it had
+    none: one pass per token."""
     if rule.capabilities.looks_ahead:
         return float(source.length)
     denoiser = _oracle(noise, source, spoil)

@@ -82,11 +82,12 @@ class SamplerSpace:
         meaning: Meaning | None = None,
         noise: Noise | None = None,
     ) -> Certificate:
-        """The certificate of a sampler `f(space, n, steps, seed) -> ids` or loss `f(space, x0, seed) -> nats`, whose
-        claim stands; the test fails with the failed checks if it does not.
+        """Certify a sampler `f(space, n, steps, seed) -> ids` or a loss `f(space, x0, seed) -> nats`; returns the
+        certificate if the claim stands, else the test fails and shows the failed checks.
 
-        `claims`, `meaning`: attributes of the function that it does not have itself (docs/certify.md). ValueError for a
-        function that is neither sampler nor loss; UsageError if the level `full` lacks a package.
+        `claims`, `meaning`: attributes of the function, if it does not have them itself (docs/certify.md); `noise`: as
+        in `repro.certify.certify`. ValueError for a function that is neither sampler nor loss; UsageError if the level
+        `full` lacks a package.
         """
         from repro.certify import certify
         from repro.certify.verdict import FULL, SMOKE

@@ -31,7 +31,8 @@ class Reference(NamedTuple):
 
 @functools.lru_cache
 def ancestral(source: Enumerated, noise: Noise, steps: int) -> Reference:
-    """The reference for `steps` evenly spaced steps from pure noise to t = 0."""
+    """Output law and path KL of ancestral sampling from the law `source`, in `steps` evenly spaced steps from t = 1
+    (pure noise) to t = 0."""
     symbols = source.vocab + (noise == "absorbing")
     states = words(symbols, source.length)
     clean = (states < source.vocab).all(1)

@@ -65,7 +65,7 @@ class Replay:
 
 def replay(decoder: Decoder, x: Tensor) -> Replayed | None:
     """The log-likelihood of sentences x [n, L] under the sampler of `decoder` (n rows without prompts), by replaying
-    its steps with their tokens; None if it did not write x."""
+    the sampler's steps with the tokens of x; None if they did not write x."""
     draw = Replay(x, range(len(x)))
     ids = decoder.begin(draw, decoder.ids)
     memory = decoder.sampler.start(ids)

@@ -35,7 +35,7 @@ SIZES = (99, 1, 99, 3, 99, 10, 99, 31)
 SMALL_STEPS = 16
 """Steps of the small calls."""
 BINS = 9
-"""Classes of sentences, by their first two tokens of three, whose pairs are counted."""
+"""Number of classes of sentences, by the first two of their three tokens; pairs of classes are counted."""
 EXPECTED = 5
 """Least expected number of each pair of classes."""
 FIRST_SEED = 40_000
@@ -118,8 +118,9 @@ def _neighbours(noise: Noise, calls: Sequence[Tensor], steps: int, cells: int) -
 
 
 def _merged(counts: Tensor) -> Tensor:
-    """Table [classes, classes] of the counts of pairs [BINS^2], with the rarest classes merged until every pair of
-    classes is expected at least `EXPECTED` times if rows are independent. Only the margins decide what is merged."""
+    """Contingency table [classes, classes] of the counts [BINS^2] of pairs of sentence classes. The rarest classes are
+    merged until independent rows would give every pair at least `EXPECTED` times on average; what is merged depends on
+    the table's row and column sums alone."""
     table = counts.view(BINS, BINS)
     while len(table) > 1:
         sizes = (table.sum(0) + table.sum(1)).argsort()

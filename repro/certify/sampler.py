@@ -85,7 +85,8 @@ def certify_sampler(foreign: Foreign, effort: Effort, told: Told = silent) -> Fi
 
 
 def _long(foreign: Foreign, noise: Noise, effort: Effort) -> tuple[list[Check], list[Evidence]]:
-    """Checks and evidence from long sentences, whose import needs the whole suite."""
+    """Evidence from long sentences, and checks if the sampler claims the law. `repro.certify.long` is imported only
+    here, since it needs packages of the whole suite that the smoke level does without."""
     from repro.certify.long import long_bigrams, long_checks
 
     if foreign.claims == "law":

@@ -36,8 +36,8 @@ EFFORTS: Mapping[Level, Effort] = MappingProxyType(
     }
 )
 """Sample sizes. `full`: with long sentences and rare tokens, which draws in float32 may never give; `long`: without
-rare tokens; `rows`: with neither and with fewer rows, for loops over rows; `modes`: for a claim of likely texts, which
-is tested by a single mean."""
+rare tokens; `rows`: with neither and with fewer rows, for samplers that loop over rows; `modes`: for the claim "mode"
+(likely texts), which is tested by a single mean."""
 
 
 @dataclass(frozen=True, kw_only=True)

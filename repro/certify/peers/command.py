@@ -1,4 +1,5 @@
-"""Certify the samplers of the peers that are given, one child process each, and store the verdicts."""
+"""Certify the samplers of other projects (peers) that options --peer name, each in a child process, and store the
+verdicts."""
 
 from __future__ import annotations
 
@@ -101,8 +102,8 @@ def certify_peers(
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, str, bool]:
-    """Key of a row of peers.json, of which each key has one: peer, sampler, and whether the version is a release (it
-    has a dot) or a commit."""
+    """Key by which a row of peers.json is found and replaced: peer, sampler, and whether the version is a release (has
+    a dot) rather than a commit."""
     return row["peer"], row["sampler"], "." in row["version"]
 
 

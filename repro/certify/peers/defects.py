@@ -1,7 +1,7 @@
 """What refused samplers do wrong, one sentence each, found by reading the peers' files after a test had refused them.
 
-The stored rows repeat them (`command.certified`). Lines are those of the commit that is named; another one may have
-mended them, which the tests would show.
+The rows of peers.json repeat these sentences (`command.certified`). Line numbers belong to the commit that is named;
+another commit may have mended the defect, which the tests would show.
 """
 
 from __future__ import annotations
