@@ -30,10 +30,10 @@ a smaller layer."""
 BUCKET = 200_000_000
 """Number of gradient elements that ZeRO-2 reduces at once (docs/method.md#uniform-script)."""
 COPIES: dict[str, float] = {"sym_kl": 2, "clean_prompt": 2, "sym_kl_script": 4, "relaxed_ce": 4, "dcd": 8.25}
-"""Objective -> number of float32 copies of all its logits, themselves included, that its loss and the loss's gradient
-hold at the peak if they are computed at once (counted, tests/training/test_cost.py)."""
+"""Objective -> number of float32 tensors as large as all logits, the logits included, that its loss and gradient would
+hold at the peak if all logits were computed at once (counted, tests/training/test_cost.py)."""
 COPIES_UNIFORM, COPIES_CE = 7.25, 3
-"""Number of such copies for the bound of uniform noise, computed in float64, and for any other cross-entropy."""
+"""The same number for the bound of uniform noise, which is computed in float64, and for any other cross-entropy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,8 @@ OF_REFERENCE_SCRIPTS = ("llada", "duo", "duo_script")
 def plan(
     recipe: Recipe, *, engine: str = "ddp", gpus: int = GPUS, activation_checkpointing: bool = False
 ) -> dict[str, Any]:
-    """Estimated cost of training a recipe, by name: parameters, tokens, bytes per GPU, FLOPs, seconds and hours.
+    """Estimated cost of training a recipe, a dict of named values: parameters, tokens, bytes per GPU, FLOPs, seconds
+    and hours.
 
     Raises ValueError for an unknown engine, one that does not support the recipe's precision, and a number of GPUs that
     does not divide the batch.
@@ -219,14 +220,16 @@ def _layer(recipe: Recipe, size: Size) -> int:
 
 
 def _copies(recipe: Recipe) -> float:
-    """Number of float32 copies of all logits that the recipe's loss would hold if it were computed at once."""
+    """Number of float32 tensors as large as all logits that the recipe's loss would hold if all logits were computed at
+    once (see `COPIES`)."""
     name = registry.part_name(type(recipe.objective))
     bound = recipe.objective.meaning == "leave_one_out" and recipe.process.noise == "uniform"
     return COPIES.get(name, COPIES_UNIFORM if bound else COPIES_CE)
 
 
 def _least(value: float, least: float) -> str:
-    """A time for a plan's text; what is below `least` says only that, since the plan knows computation alone."""
+    """Text of a time `value` with four digits, or `below LEAST` if it is shorter than `least`: the estimate counts
+    computation alone, so that very short times mean nothing."""
     return f"below {least:g}" if value < least else f"{value:.4g}"
 
 

@@ -149,7 +149,8 @@ class Training:
     def advance(self) -> dict[str, float | torch.Tensor]:
         """Take one optimizer step; returns its metrics by name, summed over this process's microbatches.
 
-        They stay tensors on the device, because reading them would block until it has finished; `row` reads them.
+        The metrics stay tensors on the device, because reading them would wait until it has finished the step; `row`
+        reads them.
         """
         recipe, made = self.recipe, self.engine
         if self.teacher is not None and _distillation(recipe).renews(self.step):

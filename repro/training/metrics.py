@@ -29,7 +29,7 @@ from repro.training.recipe import Recipe
 class MetricsLog:
     """The file metrics.jsonl at `path`, one JSON row per logged step; only the `active` process writes.
 
-    Rows after `step`, that of the checkpoint from which the run resumes (0: a new run), are deleted.
+    `step`: step of the checkpoint from which the run resumes (0: a new run); rows of later steps are deleted.
     """
 
     def __init__(self, path: Path, step: int, active: bool) -> None:

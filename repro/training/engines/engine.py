@@ -150,7 +150,7 @@ class Engine:
         return files
 
     def restore(self, saved: Checkpoint) -> None:
-        """Load weights, average and optimizer state from a checkpoint, of whichever engine.
+        """Load weights, average and optimizer state from a checkpoint, which any engine may have written.
 
         Raises ValueError if names or shapes differ from the recipe's network.
         """

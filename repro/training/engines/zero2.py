@@ -44,8 +44,8 @@ class Zero2(Engine):
             )
         if self.options.whole_gradients:
             raise ValueError(
-                "--whole-gradients: ZeRO-2 reduces each microbatch's gradients while it runs backward, and holds its"
-                " part of them alone; leave the option out, or launch with fsdp2_8.yaml"
+                "--whole-gradients: ZeRO-2 reduces each microbatch's gradients during backward, and each process keeps"
+                " only its part of them; leave the option out, or launch with fsdp2_8.yaml"
             )
         try:
             import deepspeed
