@@ -67,8 +67,8 @@ def certify(
 
 
 class _Callable(ModuleType):
-    """`repro.certify` is a package and a function: importing the package hides the function of the same name, so the
-    package itself is callable."""
+    """Class of the module `repro.certify`, which makes it callable: `from repro import certify` gives the module, and
+    calling that calls the function `certify`."""
 
     def __call__(
         self,

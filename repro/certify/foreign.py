@@ -50,8 +50,9 @@ INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.i
 
 @dataclass(frozen=True, kw_only=True)
 class Foreign:
-    """A foreign function `call` of the source file `file`, with its declared attributes (see the top of this file);
-    `draws`: whether a loss is a random estimate. It may use `seconds` of wall time from `began` (`time.monotonic`) on.
+    """A foreign function `call` of the source file `file`, with its declared attributes (explained in the module's
+    docstring); `draws`: whether a loss is a random estimate. Its calls may take `seconds` s of wall time, counted from
+    `began` (`time.monotonic`).
     """
 
     name: str

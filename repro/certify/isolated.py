@@ -86,8 +86,8 @@ def isolated(
 
 
 def _answer(child: subprocess.Popen[bytes], seconds: float) -> bytes | None:
-    """What a child process writes after `READY` until it closes its output; None if `seconds` later it still writes, or
-    still runs after it closed its output without a whole answer (a line).
+    """What a child process writes after `READY` until it closes its output. None if after `seconds` it still writes, or
+    has closed its output without a whole answer (a line) but still runs.
 
     After a whole answer the child may take longer to end: on a busy machine the interpreter needs seconds for that.
     """
@@ -118,8 +118,8 @@ def _has_ended(child: subprocess.Popen[bytes], seconds: float) -> bool:
 
 @contextmanager
 def _lifeline() -> Generator[int]:
-    """The reading end of a pipe, for a child process: it reaches end of file when this process has ended or left the
-    context."""
+    """Context manager that yields the reading end of a pipe, for a child process; the pipe reaches end of file when
+    this process ends or leaves the context."""
     alive, held = os.pipe()
     try:
         yield alive
@@ -145,10 +145,11 @@ def _ended(target: str, says: str) -> Certificate:
 
 
 def _child(asked: str, alive: int) -> None:
-    """Certify within the limits and write the certificate to stdout, or one line that says why there is none.
+    """Main function of the child process: certify within the limits of time and memory, and write the certificate to
+    stdout, or one line that says why there is none.
 
-    `asked`: the request as JSON; `alive`: the descriptor of `_lifeline`. What the code itself writes to stdout, at
-    whatever level, goes to stderr.
+    `asked`: the request as JSON; `alive`: file descriptor of the pipe from `_lifeline`. What the code itself writes to
+    stdout, at whatever level, goes to stderr.
     """
     import resource
 

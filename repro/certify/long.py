@@ -64,7 +64,8 @@ def limit(rows: int) -> float:
 
 @functools.lru_cache
 def ours(noise: Noise, steps: int, rows: int) -> Tensor:
-    """Sentences [rows, L] drawn by this suite's own ancestral sampling with the exact denoiser of `strong`."""
+    """Sentences [rows, L] drawn by this suite's own ancestral sampling, in `steps` steps under `noise`, with the exact
+    denoiser of `strong`."""
     process, length = process_of(noise), strong().length
     plan = Plan(gen_length=length, block_length=length, steps=steps)
     denoiser = oracle_denoiser(noise, HmmSource(strong()))
@@ -118,9 +119,9 @@ def _nll(ids: Tensor) -> tuple[float, float]:
 def long_checks(
     foreign: Foreign, noise: Noise, effort: Effort, slack: float
 ) -> tuple[list[Check], list[Evidence]]:
-    """Two checks of long sentences at the last number of steps, and the evidence at every number. Their squared bigram
-    distance from the language may be `slack` times that of ancestral sampling, and their mean -log p may exceed that of
-    true sentences by sqrt(slack) times as many nats as ancestral sampling's."""
+    """Two checks of long sentences at the largest number of steps, and evidence at every number of steps. The first
+    allows a squared bigram distance from the language of `slack` times that of ancestral sampling; the second allows
+    the mean -log p to exceed that of true sentences by sqrt(slack) times the excess of ancestral sampling."""
     sentences = _sentences(foreign, noise, effort)
     evidence, steps, rows = _bigrams(sentences, noise), effort.long_steps[-1], effort.long_rows
     mine = ours(noise, steps, rows)

@@ -191,7 +191,8 @@ def _sums(foreign: Foreign, noise: Noise, length: int, effort: Effort) -> tuple[
 
 
 def _batches(foreign: Foreign, noise: Noise, exact: Means, effort: Effort) -> Check:
-    """Check that a row's loss does not depend on the other rows of its call."""
+    """Check that a row's loss does not depend on the other rows of its call; `exact`: losses in calls with all
+    sentences."""
     space = Space(noise, tiny(LENGTH), foreign.meaning)
     sentences = tiny(LENGTH).sentences
     if foreign.draws:
@@ -280,8 +281,8 @@ def _score_note(noise: Noise, better: dict[str, float], gap: float) -> str:
 
 
 def _mode_check(noise: Noise, sharper: bool, says: str) -> Check:
-    """Check of a loss that claims to seek modes: conditionals sharper than the true ones must score better. `says`: its
-    line of `_score_note`."""
+    """Check of a loss that claims to seek modes: conditionals sharper than the true ones must score better (`sharper`).
+    `says`: the text of `_score_note` for this noise."""
     return Check(
         name=f"modes, {noise}",
         stands=sharper,

@@ -238,8 +238,8 @@ def _converges(noise: str, doubled: list[Number]) -> dict[str, Any]:
 
 
 def _verdict_at(rule: Sampler, noise: str, finest: Number) -> dict[str, Any]:
-    """The verdict on a rule from `finest`, its distance from the law at the largest number of steps: for rules with a
-    quota, adaptive rules, and rules of any number of steps that claim no law or are exact there."""
+    """The verdict on a sampler (`rule`) from `finest`, its distance from the law at the largest number of steps.
+    `_converges` judges samplers that claim the law and only approach it with more steps."""
     far, nll = finest["value"], finest["excess"]
     match rule.claim():
         case "law":
@@ -258,7 +258,8 @@ def _verdict_at(rule: Sampler, noise: str, finest: Number) -> dict[str, Any]:
 
 
 def _verdict_ahead(rule: Lookahead, noise: str) -> dict[str, Any]:
-    """The verdict on lookahead: its law must be that of its rule at one position per step, whatever the denoiser."""
+    """The verdict on a sampler with lookahead: with the exact denoiser and with wrong ones, its output law must be that
+    of the sampler without lookahead at one position per step."""
     source, far = tiny(LENGTH), 0.0
     for spoil in (None, *SPOILED.values()) if noise != "left_to_right" else (None,):
         laws = [
@@ -306,8 +307,8 @@ def _long(rule: Sampler, noise: str) -> list[Number]:
 
 
 def _paths(rule: Sampler, noise: str) -> list[Number]:
-    """KL(law || rule) per token on the oracle language, or its upper bound, the path KL; empty for rules that cannot be
-    replayed (`repro.certify.replay`)."""
+    """KL(law || sampler) per token on the oracle language, or its upper bound, the path KL, at each number of steps;
+    empty for samplers that cannot be replayed (`repro.certify.replay`)."""
     hmm, found = strong(), []
     ours = isinstance(rule, Ancestral) and noise == "uniform"
     of = rule.capabilities

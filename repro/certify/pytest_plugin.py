@@ -52,7 +52,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture
 def sampler_space(request: pytest.FixtureRequest) -> SamplerSpace:
-    """A `SamplerSpace` of the level of --certify; without that option the test is skipped."""
+    """A `SamplerSpace` at the level that --certify gives (smoke or full); without that option the test is skipped."""
     level = request.config.getoption("--certify")
     if level is None:
         pytest.skip("certificates run with --certify (smoke) or --certify=full")

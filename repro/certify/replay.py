@@ -33,7 +33,7 @@ class Replayed(NamedTuple):
 
 class Replay:
     """A source of draws that returns the tokens of x [n, L] and adds up their log-probabilities in `logq` [n]; other
-    draws come from the keyed stream, and make `exact` False."""
+    draws, such as those of positions, are pseudo-random and make `exact` False."""
 
     def __init__(self, x: Tensor, names: Sequence[int]) -> None:
         self.x, self.names = x, torch.tensor(list(names))

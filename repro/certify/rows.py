@@ -44,8 +44,8 @@ FIRST_SEED = 40_000
 def row_checks(
     foreign: Foreign, noise: Noise, source: Enumerated, large: Tensor, effort: Effort
 ) -> list[Check]:
-    """All checks that rows are independent draws of one law, on the enumerated law `source`; `large` [S]: counts of
-    sentences in large calls of SMALL_STEPS steps."""
+    """All checks that the rows of a sampler's calls are independent draws of one law, with the denoiser of the
+    enumerated law `source`; `large` [S]: counts of sentences in large calls of SMALL_STEPS steps."""
     space = Space(noise, source, foreign.meaning)
     seeds = _seeds(foreign, space, noise)
     if not seeds.stands:

@@ -220,7 +220,8 @@ class RareTokens:
 
 
 class RandomConditionals:
-    """A denoiser with independent random token probabilities for each noisy sentence: no joint law has them."""
+    """A denoiser with independent random token probabilities for each noisy sentence; no joint distribution has these
+    conditionals."""
 
     def __init__(self, vocab: int, length: int, seed: int) -> None:
         self.vocab, self.length, self.seed = vocab, length, seed

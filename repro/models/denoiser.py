@@ -143,8 +143,8 @@ class Denoiser(nn.Module, ABC):
         return []
 
     def merged(self) -> Denoiser:
-        """The network for inference. If it has adapters, these are merged into the weights of the network that they
-        adapt, which is returned (the adapters are gone afterwards); otherwise it is the network itself."""
+        """The network for inference: the network itself, unless it has adapters. Adapters are merged for good into the
+        weights of the network that they adapt, and that network is returned."""
         return self
 
     def logits(self, features: Tensor) -> Tensor:
@@ -211,9 +211,9 @@ def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def copy_weights(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: str) -> None:
-    """Copy `weights` into the tensors of the same names in `into`; of a sharded tensor, this process's shard.
+    """Copy `weights` into the tensors of the same names in `into`; a sharded tensor gets this process's shard.
 
-    Raises ValueError as `check_same_shapes`, with the origin `source` of the weights.
+    Raises ValueError as `check_same_shapes` does; its message says that the weights are from `source`.
     """
     check_same_shapes(into, weights, source)
     for name, tensor in into.items():

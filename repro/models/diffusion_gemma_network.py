@@ -83,8 +83,8 @@ class DiffusionGemmaDenoiser(SelfConditioned):
     """transformers' DiffusionGemmaForBlockDiffusion as a denoiser; features are zeros outside the canvas.
 
     The signal is the mean embedding of the previous prediction, so it has D features. The KV cache holds the keys and
-    values of the context, which are exact: the context passes through the layers once per block. For decoding and
-    bounds only, because the fused loss of training does not apply the soft cap of the logits.
+    values of the context, which are exact: the context passes through the layers once per block. The network serves
+    decoding and bounds only, because the fused loss of training does not apply the soft cap of the logits.
     """
 
     time_conditioned = True

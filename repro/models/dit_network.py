@@ -277,9 +277,9 @@ class DitBlocksDenoiser(DitDenoiser):
 
 
 def initialise_dit(denoiser: DitDenoiser, seed: int) -> None:
-    """Initialise a DiT in place as in the papers, drawn by `parameter_key`: U(-1/sqrt(n), 1/sqrt(n)) with n inputs
-    (Kaiming with a = sqrt 5, also for biases and the embedding, n = D), zeros in every modulation and in the output
-    layer, ones in norms."""
+    """Initialise a DiT in place as in the papers, with random keys from `parameter_key`: U(-1/sqrt(n), 1/sqrt(n)) for n
+    inputs (Kaiming with a = sqrt 5, also for biases and the embedding, n = D), zeros in every modulation and in the
+    output layer, ones in norms."""
     with torch.no_grad():
         for path, module in denoiser.named_modules():
             for name, parameter in module.named_parameters(recurse=False):

@@ -134,7 +134,8 @@ def _weighted(terms: Tensor, weight: Tensor) -> Tensor:
 def _in_working_precision(
     features: Tensor, matrix: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Operands of the matrix products, under autocast cast to its precision once for all chunks (float64 stays)."""
+    """Operands of the matrix products. If autocast is on, they are cast to its precision once for all chunks, except
+    float64."""
     device = features.device.type
     if not torch.is_autocast_enabled(device) or features.dtype == torch.float64:
         return features, matrix, bias

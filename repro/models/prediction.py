@@ -135,7 +135,7 @@ class Prediction:
         return partial(self._denoiser.encode_given, some(self._signal))
 
     def draft(self, features: Tensor) -> DraftPrediction:
-        """A prediction with the given features [B, L, D] and this network's output layer, which needs no forward."""
+        """A prediction from the given features [B, L, D] by this network's output layer; it needs no forward."""
         return DraftPrediction(self._denoiser, features)
 
     def draft_features(self, chosen: Tensor) -> Tensor:
@@ -210,7 +210,7 @@ class DecodingCache:
 
     def forwards(self, need: Tensor, window: slice) -> list[tuple[Tensor, slice]]:
         """The forwards that the rows `need` [B] bool require for a prediction in the columns `window`, each as (row
-        indices [b], columns to recompute); they are counted as made."""
+        indices [b], columns to recompute). The cache counts them as made."""
         stale = self.forwards_since_refresh < 0
         if self.refresh is not None:
             stale = stale | (self.forwards_since_refresh >= self.refresh)
@@ -382,8 +382,8 @@ class CausalPrediction(_SpanPrediction):
 
     def draft_features(self, chosen: Tensor) -> Tensor:
         """Features [n, L, D] from which the next tokens of n rows can be guessed (see `draft`): those of the last of
-        the m states, even if only the states up to `chosen` were accepted. Columns after the last one forwarded take
-        its features."""
+        the m states, even if only the states up to `chosen` were accepted. Columns after the last forwarded one get the
+        features of that column."""
         assert self._features is not None
         n, width = self._ids.shape
         column = torch.arange(width, device=self._stop.device)

@@ -100,7 +100,8 @@ def reading(
     vocabulary: Vocabulary,
     keys: Tensor,
 ) -> Predict:
-    """Function (noisy ids [B, L], t [B]) -> `Prediction` of the network for noisy versions of the clean `ids` [B, L].
+    """The function (noisy ids [B, L], times t [B]) -> `Prediction` by which a bound runs the network on noisy versions
+    of the clean `ids` [B, L].
 
     `candidates` [B, L] bool: scored positions; `keys` [B]: one random key per row. Filler (padding that is attended to
     and corrupted like text, but never scored) is corrupted by the returned function, with keys of its own. Under a

@@ -30,8 +30,8 @@ class Window(Part):
     high: float
 
     def gamma(self, t: Tensor, vocab_size: int) -> Tensor:
-        """gamma = -log SNR of rows at times t [B] (float64): that of the Gaussian signal level A = 1 - t
-        (docs/method.md#uniform-script)."""
+        """gamma = -log SNR, float64 [B], of the Gaussian signal level A = 1 - t at times t [B]; it does not depend on
+        `vocab_size` (docs/method.md#uniform-script)."""
         from repro.processes import gaussian
 
         return gaussian.gamma_of(1 - t)
@@ -78,8 +78,8 @@ class LinearWindow(Part):
             )
 
     def gamma(self, t: Tensor, vocab_size: int) -> Tensor:
-        """gamma = -log SNR of the Gaussian relaxation whose argmax has the signal level alpha = 1 - t, for times t
-        [B] (float64; docs/method.md#transformation-operator)."""
+        """gamma = -log SNR, float64 [B], at which the argmax of the Gaussian relaxation leaves a token intact with
+        probability alpha = 1 - t, for times t [B] and `vocab_size` ids (docs/method.md#transformation-operator)."""
         curve = _by_level(1 - self.high, 1 - self.low, vocab_size)
         return torch.from_numpy(curve(torch.logit(1 - t.double()).cpu().numpy())).to(t.device)
 

@@ -188,7 +188,8 @@ class _OnSoftTokens(Objective):
 
 @part
 class SymKL(_OnSoftTokens):
-    """Symmetric KL between label and prediction in closed form: the first L of the module, with c = -ln(`floor`)."""
+    """Symmetric KL between label and prediction in closed form, CE - H + c (1 - p_x) with c = -ln(`floor`) (symbols as
+    in the module's docstring)."""
 
     floor: float
 
@@ -201,8 +202,8 @@ class SymKL(_OnSoftTokens):
 
 @part
 class SymKLScript(_OnSoftTokens):
-    """Symmetric KL as the reference script computes it: the second L of the module, with c = -ln(`floor`), minus its
-    constant c (V - 1)."""
+    """Symmetric KL as the reference script computes it (second formula of the module's docstring), with c =
+    -ln(`floor`), minus its constant c (V - 1)."""
 
     floor: float
 

@@ -61,7 +61,8 @@ class _Constants(NamedTuple):
 
 
 def _constants(same_N: Tensor, alpha_N: Tensor, vocab_size: int) -> _Constants:
-    """The `_Constants` of N tokens; `same` [N]: 1 where the noisy id is the clean one, else 0; alpha [N]."""
+    """The `_Constants` of N tokens; `same` [N]: 1 where the noisy id is the clean one, else 0; alpha [N]: probability
+    that a token is intact."""
     noise_N = 1 - alpha_N
     other_N = 1 - same_N
     kappa_N = noise_N / (vocab_size * alpha_N + noise_N)

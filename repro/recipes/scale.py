@@ -216,7 +216,8 @@ def scaled(recipe: Recipe, scale: str, own: Data | None = None) -> Recipe:
 def oracle(recipe: Recipe) -> Recipe:
     """The recipe without training (0 steps), with the exact denoiser of its synthetic language as its network.
 
-    Raises ValueError for an autoregressive recipe and for data that has no exact denoiser.
+    Raises ValueError for an autoregressive recipe, for one that noises a row block by block, and for data that has no
+    exact denoiser.
     """
     if not isinstance(recipe.data, Language) or recipe.process.causal:
         raise ValueError(

@@ -171,8 +171,8 @@ class Decoder:
         forward: Callable[[Tensor, Tensor], Prediction],
         prediction: Prediction | None,
     ) -> State:
-        """The sampler's input for ids [n, L] in the block of `at`, of which each row has taken `step` [n] steps;
-        `prediction`: the prediction for these ids (None: made by `forward`)."""
+        """The sampler's input for ids [n, L] in the block of step `at`; `step` [n]: number of steps of this block that
+        each row has taken; `prediction`: the prediction for these ids (None: made by `forward`)."""
         block, i, steps = at
         length = self.plan.block_length
         undecided = self.undecided(ids, block)

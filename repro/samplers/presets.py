@@ -27,7 +27,7 @@ P = TypeVar("P", bound=Part)
 
 
 def _psi(kappa: Kappa) -> Tail:
-    """Duo's psi sampler with the same schedule of kappa at all steps, whose remaining noise is removed by draws
+    """Duo's psi sampler with the schedule `kappa` at all steps; the noise that remains at the end is removed by a draw
     (`DrawnRemoval`)."""
     rule = Psi(high=kappa, middle=kappa, low=kappa, high_frac=0.0, middle_frac=0.0)
     return Tail(rule=rule, times=LinearTimes(end=1e-5), removal=DrawnRemoval())

@@ -110,7 +110,8 @@ class ConstantSigma(Kappa):
 
 
 def _capped(eta: float, alpha_t: Tensor, alpha_s: Tensor) -> Tensor:
-    """min(eta, (1 - alpha_s)/alpha_t) of each row, [B]; eta where alpha_t = 0, hence the comparison of products."""
+    """min(eta, (1 - alpha_s)/alpha_t) of each row, [B]; eta where alpha_t = 0, which is why products are compared
+    instead of quotients."""
     return torch.where(alpha_t * eta > 1 - alpha_s, (1 - alpha_s) / alpha_t, eta)
 
 
@@ -118,7 +119,7 @@ def _of(sigma: Tensor, alpha_s: Tensor, last: bool) -> Tensor:
     """kappa = 1 - sigma/(1 - alpha_s) of each row, clamped to [0, 1], [B], for the probability sigma [B] of masking a
     committed token in ReMDM; 1 at the last step of a segment of the block (`last`).
 
-    At alpha_s = 1 its value does not matter.
+    At alpha_s = 1 the value of kappa does not matter.
     """
     if last:
         return torch.ones_like(alpha_s)
@@ -131,7 +132,7 @@ class Psi(Sampler):
     clean draw that is noised again (Duo, chapter 2; docs/method.md#uniform-samplers).
 
     `high`, `middle`, `low`: schedules of kappa in the first, second and last segment of a block's steps; `high_frac`,
-    `middle_frac`: fractions of the block's times in the first and in the second segment.
+    `middle_frac`: fractions of the block's times in the first and in the second segment (the others are in the last).
     """
 
     high: Kappa

@@ -56,10 +56,10 @@ class _State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Checkpoint:
     """A checkpoint folder; the SHA-256 of each file is verified when it is read.
 
-    `step`: number of optimizer steps done; `corpus`: digest of the prepared training data; `resolved`: setting -> value
-    of the data's settings that the recipe leaves open (placeholder UNRESOLVED) because only the Hub knows them
-    (revisions, row counts); `files`: SHA-256 by file name; `base`: SHA-256 of the frozen weights that the files leave
-    out (`Denoiser.base_digest`), None if there are none.
+    `step`: number of optimizer steps done; `corpus`: digest of the prepared training data; `resolved`: values, by
+    dotted path, of those settings of the data that the recipe leaves open (placeholder UNRESOLVED) because only the Hub
+    knows them (revisions, row counts); `files`: SHA-256 by file name; `base`: SHA-256 of the frozen weights that the
+    files leave out (`Denoiser.base_digest`), None if there are none.
     """
 
     folder: Path
@@ -247,7 +247,7 @@ def network(checkpoint: Checkpoint, weights: Weights) -> Denoiser:
     """The denoiser with the checkpoint's raw or averaged weights, in float32 and evaluation mode.
 
     Adapters are merged into the weights that they change. Raises ValueError if `weights` is "ema" and the checkpoint
-    has no averaged weights, and for adapters of weights other than those that are found here.
+    has no averaged weights, and if its adapters were trained on other frozen weights than those that are found here.
     """
     from repro.models.denoiser import trained_parameters
 

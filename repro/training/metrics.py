@@ -85,7 +85,7 @@ class ProgressLines(Progress):
 
 
 class ProgressBar(Progress):
-    """A progress bar with the loss and the time left; `bar` has the task number `task`."""
+    """A progress bar with the loss and the time left. `bar`: rich's `Progress`; `task`: number of its task."""
 
     def __init__(self, bar: Any, task: Any) -> None:
         self.bar, self.task = bar, task

@@ -42,9 +42,10 @@ rare tokens; `rows`: with neither and with fewer rows, for samplers that loop ov
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """A sampler of a peer. `file`: path in the peer's folder, or module of its package; `function`: its name there;
-    `adapter`: MODULE:FUNCTION in `repro.certify.peers` that makes it callable, from the folder and `settings`;
-    `source`: where the project makes the claim; `law_level`: sample sizes for the claim "law"."""
+    """A sampler of another project (peer). `file`: path in the peer's folder, or module of its package; `function`:
+    name of the sampler in that file; `adapter`: MODULE:FUNCTION in `repro.certify.peers` that makes it callable, from
+    the folder and `settings`; `source`: where the project makes the claim; `law_level`: sample sizes for the claim
+    "law"."""
 
     name: str
     file: str
@@ -76,8 +77,8 @@ class Sampler:
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
-    """A project; `package`: name of its package, which may be installed, or "" if it needs a checkout. `stands_in`:
-    third-party modules that get a stand-in where they are absent."""
+    """Another project (peer) with its samplers. `package`: name of its package, which may be installed, or "" if a
+    checkout is needed. `stands_in`: third-party modules that get a stand-in where they are absent."""
 
     repository: str
     samplers: tuple[Sampler, ...]

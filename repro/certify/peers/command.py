@@ -27,8 +27,8 @@ LOADER = "repro.certify.peers.catalogue:load"
 
 @dataclass(frozen=True)
 class Given:
-    """A peer as an option --peer gives it: its folder (None: an installed package), its version and the samplers that
-    are wanted."""
+    """Another project (peer) as an option --peer names it: its folder (None: an installed package), its version (a
+    release, or a commit) and the samplers that are wanted."""
 
     name: str
     peer: Peer
@@ -82,7 +82,8 @@ def certify_peers(
 ) -> int:
     """Certify the samplers of peers, print a line for each and store them in `out`/peers.json, where rows of other
     samplers stay; returns 1 if a claim does not stand or a sampler fails, else 0. `wanted`: values of --peer (see
-    `given`); `seconds`: limit of wall time of each sampler."""
+    `given`); `seconds`: limit of wall time of each sampler; `as_json`: whether its row is printed as JSON; `efforts`:
+    sample sizes of each level."""
     peers = [given(text) for text in wanted]
     stored = {_key(row): row for row in read_peers(out)}
     good = True

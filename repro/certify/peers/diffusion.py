@@ -58,8 +58,8 @@ PSI = {
 
 
 def mdlm(folder: Path, settings: Settings) -> Callable[..., Tensor]:
-    """MDLM's or ReMDM's `Diffusion._sample` as f(space, n, steps, seed); `settings`: those of `sampling` in its config,
-    and the `dtype` of the network's logits."""
+    """MDLM's or ReMDM's `Diffusion._sample`, from the checkout `folder`, as f(space, n, steps, seed); `settings`:
+    values of `sampling` in its config, and the `dtype` of the network's logits."""
     module = peer_module(folder, "diffusion", STANDS_IN)
     if hasattr(module, "tqdm"):  # ReMDM shows a progress bar for each call
         module.tqdm = functools.partial(module.tqdm, disable=True)
@@ -90,8 +90,8 @@ def mdlm(folder: Path, settings: Settings) -> Callable[..., Tensor]:
 
 
 def duo(folder: Path, settings: Settings) -> Callable[..., Tensor]:
-    """`generate_samples` of a class of Duo's algo.py as f(space, n, steps, seed); `settings`: the class, and settings
-    of `sampling` and `sampling.psi` in its config."""
+    """`generate_samples` of a class of algo.py in the checkout `folder` of Duo, as f(space, n, steps, seed);
+    `settings`: the `class`, and values of `sampling` and `sampling.psi` in its config."""
     module = peer_module(folder, "algo", STANDS_IN)
     algorithm = getattr(module, settings["class"])
     sampling = {key: value for key, value in settings.items() if key not in ("class", "psi")}

@@ -39,7 +39,8 @@ def _anything(name: str) -> type:
 
 
 class StandIn(ModuleType):
-    """A module in place of an absent one; `LightningModule` is a torch module on the CPU in float32."""
+    """A module in place of an absent one. Its attributes are classes without behaviour (`_anything`), except that
+    `LightningModule` is a torch module on the CPU in float32."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -125,7 +126,7 @@ def located(sample: Callable[..., Any], function: Callable[..., Any]) -> Callabl
 
 @contextmanager
 def seeded(seed: int) -> Generator[None]:
-    """torch's global generator with this seed; its state is restored afterwards."""
+    """Context manager that seeds torch's global generator and restores its state afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

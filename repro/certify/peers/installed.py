@@ -129,8 +129,8 @@ def generation(folder: Path | None, settings: Settings) -> Callable[..., Tensor]
     module = _module(folder, "transformers.models.diffusion_gemma.generation_diffusion_gemma")
 
     class Model(module.DiffusionGemmaGenerationMixin):
-        """A model with the attributes that `generate` reads; its network is not given the time, which follows from the
-        number of calls."""
+        """A model with the attributes that `generate` reads. `generate` does not give the network the time, so it is
+        computed from the number of calls."""
 
         dtype, device = torch.float64, torch.device("cpu")
 
