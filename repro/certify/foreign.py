@@ -112,8 +112,8 @@ class Foreign:
         spent = time.monotonic() - self.began
         if spent > self.seconds:
             raise ValueError(
-                f"{self.name} has used {spent:.0f} s of wall time before {doing}; vectorise it over all n rows,"
-                f" or give more than --seconds {self.seconds:g}"
+                f"{self.name} has used {spent:.0f} s of wall time before a call of {doing}; vectorise it over all n"
+                f" rows, or give more than --seconds {self.seconds:g}"
             )
 
 

@@ -109,7 +109,7 @@ def check_heads(width: int, heads: int, kv_heads: int = 1) -> None:
             f"width={width} does not split into {heads} heads of an even width; give a multiple of {2 * heads}"
         )
     if heads % kv_heads:
-        raise ValueError(f"kv_heads={kv_heads} does not divide heads={heads}; give a divisor of it")
+        raise ValueError(f"kv_heads={kv_heads} does not divide heads={heads}; give a divisor of heads")
 
 
 @part

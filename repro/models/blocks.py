@@ -32,7 +32,7 @@ class BlockPrediction(Prediction):
         if denoiser.required_block_size != block:
             raise ValueError(
                 f"the process noises blocks of {block} tokens, and this network reads blocks of"
-                f" {denoiser.required_block_size}; give backbone (dit_blocks) and process the same block"
+                f" {denoiser.required_block_size}; give the process and the backbone (dit_blocks) the same `block`"
             )
         self._noisy, self._clean, self._block = tokens, clean, block
         self._views = tokens.shape[1] // clean.shape[1]

@@ -111,7 +111,7 @@ class Checkpoint:
         path = self.folder / file
         if not path.is_file():
             raise ValueError(
-                f"{path} is missing; this checkpoint is incomplete; copy its folder again from its source"
+                f"{path} is missing: this checkpoint is incomplete; copy its folder again from its source"
             )
         if file_digest(path) != self.files[file]:
             raise ValueError(
@@ -225,7 +225,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
             )
         raise ValueError(
             f"no checkpoint in {path}: no step_* folder with a state.json, and no config.json of released weights; give"
-            " the --out folder of a training run, or copy these weights again"
+            " the --out folder of a training run, or copy the released weights again from their source"
         )
     path = folder / "state.json"
     state = read_json(path, _State)
