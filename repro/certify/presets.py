@@ -51,11 +51,12 @@ if TYPE_CHECKING:
 
 EXACT = 1e-9
 FALLS = 1.5
-"""Least factor by which a converging distance falls when steps double: order 1/N gives 2, a constant error 1."""
+"""Least factor by which a converging distance falls when the number of steps N doubles: an error of order 1/N gives 2,
+a constant error 1."""
 STEPS = (1, 2, 3, 6, 12, 24)
 SPOILED_STEPS = (1, 3, 12)
 MEMORY_STEPS = 6
-"""Most steps of a rule with memory on 27 sentences, since it has many states."""
+"""Largest number of steps at which a sampler with memory is certified on 27 sentences, since it has many states."""
 DOUBLED = (64, 128, 256, 512)
 LONG_STEPS = (1, 2, 4, 8, 16, 32, 64)
 LONG_ORACLES: dict[str, Spoil | None] = {
@@ -70,7 +71,7 @@ LOOKED_AHEAD = (
     *(f"{name}:temperature=1.0" for name in ("low_confidence", "random", "margin", "entropy")),
     "sample",
 )
-"""Rules that are certified with lookahead as well."""
+"""Samplers that are certified with lookahead as well."""
 
 Number = dict[str, Any]
 

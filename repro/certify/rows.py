@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 STEPS = (1, 8)
 ROWS = 500
-"""Rows of a call."""
+"""Rows of each large call."""
 SIZES = (99, 1, 99, 3, 99, 10, 99, 31)
 """Numbers of rows of the small calls, used in turn."""
 SMALL_STEPS = 16

@@ -53,8 +53,8 @@ SPOILED: dict[str, Spoil] = {
 }
 """Wrong denoisers, three levels of each kind: only these show errors that remasking and correctors can repair."""
 CHANCE = 1.4e-8
-"""Probability of each rare id: a race in float32, whose times are multiples of 6e-8, draws it far too seldom
-(2 times instead of 16.8 in a certificate)."""
+"""Probability of each rare id: an exponential race in float32, whose times are multiples of 6e-8, draws such an id far
+too seldom (2 times instead of 16.8 in a certificate)."""
 RARE, RARE_AT_ONCE = 250, 1000
 """Number of rare ids, and rows per call: few enough ids for a sampler that makes a matrix of all pairs of ids, and
 arrays of 2 MB, since memory of larger arrays is mapped anew at each call, which would take most of the time."""

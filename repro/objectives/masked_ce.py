@@ -1,5 +1,5 @@
-"""Cross-entropy at masked positions with a truncated mask rate: the masked reference script, tom-pollak/dllm@43ea9ff
-(docs/method.md#masked-script).
+"""Cross-entropy at masked positions with a truncated mask rate: the loss of the masked reference script,
+tom-pollak/dllm@43ea9ff (docs/method.md#masked-script).
 
 The loss has no weight 1/t and draws mask rates in [low, high] only, so it is not a bound, and heavily masked rows weigh
 more. The softmax runs over all ids, the mask id included, as in the script.

@@ -1,4 +1,4 @@
-"""Distributions of the noise level of a training row.
+"""Distributions from which the noise level of a training row is drawn.
 
 Symbols: A Gaussian signal level, gamma = -log SNR, T(A) the probability alpha that a token is intact at A
 (docs/method.md#transformation-operator).

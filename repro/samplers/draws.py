@@ -22,7 +22,7 @@ from repro.core import rng
 Outcome = tuple[int, int, int]
 """(purpose, index, position): identifies a draw within one row and one decoding step."""
 Name = tuple[int, ...]
-"""Identifies a draw within one row: an `Outcome`, or an `Outcome` with the decoding step before it."""
+"""Identifies a draw within one row: an `Outcome`, or the decoding step followed by an `Outcome`."""
 
 
 class Draw(Protocol):

@@ -78,12 +78,12 @@ ENGINES = {
         split=frozenset({"gradients", "optimizer", "ema"}), buffers=f"two buckets of {BUCKET:.0e} gradients"
     ),
 }
-"""Engine name -> its memory. FSDP2 gathers the next layer while one computes; ZeRO-2 fills one bucket while it reduces
-the other."""
+"""Engine name -> its memory. FSDP2 gathers the next layer while the present one computes; ZeRO-2 fills one bucket while
+it reduces the other."""
 
 REFERENCE_SCRIPT = {"gpus": 8, "rows_a_step": 256, "epochs": 1}
-"""Runs of the reference scripts, tom-pollak/dllm@43ea9ff: 8 H100s (README), one epoch with 32 rows per GPU and step
-(scripts; docs/method.md#masked-script)."""
+"""How the reference scripts, tom-pollak/dllm@43ea9ff, were run: on 8 H100s (README), one epoch with 32 rows per GPU and
+step (scripts; docs/method.md#masked-script)."""
 OF_REFERENCE_SCRIPTS = ("llada", "duo", "duo_script")
 """Names of the recipes that follow the reference scripts."""
 

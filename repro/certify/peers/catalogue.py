@@ -1,4 +1,5 @@
-"""The samplers of other projects that can be certified: where each one is, how it is set and what it claims.
+"""The samplers of other projects that can be certified: where each one is, with which settings it runs and what it
+claims.
 
 A claim is what the project says of the sampler: ancestral samplers, and unmasking in any order at temperature 1, claim
 the law; decoding below temperature 1 claims likely texts. `source` names the place of the claim.
@@ -103,7 +104,7 @@ CLAIMED = {
     "entropy": "docstring of EntropyBoundScheduler (temperature .8 to .4)",
     "gemma": "docstring of EntropyBoundSampler and LinearTemperatureScheduleLogitsProcessor (temperature .8 to .4)",
 }
-"""Where a project says what its sampler draws."""
+"""Key of a claim -> where the project says what its sampler draws."""
 T1: dict[str, Any] = {"temperature": 1.0}
 RANDOM = T1 | {"remasking": "random"}
 CONFIDENT = T1 | {"remasking": "low_confidence"}
@@ -147,7 +148,7 @@ REMDM: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("remdm-conf", "remdm-conf", {"sampler": "remdm-conf", "dtype": "bfloat16"}),
     ("dfm", "dfm", {"dfm": True}),
 )
-"""Name, script and settings of ReMDM's samplers."""
+"""Name, script (scripts/SCRIPT.sh) and settings of each of ReMDM's samplers."""
 DDIM: dict[str, Any] = {"class": "DiscreteDDIMScheduler"}
 DUO: dict[str, Any] = {"class": "DUO_BASE"}
 PEERS: Mapping[str, Peer] = MappingProxyType(

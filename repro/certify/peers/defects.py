@@ -42,4 +42,4 @@ DEFECTS: Mapping[tuple[str, str], str] = MappingProxyType(
         f"there, which resampling changes, so that the sweep does not preserve p_s ({DDIM}:236-246).",
     }
 )
-"""Peer and sampler -> what it does wrong."""
+"""(peer, sampler) -> a sentence on what the sampler does wrong."""

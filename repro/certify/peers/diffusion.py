@@ -26,7 +26,7 @@ STANDS_IN = (
     *("lightning", "hydra", "omegaconf", "einops", "flash_attn", "torchmetrics", "torchvision", "timm"),
     *("mamba_ssm", "causal_conv1d", "causal_conv1d_cuda", "selective_scan_cuda"),
 )
-"""Third-party modules that the files import and sampling does not use, but for lightning's base class."""
+"""Third-party modules that the peers' files import. Sampling uses none of them, except the base class of lightning."""
 SAMPLING = {
     "nucleus_p": 1.0,
     "eta": 0.0,
@@ -38,14 +38,14 @@ SAMPLING = {
     "predictor": "ddpm_cache",
     "noise_removal": True,
 }
-"""`sampling` of kuleshov-group/remdm@f830d65 configs/config.yaml (MDLM reads the last two alone)."""
+"""Values of `sampling` in kuleshov-group/remdm@f830d65 configs/config.yaml (MDLM reads only the last two)."""
 DUO_SAMPLING = {
     "predictor": "ancestral",
     "noise_removal": "ancestral",
     "use_float64": True,
     "guid_weight": None,
 }
-"""`sampling` of s-sahoo/duo@7c9b498 configs/config.yaml:24-50."""
+"""Values of `sampling` in s-sahoo/duo@7c9b498 configs/config.yaml:24-50."""
 PSI = {
     "time_profile": "linear",
     "high_mode": "pure-posterior",
@@ -54,7 +54,7 @@ PSI = {
     "high_frac": 0.2,
     "middle_frac": 0.6,
 }
-"""`sampling.psi` of s-sahoo/duo@7c9b498 configs/config.yaml."""
+"""Values of `sampling.psi` in s-sahoo/duo@7c9b498 configs/config.yaml."""
 
 
 def mdlm(folder: Path, settings: Settings) -> Callable[..., Tensor]:
