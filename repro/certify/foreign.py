@@ -68,8 +68,8 @@ class Foreign:
     began: float
 
     def ids(self, space: Space, n: int, steps: int, seed: int) -> Tensor:
-        """Call the sampler: ids [n, L] int64 of n sentences, which may include [MASK]. ValueError for any other result,
-        if the code raises an error, or if its time is used up."""
+        """Call the sampler for n sentences of `space` in `steps` steps with `seed`: ids [n, L] int64, which may include
+        [MASK]. ValueError for any other result, if the code raises an error, or if its time is used up."""
         self._in_time(f"{n} rows with {steps} steps")
         with Guard(self.name, self.file):
             result = self.call(space, n, steps, seed)
@@ -82,8 +82,8 @@ class Foreign:
         return found.long()
 
     def nats(self, space: Space, x0: Tensor, seed: int) -> Tensor:
-        """Call the loss: nats of each row of x0 [n, L], [n] float64. ValueError for a wrong shape or values that are
-        not finite, if the code raises an error, or if its time is used up."""
+        """Call the loss on sentences x0 [n, L] of `space` with `seed`: nats of each row, [n] float64. ValueError for a
+        wrong shape or values that are not finite, if the code raises an error, or if its time is used up."""
         self._in_time(f"{len(x0)} rows")
         with Guard(self.name, self.file):
             result = self.call(space, x0.clone(), seed)

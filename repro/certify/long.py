@@ -121,7 +121,8 @@ def long_checks(
 ) -> tuple[list[Check], list[Evidence]]:
     """Two checks of long sentences at the largest number of steps, and evidence at every number of steps. The first
     allows a squared bigram distance from the language of `slack` times that of ancestral sampling; the second allows
-    the mean -log p to exceed that of true sentences by sqrt(slack) times the excess of ancestral sampling."""
+    the mean -log p to exceed that of true sentences by sqrt(slack) times the excess of ancestral sampling. Sampling
+    error is allowed for in both."""
     sentences = _sentences(foreign, noise, effort)
     evidence, steps, rows = _bigrams(sentences, noise), effort.long_steps[-1], effort.long_rows
     mine = ours(noise, steps, rows)

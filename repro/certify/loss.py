@@ -81,8 +81,8 @@ class Means(NamedTuple):
 
 
 def certify_loss(foreign: Foreign, effort: Effort, told: Told = silent) -> Findings:
-    """Checks and evidence of a loss under every noise that it supports; `told` is called with a line as each test
-    begins."""
+    """Checks and evidence of a loss under every noise that it supports, with the sample sizes `effort`; `told` is
+    called with a line as each test begins."""
     checks: list[Check] = []
     evidence: list[Evidence] = []
     notes: list[str] = []

@@ -167,8 +167,8 @@ def _steps(rule: Sampler, ladder: tuple[int, ...], length: int) -> list[int | No
 def output_law(
     rule: Sampler, noise: str, source: Enumerated, spoil: Spoil | None, steps: int | None
 ) -> Tensor:
-    """The exact distribution [S] of the output of a sampler (`rule`) over the S sentences of `source`, with a denoiser
-    made wrong by `spoil` (None: the exact one)."""
+    """The exact distribution [S] of the output of a sampler (`rule`) over the S sentences of `source` under `noise`,
+    after `steps` steps (None: adaptive sampler), with a denoiser made wrong by `spoil` (None: the exact one)."""
     plan = Plan(gen_length=source.length, block_length=source.length, steps=steps)
     if noise == "left_to_right":
         listed = law(CausalOracle(source), LeftToRight(), rule, plan)

@@ -61,8 +61,8 @@ arrays of 2 MB, since memory of larger arrays is mapped anew at each call, which
 
 
 def certify_sampler(foreign: Foreign, effort: Effort, told: Told = silent) -> Findings:
-    """Checks and evidence of a sampler under every noise that it supports; `told` is called with a line as each test
-    begins."""
+    """Checks and evidence of a sampler under every noise that it supports, with the sample sizes `effort`; `told` is
+    called with a line as each test begins."""
     checks: list[Check] = []
     evidence: list[Evidence] = []
     for noise in foreign.noises:

@@ -177,7 +177,7 @@ class SelfConditioned(Denoiser):
         kv_cache: KVCache | None = None,
     ) -> Tensor:
         """Features [B, L, D] as from `encode`, but read together with the `signal` [B, L, S] of the previous prediction
-        (None: there is none)."""
+        (None: there is none). The other arguments are those of `encode`."""
 
     def encode(
         self,
@@ -221,8 +221,8 @@ def copy_weights(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], sour
 
 
 def check_same_shapes(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: str) -> None:
-    """Raise ValueError, with the origin `source` of `weights`, for a tensor that only one of the two has, or whose
-    shapes differ; the tensors may be on the meta device."""
+    """Raise ValueError for a tensor that only one of `into` and `weights` has, or whose shapes differ; the message says
+    that the weights are from `source`. The tensors may be on the meta device."""
     odd = sorted(into.keys() ^ weights.keys())
     if odd:
         raise ValueError(

@@ -29,7 +29,7 @@ from repro.models.dropout import drop
 
 Pins = Dit | DitCausal | DitBlocks
 LONGEST = 10_000.0
-"""Longest period of the sinusoids in sigma, divided by 2 pi: the value of image models, which the papers' code
+"""Upper limit of the sinusoids' periods in sigma, divided by 2 pi: the value of image models, which the papers' code
 keeps."""
 
 
@@ -76,7 +76,7 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 def angles(positions: Tensor, width: int, base: float) -> tuple[Tensor, Tensor]:
     """Cosine and sine of the RoPE angles of `positions` [B or 1, L], float32 [B or 1, 1, L, E/2] each; E = `width`
-    features per head."""
+    features per head, `base` the base of the frequencies."""
     rates = base ** (-torch.arange(0, width, 2, dtype=torch.float32, device=positions.device) / width)
     angle = positions[:, None, :, None].float() * rates
     return angle.cos(), angle.sin()
@@ -113,8 +113,8 @@ class Layer(nn.Module):
     ) -> Tensor:
         """Hidden states [B, L, D] after the layer, from those before it, x [B, L, D].
 
-        `c`: embedding of the noise level (None: no modulation); `turn`: cosine and sine of RoPE; `keys` [B]: random
-        keys of the rows' dropout (None: no dropout).
+        `c`: embedding of the noise level (None: no modulation); `turn`: cosine and sine of RoPE; `view`: mask and KV
+        cache; `keys` [B]: random keys of the rows' dropout (None: no dropout).
         """
         first, second = (None if keys is None else rng.fold(keys, 2 * self.layer_idx + k) for k in range(2))
         if self.modulation is None:

@@ -17,7 +17,7 @@ The matrix products take a chunk of tokens (`CHUNK`), the loss a block of the ch
 the logits, and token weights scale [n, D] operands instead of [n, V] ones. At the sizes above the three products take
 .57 s; the passes over [n, V] of the symmetric KL take .1 s by hand and .3 s by autograd, those of the reference
 script's form .3 s and .57 s, those of the bound of uniform noise, which are in float64, .25 s and .5 s. Cross-entropy
-makes few (.14 s), so its derivative is autograd's.
+makes few such passes (.14 s), so its derivative is autograd's.
 
 Torch operations only. Products run in the autocast precision if autocast is on; the loss sees logits in float32 at
 least, and the weight's gradient is summed over chunks in float32 at least.
@@ -111,7 +111,7 @@ def _differentiate(
     loss: TokenLoss, block: Tensor, weight: Tensor, given: list[Tensor], grad_b: Tensor | None
 ) -> Tensor:
     """Loss terms of a block's n tokens, [n] or [S, n]. Overwrites the logits `block` [n, V] by d loss_n / d logits_n,
-    and adds these, weighted by `weight` [n], to the bias's gradient `grad_b`."""
+    and adds these, weighted by `weight` [n], to the bias's gradient `grad_b`. `given`: further inputs of the loss."""
     logits = _wide(block)
     if isinstance(loss, HandDerived):
         terms, gradient = loss.differentiate(logits, *given), logits

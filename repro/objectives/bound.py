@@ -157,7 +157,8 @@ def heldout_bound(
     seed: int,
     batch: int = BATCH,
 ) -> Bound:
-    """Held-out bound of a network on `rows`, from `passes` Monte Carlo draws per row, with `batch` rows per forward."""
+    """Held-out bound of a network on `rows`, from `passes` Monte Carlo draws per row, which `seed` determines, with
+    `batch` rows per forward."""
     everything = slice(0, len(rows))
     nll = row_nll(network, process, vocabulary, rows, everything, passes=passes, seed=seed, batch=batch)
     return bound_of(rows, nll)

@@ -2,8 +2,8 @@
 
 A token x at signal A and spread s has the latent w = A onehot(x) + s eps; its soft token is softmax(w / tau), its noisy
 id z = argmax w (docs/method.md#uniform-script, docs/method.md#sparse-soft-tokens; Sahoo et al. 2025, The Diffusion
-Duality, chapter 2). Divided by s, with mu = A / s and the sharpness S = s / tau, a coordinate y has weight exp(S y)
-over the sum of all, and
+Duality, chapter 2). After division of w by s, with mu = A / s and the sharpness S = s / tau, an id with coordinate y
+has the weight exp(S y) divided by the sum over all ids, and
 
     the true id's         y = mu + N(0, 1)
     those of the others   y_1 > y_2 > ... > y_N, the order statistics of N = K - 1 standard normals

@@ -131,7 +131,7 @@ def corrupted(
     batch: Batch, noise: Window | MatchedWindow | LinearWindow, temperature: Temperature, tokens: Relaxation
 ) -> tuple[Relaxed, Tensor]:
     """Relaxed corruption of a batch, and the times t = 1 - A [B] of its rows, uniform on `noise` (A: signal level;
-    docs/method.md#uniform-script)."""
+    docs/method.md#uniform-script). `temperature` and `tokens`: as in `relaxed`."""
     u = rng.uniform(rng.keys(batch.seed, rng.TIME, batch.step, batch.index))
     t = noise.low + (noise.high - noise.low) * u
     vocab_size = batch.vocabulary.size

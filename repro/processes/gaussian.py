@@ -28,7 +28,8 @@ REACH = 10.0
 
 def argmax_probability(mu: Tensor, vocab_size: int, points: int = POINTS) -> tuple[Tensor, Tensor]:
     """Probability that the clean id has the largest coordinate of a Gaussian latent, and its derivative by mu, two
-    float64 tensors [...], for mu = A / s [...] (signal level over noise) and K = `vocab_size` ids."""
+    float64 tensors [...], for mu = A / s [...] (signal level over noise) and K = `vocab_size` ids, by the trapezoid
+    rule with `points` points."""
     step = 2 * REACH / (points - 1)
     offset = torch.linspace(-REACH, REACH, points, dtype=torch.float64, device=mu.device)
     z = mu.double()[..., None] + offset

@@ -161,8 +161,8 @@ def save(
 ) -> Path:
     """Write a checkpoint atomically under the run folder `folder`; returns the new step folder.
 
-    `corpus`, `resolved` and `base`: as in `Checkpoint`; `files`: file name -> tensors to be written, or the path of a
-    finished file to be moved in.
+    `seed`, `step`, `corpus`, `resolved` and `base`: as in `Checkpoint`; `files`: file name -> tensors to be written, or
+    the path of a finished file to be moved in.
     """
     from safetensors.torch import save_file
 

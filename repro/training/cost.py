@@ -94,8 +94,8 @@ def plan(
     """Estimated cost of training a recipe, a dict of named values: parameters, tokens, bytes per GPU, FLOPs, seconds
     and hours.
 
-    Raises ValueError for an unknown engine, one that does not support the recipe's precision, and a number of GPUs that
-    does not divide the batch.
+    `activation_checkpointing`: whether layers are recomputed in backward. Raises ValueError for an unknown engine, one
+    that does not support the recipe's precision, and a number of GPUs that does not divide the batch.
     """
     if engine not in ENGINES:
         raise ValueError(f"no engine {engine!r}; {nearest(engine, ENGINES)}")

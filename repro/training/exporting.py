@@ -139,8 +139,8 @@ def open_export(folder: Path) -> Exported:
 
 
 def exported_network(folder: Path, found: Exported) -> Denoiser:
-    """The denoiser with the weights of an exported folder, in float32 and evaluation mode; ValueError if names or
-    shapes of tensors are not those of its recipe."""
+    """The denoiser with the weights of an exported folder, in float32 and evaluation mode; `found`: the content of its
+    repro.json. ValueError if names or shapes of tensors are not those of the recipe."""
     from safetensors.torch import load_file
 
     from repro.models.denoiser import copy_weights

@@ -37,8 +37,9 @@ def _module(folder: Path | None, name: str) -> Any:
 
 
 def scheduler(folder: Path | None, settings: Settings) -> Callable[..., Tensor]:
-    """A discrete scheduler of diffusers as f(space, n, steps, seed), in the loop of its pipelines: any scheduler with
-    `set_timesteps`, `timesteps` and `step` will do, and `step` gets those arguments that it accepts.
+    """A discrete scheduler of diffusers (from the checkout `folder`; None: as installed) as f(space, n, steps, seed),
+    in the loop of its pipelines: any scheduler with `set_timesteps`, `timesteps` and `step` will do, and `step` gets
+    those arguments that it accepts.
 
     `settings`: `class`; the others go to the constructor if it has them, else to `step` (diffusers 0.42 takes the
     temperature there; with huggingface/diffusers#14741 all settings that shape the logits belong to the scheduler).
@@ -125,7 +126,7 @@ def _noise(space: Space, n: int, generator: torch.Generator) -> Tensor:
 
 def generation(folder: Path | None, settings: Settings) -> Callable[..., Tensor]:
     """`generate` of transformers' `DiffusionGemmaGenerationMixin` as f(space, n, steps, seed), one canvas (block)
-    without a prompt; `settings`: fields of its generation config."""
+    without a prompt, from the checkout `folder` (None: as installed); `settings`: fields of its generation config."""
     module = _module(folder, "transformers.models.diffusion_gemma.generation_diffusion_gemma")
 
     class Model(module.DiffusionGemmaGenerationMixin):

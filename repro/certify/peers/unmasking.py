@@ -26,7 +26,8 @@ FAST_STANDS_IN = ("einops",)
 
 
 def llada(folder: Path, settings: Settings) -> Callable[..., Tensor]:
-    """LLaDA's `generate` as f(space, n, steps, seed); `settings`: further arguments of `generate`."""
+    """LLaDA's `generate`, from the checkout `folder`, as f(space, n, steps, seed); `settings`: further arguments of
+    `generate`."""
     module = peer_module(folder, "generate")
 
     def sample(space: Space, n: int, steps: int, seed: int) -> Tensor:

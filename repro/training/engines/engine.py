@@ -85,7 +85,8 @@ class Engine:
             return self.network(cast)
 
     def backward(self, loss: Tensor, last: bool) -> None:
-        """Accumulate gradients of the *sum* of `loss` over processes and microbatches (DDP and FSDP would average)."""
+        """Accumulate gradients of the *sum* of `loss` over processes and microbatches (DDP and FSDP would average);
+        `last`: as in `run`."""
         with self.no_sync(last):
             (loss * self.world if self.backward_averages else loss).backward()
         self.master_weights.collect_gradients()
