@@ -1,5 +1,4 @@
-"""Certificates: tests whether a sampler draws from the distribution (law) that it claims, or a loss bounds -log p; for
-anyone's code.
+"""Certificates: whether a sampler draws from the law that it claims, or a loss bounds -log p; for anyone's code.
 
     python -m repro.certify FILE.py:NAME             # verdict, evidence, a paragraph for an appendix; --json
     python -m repro.certify --presets all            # the suite's own samplers: results/certificates
@@ -7,10 +6,10 @@ anyone's code.
     >>> from repro import certify
     >>> print(certify(my_sampler).text())
 
-Start reading at `foreign` (what code must look like), `space` (the laws that it is tested on) and `verdict`. `sampler`
-and `loss` test foreign code, `presets` our own samplers; `oracle`, `reference`, `replay` and `long` are their tools.
-Examples are in examples/certify. This package may import every other one of `repro` except the command modules; none
-imports it. Exit code 0: the claim stands; 1: it does not; 2: bad input.
+A law is the distribution of a sampler's output. Start reading at `foreign` (what code must look like), `space` (the
+laws that it is tested on) and `verdict`. `sampler` and `loss` test foreign code, `presets` our own samplers; `oracle`,
+`reference`, `replay` and `long` are their tools. Examples are in examples/certify. This package may import every other
+one of `repro` except the command modules; none imports it. Exit code 0: the claim stands; 1: it does not; 2: bad input.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Networks: the denoiser contract, the attention and cache that all of them share, and a pair of files for each family.
+"""Networks: the denoiser contract, the attention and cache that all of them share, and one pair of files a family.
 
 Start with `denoiser.py` (what a network offers) and `prediction.py` (how objectives and samplers read it). A family is
 a part with its hyperparameters, free of torch (`llama.py`), and its module (`llama_network.py`), which the part names
