@@ -3,7 +3,8 @@
 
 The statistic is the unbiased squared distance between the bigram law of samples and that of the language
 (`repro.evals.tasks.law`), which is 0 on average for true samples. For n true samples, n times the statistic is a
-weighted sum of centred chi-squares; its limit comes from matching the first two moments (Satterthwaite 1946).
+weighted sum of centred chi-squares; the limit of the check comes from matching the first two moments (Satterthwaite
+1946).
 """
 
 from __future__ import annotations

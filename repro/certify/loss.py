@@ -10,11 +10,11 @@ of one call may share a stratified t, and the limit is a one-sided Student quant
 
 Sums are taken over sentences of two and of four tokens, since some defects need four. A random sum on the wrong side of
 1 by two to six standard errors is drawn again with four times as many calls, which then decide. A row's loss may not
-depend on the other rows of its call: it is compared with calls of that sentence alone, and with calls of one to three
-rows.
+depend on the other rows of its call: the loss of each sentence is compared with that in calls of the sentence alone,
+and in calls of one to three rows.
 
 The score is the expected loss under the law, with the exact conditionals and with wrong ones (raised to a power, or
-mixed with unigrams). It is proper if no wrong denoiser scores better.
+mixed with unigrams). A score is proper if no wrong denoiser scores better.
 
 Symbols: n rows, S sentences, C calls.
 """

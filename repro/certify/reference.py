@@ -51,8 +51,8 @@ def ancestral(source: Enumerated, noise: Noise, steps: int) -> Reference:
 
 def step_losses(source: Enumerated, noise: Noise, t: float, s: float) -> Tensor:
     """KL( p(xs | xt) || product of its marginals ) of the step from t to s, in nats, for every noisy sentence xt in the
-    order of `repro.certify.space.words`, [Z]; 0 where xt has no probability. Their mean under p(xt), summed over steps,
-    is the path KL."""
+    order of `repro.certify.space.words`, [Z]; 0 where xt has no probability. The mean of these under p(xt), summed over
+    steps, is the path KL."""
     states = words(source.vocab + (noise == "absorbing"), source.length)
     return _losses(source, noise, states, _independent(source, noise, states, t, s), t, s)
 

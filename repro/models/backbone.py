@@ -62,8 +62,8 @@ class Size:
 class Backbone(Part):
     """Base class of the hyperparameters of a network, which `module` builds.
 
-    `network`: import path of the network's class, "MODULE:CLASS", called as CLASS(backbone, role, seed). It is imported
-    when a network is built, so that cost plans, recipe locks and `--print` need no torch.
+    `network`: import path of the network's class, "MODULE:CLASS", called as CLASS(backbone, role, seed). The class is
+    imported when a network is built, so that cost plans, recipe locks and `--print` need no torch.
     """
 
     network: ClassVar[str]

@@ -11,7 +11,7 @@ The result is that of the loss on all logits at once. Every objective knows the 
 the gradient of the weighted sum is computed chunk by chunk *in the forward*, while the logits exist, and backward only
 scales it. Recomputing logits in backward needs a fourth product and each loss twice: at V = 50,368, D = 256, N = 1024
 on one thread 1.5 s instead of 1.0 s (cross-entropy), 1.9 s instead of 1.25 s (symmetric KL). It would save no memory:
-the weight's gradient is the one large buffer of both, and the head comes first in backward.
+with either method the weight's gradient is the one large buffer, and the head comes first in backward.
 
 The matrix products take a chunk of tokens (`CHUNK`), the loss a block of the chunk (`BLOCK`). The gradient overwrites
 the logits, and token weights scale [n, D] operands instead of [n, V] ones. At the sizes above the three products take
@@ -127,7 +127,8 @@ def _differentiate(
 
 
 def _weighted(terms: Tensor, weight: Tensor) -> Tensor:
-    """Weighted loss of each token, [n], in the precision of `weight` [n]; the loss: `terms` [n], or row 0 of [S, n]."""
+    """Weight times loss of each token, [n], in the precision of `weight` [n]. The loss is `terms` itself if that is
+    [n], and row 0 if it is [S, n]."""
     return weight * (terms if terms.ndim == 1 else terms[0]).to(weight.dtype)
 
 

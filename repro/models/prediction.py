@@ -324,9 +324,9 @@ class CausalPrediction(_SpanPrediction):
     """Lazy prediction of a causal network, which predicts the token of a column from the features one column before it.
 
     `tokens` [B, L], B = m n, hold m states (versions of the ids) of each of the n rows of `cache`, state by state; each
-    state is a prefix of the next. One forward of the last state therefore gives the prediction of all m. It starts at
-    the first column that is not cached, or at the column before the first requested one if that is earlier, because ids
-    from there on may have been rewritten.
+    state is a prefix of the next. One forward of the last state therefore gives the prediction of all m. This forward
+    starts at the first column that is not cached, or at the column before the first requested one if that is earlier,
+    because ids from there on may have been rewritten.
     """
 
     def __init__(

@@ -46,7 +46,7 @@ def truncated_binomial(size: Tensor, t: Tensor, least: Tensor, most: Tensor, u: 
     """Number of masked tokens, int64 of the shape of all arguments: binomial with `size` trials of probability t, given
     that it is in [`least`, `most`], by inversion of its CDF at u in (0, 1).
 
-    It is the law of the count when masks are drawn anew until their share is in the range, as the authors' code does
+    This is the law of the count when masks are drawn anew until their share is in the range, as the authors' code does
     (kuleshov-group/bd3lms@1c3e8f4 diffusion.py:476-500).
     """
     count = torch.arange(int(size.max()) + 1, device=size.device)

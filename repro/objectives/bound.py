@@ -3,7 +3,7 @@ estimator in training and in evaluation.
 
 A pass draws one (t, corruption) per row, its times stratified over the rows in a random order; `passes` of them are
 averaged. The estimate is sum(nll) / sum(tokens). Its standard error treats clusters (documents) as the independent
-units. That covers sampling of the data and Monte Carlo error together, and is slightly too large, because
+units. This error covers sampling of the data and Monte Carlo error together, and is slightly too large, because
 stratification only reduces the error. An autoregressive model needs no draws: its one pass is exact.
 
 Shapes: n rows, B of them in one forward, L positions.
@@ -139,7 +139,8 @@ def truncated(
     over t in [EPS, 1], which is what the published perplexities of MDLM and Duo use (docs/method.md#mdlm). The
     arguments are those of `Process.bound`.
 
-    It is no bound: with an exact denoiser it lies below the entropy. ValueError for an autoregressive process.
+    The estimate is no bound: with an exact denoiser it lies below the entropy. ValueError for an autoregressive
+    process.
     """
     noise = diffusion(process)
     t = EPS + (1 - EPS) * u

@@ -9,8 +9,8 @@ has the weight exp(S y) divided by the sum over all ids, and
     those of the others   y_1 > y_2 > ... > y_N, the order statistics of N = K - 1 standard normals
 
 At the temperatures used in training, a few of the others hold all but 1e-4 of the mass. `sparse` draws the k largest
-directly, gives them ids without replacement, all orders equally likely, and counts the rest in the denominator by
-(N - k) E[exp(S y) | y < y_k]. It needs k numbers per token instead of K, and no tensor [tokens, K]. `dense` is the
+directly, gives them ids without replacement, all orders equally likely, and counts the rest in the denominator by (N -
+k) E[exp(S y) | y < y_k]. So `sparse` needs k numbers per token instead of K, and no tensor [tokens, K]. `dense` is the
 reference; both draw from the same distribution. In both, z = x if and only if the true coordinate exceeds y_1.
 
 Symbols: B rows, L positions, K vocabulary size, k other ids that are drawn, N = K - 1; gamma = -log SNR = -log(A^2 /

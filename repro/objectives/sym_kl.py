@@ -7,7 +7,7 @@ With logits z, p = softmax(z), clean id (label) x, h its one-hot vector, V vocab
     the script    L = CE + sum_i e^{p_i} (p_i - ln(h_i + floor)), with probabilities in place of log-probabilities.
                   Its constant c (V - 1) is subtracted here, which leaves the gradient and makes the value readable.
 
-Neither is a proper score: the minimiser is over-confident, and a likelihood read from it must be marked as such.
+Neither L is a proper score: the minimiser is over-confident, and a likelihood read from it must be marked as such.
 `RelaxedCE`, L = CE, is one.
 """
 

@@ -6,11 +6,11 @@
 
 The synthetic languages have known probabilities (oracle). A scale replaces data, backbone, batch, steps, optimizer
 settings and warm-up. The new backbone is a small DiT if the recipe has a DiT, else a Llama; at micro it is a DiT except
-for a causal network that reads blocks. It has no adapters, since there are no released weights. Process, objective and
-the form of the schedules stay (docs/method.md#scales). Noise levels are converted to the smaller vocabulary so that the
-same share of tokens is replaced; the step counts of curricula and annealings keep their share of the run. Numbers of
-steps are fixed, not derived from a time limit; they were chosen so that a run takes about 30 seconds on one core (60
-for sudoku, 10 to 12 minutes at micro).
+for a causal network that reads blocks. The new backbone has no adapters, since there are no released weights. Process,
+objective and the form of the schedules stay (docs/method.md#scales). Noise levels are converted to the smaller
+vocabulary so that the same share of tokens is replaced; the step counts of curricula and annealings keep their share of
+the run. Numbers of steps are fixed, not derived from a time limit; they were chosen so that a run takes about 30
+seconds on one core (60 for sudoku, 10 to 12 minutes at micro).
 """
 
 from __future__ import annotations

@@ -102,8 +102,8 @@ def steps(
 ) -> Iterator[tuple[Decoder, Frame]]:
     """Decode step by step: yields the decoder and the batch (`Frame`) after each step of an unfinished block.
 
-    `confidence`: whether frames hold the probability of each written token. That runs the output head at these
-    positions once more, and raises ValueError for a sampler with lookahead. All other arguments, and the other
+    `confidence`: whether frames hold the probability of each written token. To compute it, the output head runs at
+    these positions once more; a sampler with lookahead raises ValueError. All other arguments, and the other
     ValueErrors, are those of `decode`.
     """
     from repro.samplers.draws import Stream

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 class Decoder:
     """Layout of a batch of prompts, and the methods that take single decoding steps.
 
-    It stays constant during a decode: callers pass the current ids to each method. `ids` [B, L]: B prompts in L
-    columns, with the mask id at padding and generated columns (left-to-right model: 0, and OPEN where nothing is
+    A decoder stays constant during a decoding run: callers pass the current ids to each method. `ids` [B, L]: B prompts
+    in L columns, with the mask id at padding and generated columns (left-to-right model: 0, and OPEN where nothing is
     written yet). `pad` [B]: columns of left padding. `start` and `stop`: first generated column, and the one after the
     last; `width`: L.
 

@@ -1,9 +1,9 @@
 """Sources of a sampler's random draws: a random stream with keys, or a script of given outcomes.
 
-Every draw of a sampler is `draw(probabilities, purpose, rows, positions, index)`. Its random key is (seed, purpose,
-decode step, row, index, position) and not a count of calls, so it does not depend on the batch or on skipped work.
-Other sources replay a decode (`repro.certify.replay`) or enumerate all its outcomes (`repro.samplers.law`) through the
-same code.
+Every draw of a sampler is `draw(probabilities, purpose, rows, positions, index)`. The random key of a draw is (seed,
+purpose, decoding step, row, index, position) and not a count of calls, so the draw does not depend on the batch or on
+skipped work. Other sources replay a decode (`repro.certify.replay`) or enumerate all its outcomes
+(`repro.samplers.law`) through the same code.
 
 Arguments of a draw: `purpose`, what is drawn (a constant of `repro.core.rng`); `index`, which separates draws with the
 same purpose at the same position. Shapes: B rows of the batch, N draws, C possible outcomes of a draw.

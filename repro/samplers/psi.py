@@ -6,8 +6,8 @@ docs/method.md#uniform-samplers).
 is the distribution of each position's token at time s, given the noisy tokens at time t > s; alpha is the probability
 that a token is intact, the prior the distribution of pure noise. For any kappa in [0, 1] a step takes q(t | x0) to q(s
 | x0), under absorbing and uniform noise. Under absorbing noise it is ReMDM (arXiv 2503.00307), whose probability of
-masking a committed token is here sigma = (1 - kappa)(1 - alpha_s). That is at most 1 - alpha_s, while ReMDM allows up
-to (1 - alpha_s)/alpha_t; a schedule of sigma beyond the limit gets kappa = 0, as in Duo's code.
+masking a committed token is here sigma = (1 - kappa)(1 - alpha_s). This sigma is at most 1 - alpha_s, while ReMDM
+allows up to (1 - alpha_s)/alpha_t; a schedule of sigma beyond the limit gets kappa = 0, as in Duo's code.
 
 kappa = 1 is ancestral sampling; smaller values revise more. With an exact denoiser and S steps the error of ancestral
 sampling falls as 1/S, that of a smaller kappa as S^-1/2 at best (several positions change at once at every noise

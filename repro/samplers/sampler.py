@@ -283,7 +283,7 @@ class Sampler(Part):
     def time(self, step: int, steps: int) -> float:
         """Diffusion time in [0, 1] (1: pure noise) after `step` of a block's `steps` steps.
 
-        It falls from 1 to 0, or to a time above 0 for a sampler that then removes the remaining noise itself.
+        The time falls from 1 to 0, or to a time above 0 for a sampler that then removes the remaining noise itself.
         """
         return 1 - step / steps
 

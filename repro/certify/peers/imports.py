@@ -1,4 +1,5 @@
-"""Import a peer's files as they are, with stand-ins for absent third-party modules that the samplers do not use."""
+"""Import the unchanged files of another project (peer), with stand-ins for absent third-party modules that its samplers
+do not use."""
 
 from __future__ import annotations
 
@@ -111,7 +112,7 @@ def peer_module(folder: Path, name: str, stands_in: Sequence[str] = (), packages
 
 
 def _is_in(module: ModuleType, folder: Path) -> bool:
-    """Whether a module is a file or a folder below this one."""
+    """Whether the file or the folder of a module lies in `folder`."""
     places = [getattr(module, "__file__", None) or "", *getattr(module, "__path__", ())]
     return any(Path(place).is_relative_to(folder) for place in places)
 
