@@ -100,7 +100,7 @@ def _presets(wanted: str, folder: Path, as_json: bool) -> int:
     chosen = valid if wanted == "all" else wanted.split(",")
     for name in chosen:
         if name not in valid:
-            raise ValueError(f"no preset {name!r}; {nearest(name, valid)}, or all")
+            raise ValueError(f'no preset {name!r}; {nearest(name, valid)} ("all" certifies every preset)')
     good = True
     for name in chosen:
         found = certify_preset(name)

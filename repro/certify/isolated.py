@@ -33,14 +33,15 @@ MEMORY = 4 << 30
 GRACE = 25.0
 """Seconds beyond `Effort.seconds` that the process may run before it is killed: time for the checks themselves."""
 START = 600.0
-"""Seconds that the process may take before it imports the code: torch, on a busy machine."""
+"""Seconds that the process may take before it imports the code to be tested: it imports torch first, which is slow on a
+busy machine."""
 
 UNFINISHED = "finishes"
-"""Name of the check that fails, the only one in its certificate, when the code does not run to its end."""
+"""Name of the one check, a failed one, in the certificate of code that does not run to its end."""
 READY = b"!"
-"""What the process writes before it imports the code."""
+"""What the process writes just before it imports the code to be tested."""
 PR_SET_PDEATHSIG = 1
-"""Number of this option of Linux's prctl (linux/prctl.h)."""
+"""Number of the option of Linux's prctl by which the kernel signals a process when its parent ends (linux/prctl.h)."""
 
 
 def isolated(
@@ -52,8 +53,9 @@ def isolated(
 ) -> Certificate:
     """The certificate of `FILE.py:NAME`, made in a child process that ends with this one, however this one ends.
 
-    `loader`: the function, as module:name, that turns `target` into a function there; `told`: whether each test is
-    named on stderr as it begins, with the seconds so far.
+    `noise`, `effort`: as in `repro.certify.certify`; `loader`: MODULE:NAME of the function by which the child process
+    turns `target` into the function to be tested; `told`: whether each test is named on stderr as it begins, with the
+    seconds so far.
     """
     request = {"target": target, "noise": noise, "effort": asdict(effort), "loader": loader, "told": told}
     asked = json.dumps(request)
@@ -84,8 +86,8 @@ def isolated(
 
 
 def _answer(child: subprocess.Popen[bytes], seconds: float) -> bytes | None:
-    """What a child process writes after `READY` until it closes its output; None if `seconds` later it still writes, or
-    still runs after it closed its output without a whole answer (a line).
+    """What a child process writes after `READY` until it closes its output. None if after `seconds` it still writes, or
+    has closed its output without a whole answer (a line) but still runs.
 
     After a whole answer the child may take longer to end: on a busy machine the interpreter needs seconds for that.
     """
@@ -116,8 +118,8 @@ def _has_ended(child: subprocess.Popen[bytes], seconds: float) -> bool:
 
 @contextmanager
 def _lifeline() -> Generator[int]:
-    """The reading end of a pipe, for a child process: it reaches end of file when this process has ended or left the
-    context."""
+    """Context manager that yields the reading end of a pipe, for a child process; the pipe reaches end of file when
+    this process ends or leaves the context."""
     alive, held = os.pipe()
     try:
         yield alive
@@ -143,10 +145,11 @@ def _ended(target: str, says: str) -> Certificate:
 
 
 def _child(asked: str, alive: int) -> None:
-    """Certify within the limits and write the certificate to stdout, or one line that says why there is none.
+    """Main function of the child process: certify within the limits of time and memory, and write the certificate to
+    stdout, or one line that says why there is none.
 
-    `asked`: the request as JSON; `alive`: the descriptor of `_lifeline`. What the code itself writes to stdout, at
-    whatever level, goes to stderr.
+    `asked`: the request as JSON; `alive`: file descriptor of the pipe from `_lifeline`. What the code itself writes to
+    stdout, at whatever level, goes to stderr.
     """
     import resource
 

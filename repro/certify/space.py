@@ -35,8 +35,8 @@ Noise = Literal["absorbing", "uniform"]
 CHUNK = 1 << 16
 """Rows that Bayes' rule is computed for at once; no result depends on it."""
 LISTED, LEVELS = 1_000, 1_000
-"""Largest number of noisy sentences for which the conditionals of all are tabulated, once for each noise level, and how
-many of these tables are kept."""
+"""Largest number of noisy sentences for which one table per noise level holds the conditionals of all, and largest
+number of tables that are kept."""
 
 
 class Source(Protocol):
@@ -220,7 +220,8 @@ class RareTokens:
 
 
 class RandomConditionals:
-    """A denoiser with independent random token probabilities for each noisy sentence: no joint law has them."""
+    """A denoiser with independent random token probabilities for each noisy sentence; no joint distribution has these
+    conditionals."""
 
     def __init__(self, vocab: int, length: int, seed: int) -> None:
         self.vocab, self.length, self.seed = vocab, length, seed

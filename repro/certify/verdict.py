@@ -45,8 +45,9 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One test of the claim. `says`: its result in a sentence; `minimum_detectable`: what it detects, in a sentence (or
-    empty)."""
+    """One test of the claim. `stands`: whether the claim passed it; `says`: its result in a sentence; `false_alarm`:
+    upper bound on the probability that a correct program fails it; `minimum_detectable`: a sentence on the smallest
+    error that is detected (or empty)."""
 
     name: str
     stands: bool
@@ -183,7 +184,7 @@ class Effort:
     loss_repeats: int
     """Calls of a random loss, and how often each call has every sentence."""
     seconds: float
-    """Wall time after which the certificate is given up with an error."""
+    """Seconds of wall time after which the certificate is given up with an error."""
 
 
 FULL = Effort(

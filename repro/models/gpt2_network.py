@@ -1,4 +1,5 @@
-"""The network of the backbone `gpt2`: transformers' module with the attention function of `repro.models.attention`."""
+"""The network of GPT-2 (backbone `gpt2`): transformers' module with the attention function of
+`repro.models.attention`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The network of the backbones `llama` and `qwen2`: transformers' modules wrapped as a `Denoiser`."""
+"""The networks of Llama and Qwen2 (backbones `llama`, `llama_float32_rope` and `qwen2`): transformers' modules wrapped
+as a `Denoiser`."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ def _causal_lm(pins: Llama | Qwen2, role: Role) -> LlamaForCausalLM | Qwen2ForCa
 
 
 class LlamaDenoiser(Denoiser):
-    """transformers' Llama or Qwen2 as a denoiser, causal or bidirectional by the setting `attention`."""
+    """transformers' Llama or Qwen2 as a denoiser; the backbone's setting `attention` makes it causal or
+    bidirectional."""
 
     def __init__(self, pins: Llama | Qwen2, role: Role, seed: int) -> None:
         super().__init__(role)

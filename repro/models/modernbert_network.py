@@ -1,4 +1,4 @@
-"""The network of the backbone `modernbert`: transformers' module wrapped as a `Denoiser`."""
+"""The network of ModernBERT (backbone `modernbert`): transformers' module wrapped as a `Denoiser`."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _pretrained(name: str, revision: str | None, config: ModernBertConfig) -> Mo
         found, pinned = getattr(network.config, pin), getattr(config, pin)
         if found != pinned:
             raise ValueError(
-                f"{name} has {pin}={found}, the recipe's backbone {pinned}; correct the backbone"
+                f"{name} has {pin}={found}, but the recipe's backbone has {pinned}; correct the backbone"
             )
     return network
 

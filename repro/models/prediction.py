@@ -135,7 +135,7 @@ class Prediction:
         return partial(self._denoiser.encode_given, some(self._signal))
 
     def draft(self, features: Tensor) -> DraftPrediction:
-        """A prediction with the given features [B, L, D] and this network's output layer, which needs no forward."""
+        """A prediction from the given features [B, L, D] by this network's output layer; it needs no forward."""
         return DraftPrediction(self._denoiser, features)
 
     def draft_features(self, chosen: Tensor) -> Tensor:
@@ -210,7 +210,7 @@ class DecodingCache:
 
     def forwards(self, need: Tensor, window: slice) -> list[tuple[Tensor, slice]]:
         """The forwards that the rows `need` [B] bool require for a prediction in the columns `window`, each as (row
-        indices [b], columns to recompute); they are counted as made."""
+        indices [b], columns to recompute). The cache counts them as made."""
         stale = self.forwards_since_refresh < 0
         if self.refresh is not None:
             stale = stale | (self.forwards_since_refresh >= self.refresh)
@@ -309,7 +309,7 @@ class CausalCache:
     def __init__(self, rows: int, width: int, device: torch.device) -> None:
         self.kv_cache = KVCache(rows, width)
         self.computed = torch.zeros(rows, dtype=torch.int64, device=device)
-        """[B] columns before this one have been forwarded."""
+        """[B] per row, the number of columns that have been forwarded, counted from the left."""
 
     def begin_block(self) -> None:
         """Do nothing when a block begins: the cached keys and values stay exact."""
@@ -324,9 +324,9 @@ class CausalPrediction(_SpanPrediction):
     """Lazy prediction of a causal network, which predicts the token of a column from the features one column before it.
 
     `tokens` [B, L], B = m n, hold m states (versions of the ids) of each of the n rows of `cache`, state by state; each
-    state is a prefix of the next. One forward of the last state therefore gives the prediction of all m. It recomputes
-    the columns that are not cached and those that may have been rewritten since: from the column before the first
-    requested one.
+    state is a prefix of the next. One forward of the last state therefore gives the prediction of all m. This forward
+    starts at the first column that is not cached, or at the column before the first requested one if that is earlier,
+    because ids from there on may have been rewritten.
     """
 
     def __init__(
@@ -382,8 +382,8 @@ class CausalPrediction(_SpanPrediction):
 
     def draft_features(self, chosen: Tensor) -> Tensor:
         """Features [n, L, D] from which the next tokens of n rows can be guessed (see `draft`): those of the last of
-        the m states, even if only the states up to `chosen` were accepted. Columns after the last one forwarded take
-        its features."""
+        the m states, even if only the states up to `chosen` were accepted. Columns after the last forwarded one get the
+        features of that column."""
         assert self._features is not None
         n, width = self._ids.shape
         column = torch.arange(width, device=self._stop.device)

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 @part
 class ComplementaryCE(Objective):
-    """Unweighted cross-entropy of all tokens, each predicted in that of two noisy copies (views) of its row which masks
-    it. The first view masks a block at a rate uniform on `rate`, stratified over all blocks of a step; the second masks
-    the other tokens.
+    """Unweighted cross-entropy of all tokens, averaged over the tokens of `group`. A row has two noisy copies (views),
+    and each token is predicted in the view that masks it. The first view masks a block at a rate uniform on `rate`,
+    stratified over all blocks of a step; the second masks the other tokens.
 
     ValueError for a range outside (0, 1].
     """

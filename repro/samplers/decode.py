@@ -64,7 +64,10 @@ def decode(
     if decoder.denoiser.forbidden.to(out.device)[out].any():
         if all(parameter.isfinite().all() for parameter in denoiser.parameters()):
             raise AssertionError("noise is left after the last step")
-        raise ValueError("the network's weights are not finite numbers; copy the checkpoint again")
+        raise ValueError(
+            "the network's weights hold NaN or infinite values; use another checkpoint, or copy this one again"
+            " from its source"
+        )
     if not (frame.ids[:, : decoder.start] == decoder.ids[:, : decoder.start]).all():
         raise AssertionError("a prompt was changed")
     stop = torch.zeros_like(out, dtype=torch.bool)
@@ -99,8 +102,8 @@ def steps(
 ) -> Iterator[tuple[Decoder, Frame]]:
     """Decode step by step: yields the decoder and the batch (`Frame`) after each step of an unfinished block.
 
-    `confidence`: whether frames hold the probability of each written token. That runs the output head at these
-    positions once more, and raises ValueError for a sampler with lookahead. All other arguments, and the other
+    `confidence`: whether frames hold the probability of each written token. To compute it, the output head runs at
+    these positions once more; a sampler with lookahead raises ValueError. All other arguments, and the other
     ValueErrors, are those of `decode`.
     """
     from repro.samplers.draws import Stream

@@ -52,8 +52,9 @@ class Cost:
 
     @classmethod
     def of(cls, predictions: Sequence[Prediction], writes: Tensor) -> Cost:
-        """The cost of one step for n rows. `predictions`: its network predictions in order, each for the n rows or for
-        m states of each, [m n]; `writes` [n]: number of tokens that the step wrote."""
+        """The cost of one step for n rows. `predictions`: the network's predictions in this step, in order, each for
+        the n rows or for m states (versions of the ids) of each row, [m n]; `writes` [n]: number of tokens that the
+        step wrote."""
         cost, n = cls.empty(len(writes), writes.device), len(writes)
         for number, made in enumerate(predictions):
             forwards = made.forwarded.view(-1, n).sum(0)

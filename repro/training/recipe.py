@@ -112,7 +112,8 @@ class Recipe(Part):
         return self.backbone.module(self.role(), seed)
 
     def blank_network(self) -> Denoiser:
-        """The network with random weights that are to be overwritten; pretrained weights are not downloaded."""
+        """The network with random weights, into which other weights can then be loaded; pretrained weights are not
+        downloaded."""
         return self.backbone.blank().module(self.role(), 0)
 
     def resumed_network(self) -> Denoiser:
