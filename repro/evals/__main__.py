@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 # --- commands -----------------------------------------------------------------------------------------------
 def score(argv: Sequence[str]) -> int:
-    """Score one checkpoint or engine, or run every row of a suite group; prints tables or JSON and returns the exit
-    status."""
+    """Score checkpoints or, with --engine, a server, or run every row of a suite group (a file of evals/suites whose
+    rows each name a checkpoint); prints tables or JSON and returns the exit status."""
     if any(word.partition("=")[0] == "--engine" for word in argv):
         return score_engine(argv)
     group = _suite_group(argv)
@@ -100,7 +100,7 @@ def score_engine(argv: Sequence[str]) -> int:
 
 
 def engine_check(argv: Sequence[str]) -> int:
-    """Compare two engines and print a report; returns 0 if they agree, else 1."""
+    """Compare the outputs of two engines (programs that decode) and print a report; returns 0 if they agree, else 1."""
     from repro.evals.engines import command
 
     return command.main(argv)
@@ -192,8 +192,8 @@ def _combinations(name: str, request: Request, args: argparse.Namespace) -> list
 
 
 def _plan_factors(args: argparse.Namespace) -> int:
-    """Print number and estimated cost of the evaluations that cross the factors of --factors; returns the exit
-    status."""
+    """Print how many evaluations all combinations of the levels of --factors take, and their estimated cost; returns
+    the exit status."""
     from repro.evals.factors import price, priced_data, priced_text
 
     if args.ckpt is None:
@@ -225,7 +225,10 @@ def _score_factors(
             ready = grids(model, list(group))
             if first():
                 count = sum(len(grid.cells) for grid in ready)
-                say([f"crossing of {said(args.factors)}: {count} evaluations in {precision}"], sys.stderr)
+                say(
+                    [f"all combinations of {said(args.factors)}: {count} evaluations in {precision}"],
+                    sys.stderr,
+                )
             done += [(grid, _answer(grid, budget)) for grid in ready]
     if exit_code(budget) == 0 and first():
         _show_factors(done, args.json)
@@ -339,8 +342,8 @@ def _run_steps(steps: Sequence[Step], args: argparse.Namespace) -> int:
 
 # --- output -------------------------------------------------------------------------------------------------
 def _answer(grid: Prepared, budget: TimeBudget | None, which: str = "") -> list[Record]:
-    """Run a grid of evaluations within the time budget, show its progress (`which`: before each of its lines), and
-    return its records."""
+    """Run a grid of evaluations within the time budget, show its progress (each line begins with `which`), and return
+    its records."""
     from repro.evals.progress import progress
 
     shown = progress(grid.model.recipe.name, len(grid.cells), which)
@@ -349,8 +352,8 @@ def _answer(grid: Prepared, budget: TimeBudget | None, which: str = "") -> list[
 
 
 def _show(grids: Sequence[Prepared], records: list[Record], given: Mapping[str, str] | None = None) -> None:
-    """Print one table of the records of one or several checkpoints, and what was left out and why; `given`: as of
-    `Results`."""
+    """Print one table of the records of one or several checkpoints, and what was left out and why; `given`: checkpoint
+    digest -> the name that the user gave, as in `Results`."""
     from repro.evals.results import Results
 
     print(Results(records, [skip for grid in grids for skip in grid.skipped], given).table(), end="")
