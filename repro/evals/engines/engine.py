@@ -22,8 +22,8 @@ class Unsupported(ValueError):
 @dataclass(frozen=True)
 class Settings:
     """How a text is generated. `length`: most tokens; `temperature`: 0 is greedy; `top_p`: nucleus (1: nothing is cut
-    off); `stop`: strings before which the text ends; `seed`: of its draws; `top`: number of most likely tokens whose
-    log-probabilities are returned at each position (0: none)."""
+    off); `stop`: strings before which the text ends; `seed`: of the random draws; `top`: number of most likely tokens
+    whose log-probabilities are returned at each position (0: none)."""
 
     length: int
     temperature: float = 0.0
@@ -99,8 +99,8 @@ def total(tokens: Sequence[Token], where: str) -> Scored:
     known = [token.logprob for token in tokens if token.logprob is not None]
     if not tokens or len(known) < len(tokens):
         raise ValueError(
-            f"{where}: the engine gives no log-probability for {len(tokens) - len(known) if tokens else 'any'} token of"
-            " the continuation (the first of a text has none); give each document a context"
+            f"{where}: the engine gives log-probabilities for {len(known)} of the {len(tokens)} tokens of the"
+            " continuation (the first token of a text has none); give each document a context"
         )
     greedy = all(
         not token.top or (token.logprob is not None and token.logprob >= max(token.top.values()))

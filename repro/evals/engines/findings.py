@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 Outcome = Literal["pass", "fail", "not checked"]
 WIDE = len("log-probabilities")
-"""Columns of the longest name of a finding."""
+"""Width in characters of the longest name of a finding."""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class EngineTask(LmTask):
 
     @abstractmethod
     def found(self, engine: Server, ask: Ask, work: WorkQueue) -> Answer:
-        """The result of the task, with one item per document and filter."""
+        """The result of the task, with a per-item result for each document and each of lm-eval's answer filters."""
 
 
 @part
@@ -78,7 +78,7 @@ class EngineRolling(EngineTask):
 @part
 class EngineGeneration(EngineTask):
     """An lm-eval task that generates texts as its `generation_kwargs` (`asks`, canonical JSON) say: greedy unless they
-    set do_sample, with at most `length` tokens."""
+    set do_sample or, where they leave that open, a temperature above 0; with at most `length` tokens."""
 
     length: int
     asks: str
