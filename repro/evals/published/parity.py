@@ -228,8 +228,8 @@ def _recorded(model: Model) -> Fixture:
 
 
 def _decodes(model: Model, ids: list[int]) -> list[Decode]:
-    """List of one decode of a prompt from `ids` by a deterministic preset; empty for uniform noise, which has no such
-    preset."""
+    """One decode, in a list, by a deterministic preset after a prompt of the first of `ids`; [] for uniform noise,
+    which has no such preset."""
     process = model.recipe.process
     if process.redraws:
         return []
