@@ -92,7 +92,7 @@ def test_gen_ppl_of_a_uniform_network_is_the_vocabulary_size(judge):
 
 def test_unreadable_windows_models_and_folders_raise(judge, model, tmp_path):
     for rows, message in {
-        ((0,) * 33,): "reads 32 ids at once and the rule needs 33",
+        ((0,) * 33,): "reads at most 32 ids at once, and a text has 33",
         ((10**6,),): "a sample contains 1000000",
     }.items():
         with pytest.raises(ValueError, match=message):
