@@ -207,8 +207,8 @@ def _plan_factors(args: argparse.Namespace) -> int:
 def _score_factors(
     names: Sequence[str], request: Request, args: argparse.Namespace, budget: TimeBudget | None
 ) -> int:
-    """Evaluate each checkpoint with every combination of the factors' levels, and print the effect of each factor;
-    returns the exit status.
+    """Evaluate each checkpoint of `names` with every combination of the levels of --factors, and print the effect of
+    each factor; returns the exit status.
 
     Raises Stopped when the time budget is used up.
     """
@@ -270,8 +270,8 @@ def _suite_group(argv: Sequence[str]) -> str | None:
 
 
 def _row_request(args: argparse.Namespace) -> Request:
-    """A request with only the seeds and numbers of items of the command line; the row of a suite group or published
-    table sets checkpoint, tasks and decoding."""
+    """A request with only the seeds and the limits on items and samples of the command line; checkpoint, tasks and
+    decoding are set by each row of a suite group or published table."""
     from repro.evals.request import Request
 
     return Request(seeds=args.seeds, limit=args.limit, samples=args.samples)

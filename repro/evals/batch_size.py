@@ -60,7 +60,8 @@ SPARE = 0.8
 
 # --- batches ------------------------------------------------------------------------------------------------
 def row_bytes(network: Size, length: int, positions: int, value: int, cached: bool) -> int:
-    """Estimated bytes of one row of `length` tokens in a forward without gradients, with `value` bytes per activation.
+    """Estimated bytes of one row of `length` tokens in a forward without gradients of a network of the size `network`,
+    with `value` bytes per activation.
 
     Counts residual and normed states, queries, keys, values and the feed-forward of one layer, an attention mask,
     logits in float32 and probabilities in float64 at `positions`, and the KV cache if `cached`.

@@ -29,7 +29,7 @@ CARD = "README.md"
 
 
 class Written(NamedTuple):
-    """What `export` wrote: which `weights`, and `readers`, a sentence that says what loads them besides this suite."""
+    """What `export` wrote: which `weights`, and `readers`, a sentence that says what software loads the folder."""
 
     weights: Weights
     readers: str

@@ -38,8 +38,8 @@ own."""
 
 @dataclass(frozen=True)
 class Combination:
-    """One combination of levels of the factors outside WITHIN: `settings`, factor -> level as text, the precision of
-    the weights, and the request that evaluates it."""
+    """One combination of levels of the factors outside WITHIN: these levels as text (`settings`, factor -> level), the
+    precision of the weights, and the request that evaluates the combination."""
 
     settings: dict[str, str]
     precision: Precision
@@ -95,8 +95,8 @@ def grids(model: Model, some: Iterable[Combination]) -> list[Prepared]:
     """The grids of evaluations of several combinations for one model, ready to run. Records go to the request's folder
     OUT (default: `folder_of`), to OUT/batch-N if the batch size is a factor.
 
-    Raises ValueError for an invalid request, a task without an outcome per item, and samplers and steps that cannot all
-    be combined; so nothing is computed if the factors cannot be crossed completely.
+    Raises ValueError, before anything is computed, for an invalid request, a task without an outcome per item, and
+    samplers and steps that cannot all be combined.
     """
     found = []
     for each in some:
@@ -110,8 +110,8 @@ def grids(model: Model, some: Iterable[Combination]) -> list[Prepared]:
 
 
 def check_crossed(cells: Sequence[Cell], skipped: Sequence[Skip]) -> None:
-    """Raise ValueError unless every task has an outcome per item (lm-eval's tasks) and runs with every combination of
-    its samplers, steps and seeds."""
+    """Raise ValueError unless every task has an outcome per item (lm-eval's tasks) and `cells` hold every combination
+    of its samplers, steps and seeds; `skipped`: what cannot be run, named in the message."""
     by_task: dict[str, list[tuple[str | None, str | None, int]]] = {}
     for cell in cells:
         if not isinstance(cell.task, LmTask | HarnessTask):

@@ -114,12 +114,14 @@ class Repro(Adapter):
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict | None = None) -> Repro:
-        """The model that the text of --model_args, `NAME=VALUE,...`, describes; ValueError for an unknown name."""
+        """The model that the text of --model_args, `NAME=VALUE,...`, describes; `additional_config`: further arguments
+        from lm-eval, such as the device. ValueError for an unknown name."""
         return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
 
     @classmethod
     def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict | None = None) -> Repro:
-        """The model that a dict of model_args, name -> value, describes; ValueError for an unknown name."""
+        """The model that a dict of model_args, name -> value, describes; `additional_config` as in
+        `create_from_arg_string`. ValueError for an unknown name."""
         valid = list(inspect.signature(cls).parameters)
         for name in arg_dict:
             if name in NAMES:

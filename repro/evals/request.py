@@ -3,8 +3,8 @@
     prepare(model, Request(samplers=["all"])).run()      -> records
 
 `repro.evals.runner` runs the grid. An evaluation is what a record's `question` describes: checkpoint, task, sampler,
-decoding plan (length, block length, steps, KV cache), seed, limit on items and protocol. Combinations that cannot be
-run are skipped, each with its reason.
+decoding plan (length, block length, steps, KV cache), seed, largest number of items, and protocol. Combinations that
+cannot be run are skipped, each with its reason.
 """
 
 from __future__ import annotations
@@ -124,8 +124,9 @@ def _plans(
     request: Request,
     seed: int,
 ) -> Iterator[Cell | Skip]:
-    """The evaluations of one sampler preset under one `[[plans]]` entry of the suite: one per number of steps, or a
-    single one for an adaptive sampler; a Skip where sampler and steps do not fit.
+    """The evaluations of the sampler preset `name` under one `[[plans]]` entry of the suite (`way`): one per number of
+    steps (of the entry, or from `rates`), or a single one for an adaptive sampler; a Skip where sampler and steps do
+    not fit.
 
     The label `tokens_per_step` is the rate that results from rounding the number of steps up: 32 tokens at 5 per step
     take 7 steps, 4.57143 tokens per step.

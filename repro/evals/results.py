@@ -64,7 +64,7 @@ class Results(Sequence[Record]):
         return iter(self.records)
 
     def __add__(self, other: Results) -> Results:
-        """The records of both; for one table of several checkpoints that were scored one after the other."""
+        """The records of both results, so that checkpoints that were scored one after the other share one table."""
         records, skipped = (*self.records, *other.records), (*self.skipped, *other.skipped)
         return Results(records, skipped, self.given | other.given)
 

@@ -129,7 +129,8 @@ def run_grid(
     batch: int | None,
     chunk: Callable[[Cell, int, int], None] = lambda cell, done, count: None,
 ) -> Iterator[tuple[Record, bool]]:
-    """Yield the record of each evaluation of a model as soon as it exists, and whether this process wrote it.
+    """Yield the record of each evaluation in `todo` of a model as soon as it is in `store`, and whether this process
+    wrote it.
 
     `batch`: largest number of rows in one forward (None: what fits the accelerator's memory; on a CPU the task's
     default); `chunk(cell, done, count)` is called after each chunk, as in `run_jobs`.

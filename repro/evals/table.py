@@ -46,9 +46,9 @@ digest."""
 
 
 def rows(records: Iterable[Record], given: Mapping[str, str] | None = None) -> list[Row]:
-    """One dict per record and metric: checkpoint (`given`: as of `checkpoints`), task, preset, tokens per step, seed,
-    metric, value, standard error (`se`), n, ends of the 95 % interval (`low` and `high`; None: unknown), NFE and tokens
-    per NFE."""
+    """One dict per record and metric: checkpoint (named as by `checkpoints`, with `given`), task, preset, tokens per
+    step, seed, metric, value, standard error (`se`), n, ends of the 95 % interval (`low` and `high`; None: unknown),
+    NFE and tokens per NFE."""
     found, records = [], list(records)
     names = checkpoints(records, given)
     for record in records:
@@ -66,7 +66,7 @@ def rows(records: Iterable[Record], given: Mapping[str, str] | None = None) -> l
 def show(
     console: Console, title: str, records: Sequence[Record], given: Mapping[str, str] | None = None
 ) -> None:
-    """Print the tables of `records` on the console, those of evaluations without a sampler first; `given`: as of
+    """Print the tables of `records` on the console, those of evaluations without a sampler first; `given` as in
     `checkpoints`."""
     names = checkpoints(records, given)
     free = [r for r in records if r.question.sampler is None]

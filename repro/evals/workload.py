@@ -111,7 +111,7 @@ def sizes() -> dict[str, TaskSize]:
 
 # --- decoding -----------------------------------------------------------------------------------------------
 def forwards_a_step(sampler: Sampler, steps: int) -> float:
-    """Number of forwards that decode a block in `steps` steps.
+    """Number of forwards with which a sampler decodes a block in `steps` steps.
 
     Guidance doubles them, final noise removal adds one, and a corrector adds one per sweep between two steps.
     """
