@@ -95,7 +95,9 @@ def score_engine(argv: Sequence[str]) -> int:
     taken = command.engine_parser()._option_string_actions
     for flag in (word.partition("=")[0] for word in argv):
         if flag not in taken and flag in cli.score_parser()._option_string_actions:
-            raise Usage(f"{flag} has no effect with --engine, which decodes by itself; leave it out")
+            raise Usage(
+                f"{flag} has no effect with --engine, since the server decodes by itself; leave {flag} out"
+            )
     return command.score(argv)
 
 

@@ -91,7 +91,7 @@ def _processors() -> list[Line]:
     found = [
         (name, "+".join(sorted(each.processes())), _preset(name)) for name, each in LOGITS_PROCESSORS.items()
     ]
-    ahead = "last in a name: the same tokens in fewer rounds of forwards (docs/method.md#lookahead)"
+    ahead = "at the end of a sampler's name: the same tokens in fewer sequential forwards (docs/method.md#lookahead)"
     return [
         *found,
         (f"lookahead:states={STATES}", "absorbing+left_to_right", f"{ahead}; {shown('2211.17192')}"),

@@ -15,7 +15,7 @@ from repro.evals.engines.engine import Completion, Scored, Token
 
 END = "<end of text>"
 BROKEN = "\ufffd"
-"""Stands for each token that is only part of a character, as engines write such tokens in different ways."""
+"""Stands for each token that is only part of a character, since engines write such tokens in different ways."""
 PRECISIONS = (
     (1e-7, "equal numbers"),
     (2e-4, "the size of float32 rounding"),

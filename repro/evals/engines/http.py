@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 Reply = TypeVar("Reply")
 KEY = "REPRO_ENGINE_KEY"
-"""Environment variable that holds the API key. It is this suite's own: the key of another service must not go to
-whichever server is named."""
+"""Environment variable that holds the API key. It has a name of this suite's own, so that the key of another service is
+never sent to the server that a user names."""
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """HTTP statuses after which a request is made again."""
 FIRST_TRIES = 3

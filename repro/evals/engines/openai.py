@@ -183,7 +183,10 @@ class Server:
             raise Unsupported(self._no_echo())
         tokens = _tokens(found)
         if len(tokens) not in (count, count + 1):
-            raise Unsupported(f"{self.identity.url} answers {len(tokens)} tokens to a prompt of {count} ids")
+            raise Unsupported(
+                f"{self.identity.url} answers log-probabilities of {len(tokens)} tokens to a prompt of {count} ids; use"
+                " another server"
+            )
         return tokens[:count]
 
     def _check_once(self) -> None:

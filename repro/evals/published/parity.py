@@ -147,7 +147,7 @@ def compare(model: Model, fixture: Fixture) -> list[Deviation]:
     if fixture.logits.shape[1] != vocab_size:
         raise ValueError(
             f"the logits of the fixture have {fixture.logits.shape[1]} ids, those of this network {vocab_size}; "
-            f"give the checkpoint from which it was recorded, {fixture.note.of}"
+            f"give the checkpoint from which the fixture was recorded, {fixture.note.of}"
         )
     named = {"ids": fixture.ids.flatten().tolist(), "target": fixture.target.flatten().tolist()}
     named |= {f"decode {n}": [*each.prompt, *each.ids] for n, each in enumerate(fixture.note.decodes)}
@@ -156,7 +156,7 @@ def compare(model: Model, fixture: Fixture) -> list[Deviation]:
         if odd is not None:
             raise ValueError(
                 f"{name} of the fixture contains id {odd}, but this network's ids are 0 to {vocab_size - 1}; "
-                f"give the checkpoint from which it was recorded, {fixture.note.of}"
+                f"give the checkpoint from which the fixture was recorded, {fixture.note.of}"
             )
     if (fixture.t is not None) != model.denoiser.time_conditioned:
         raise ValueError(

@@ -183,7 +183,7 @@ def outcomes(items: Sequence[dict[str, Any]], metric: str, filter_name: str) -> 
     )
     if not chosen:
         known = ", ".join(sorted({item["filter"] for item in items}))
-        raise ValueError(f"no document has filter {filter_name!r}; give one of this task: {known}")
+        raise ValueError(f"this task has no answer filter {filter_name!r}; set `filter` to one of: {known}")
     for item in chosen:
         if item["metrics"].get(metric) not in (0, 1):
             has = ", ".join(sorted(item["metrics"]))
