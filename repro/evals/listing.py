@@ -124,8 +124,8 @@ def _tasks() -> list[Line]:
 
 
 def _task(task: Task) -> str:
-    """What a task asks of a model and its paper, if evals/papers.toml has them; else the start of its class's
-    docstring."""
+    """What a task asks of a model, with the task's paper, if evals/papers.toml has it; else the start of the docstring
+    of the task's class."""
     number = of_task(task.name)
     return _sentence(type(task)) if number is None else f"{papers()[number].asks}; {shown(number)}."
 

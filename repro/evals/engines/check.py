@@ -50,10 +50,10 @@ class Prompt(Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked of both engines and how their answers are judged. `length`: most tokens of a text; `tolerance`:
-    largest accepted difference of a log-probability in nats; `margin`: largest accepted share of texts that differ or,
-    for prompts with a right answer, difference in accuracy (see `answers`); `draws`: draws per prompt for the test of
-    the sampling distribution (0: left out)."""
+    """What is asked of both engines and how their answers are judged. `length`: largest number of tokens of a text;
+    `tolerance`: largest accepted difference of a log-probability in nats; `margin`: largest accepted share of texts
+    that differ or, for prompts with a right answer, difference in accuracy (see `answers`); `draws`: draws per prompt
+    for the test of the sampling distribution (0: left out)."""
 
     prompts: Sequence[Prompt] = tuple(Prompt(text) for text in PROMPTS)
     length: int = 24

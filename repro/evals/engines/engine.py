@@ -35,7 +35,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class Token:
-    """A token as text, its log-probability in nats (None: not given), and those of the most likely tokens there."""
+    """A token as text, its log-probability in nats (None: not given), and `top`, the most likely tokens at its position
+    with their log-probabilities."""
 
     text: str
     logprob: float | None
@@ -83,7 +84,7 @@ class Engine(Protocol):
         """One completion for each prompt, each with its settings.
 
         `api` "chat": a prompt is the message of a user, to which the engine applies its template. `together`: whether
-        prompts may be asked at once. Raises Unsupported for "chat" if the engine has no template.
+        prompts may be sent at the same time. Raises Unsupported for "chat" if the engine has no template.
         """
         ...
 

@@ -14,8 +14,8 @@ WIDE = len("log-probabilities")
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of one check. `name`: e.g. "stop rule of A"; `says`: one sentence with what was found; `data`: its numbers
-    as plain JSON."""
+    """Result of one check. `name`: e.g. "stop rule of A"; `outcome`: whether the engines passed; `says`: one sentence
+    with what was found; `data`: the sentence's numbers as plain JSON."""
 
     name: str
     outcome: Outcome

@@ -1,7 +1,7 @@
 """Tasks of lm-eval that an engine answers, in the form in which records store them.
 
 Prompts, few-shot examples, scoring and standard errors are lm-eval's, as for checkpoints (`repro.evals.lm`); the
-engine's own tokenizer and template are used. `adapter` asks the engine.
+engine's own tokenizer and template are used. `adapter` makes the requests to the engine.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ REFUSALS = "count as an empty text"
 @part
 class EngineTask(LmTask):
     """Base class of lm-eval tasks that an engine answers. `template` is "none": lm-eval applies no chat template; under
-    `api` "chat" the engine applies its own to the whole prompt as one message of the user."""
+    `api` "chat" the engine applies its own template to the whole prompt, as one message of the user."""
 
     api: Api
 

@@ -17,8 +17,8 @@ from repro.model import Model
 
 @part
 class PassAtK(Task):
-    """Evaluates the lm-eval task `of` under `draws` sampling seeds: `metric` (0 or 1 for each item) under its answer
-    filter `filter`.
+    """Evaluates the lm-eval task `of` under `draws` sampling seeds: lm-eval's `metric` (0 or 1 for each item), computed
+    after the task's answer filter `filter`.
 
     Metrics: `pass_k` for each k of `ks`, the probability that one of k draws is right (arXiv 2107.03374 eq. 1); and
     `flips`, the probability that two draws differ. The answer's curve holds the number of right draws of each item

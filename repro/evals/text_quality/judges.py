@@ -284,8 +284,8 @@ def _opened(path: Path) -> Judge:
 
 
 def find_judge(name: str | Path) -> Path:
-    """Folder of a judge, given as a path (a GGUF file is unpacked), as a name in `runs/` or as one of
-    `repro.hub.packaged`; ValueError if there is none."""
+    """Folder of a judge, given as a path (a GGUF file is unpacked), as a name in `runs/` or as the name of a GGUF file
+    of `repro.hub.packaged`; ValueError if there is none."""
     unpacked = gguf_folder(name)
     if unpacked is not None:
         return unpacked
