@@ -25,8 +25,8 @@ class Progress(Protocol):
 
 
 class Lines:
-    """Progress of `total` evaluations as lines of text; each begins with `which`, where there are several checkpoints
-    the one that is scored."""
+    """Progress of `total` evaluations as lines of text; each begins with `which`, the name of the scored checkpoint if
+    there are several."""
 
     def __init__(self, total: int, which: str = "") -> None:
         self.total, self.which = total, which

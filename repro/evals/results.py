@@ -64,7 +64,7 @@ class Results(Sequence[Record]):
         return iter(self.records)
 
     def __add__(self, other: Results) -> Results:
-        """The records of both; for one table of several checkpoints that were scored one after the other."""
+        """The records of both results, so that checkpoints that were scored one after the other share one table."""
         records, skipped = (*self.records, *other.records), (*self.skipped, *other.skipped)
         return Results(records, skipped, self.given | other.given)
 
@@ -96,8 +96,8 @@ class Results(Sequence[Record]):
         return file.getvalue() + "".join(f"{line}\n" for line in lines)
 
     def title(self) -> str:
-        """Names of checkpoints and suites, as `mdlm@nano, suite nano`; with a folder's name its recipe's, as
-        `runs/mine (mdlm@nano.text+20445a)`."""
+        """Names of checkpoints and suites, as `mdlm@nano, suite nano`; the name of a checkpoint's folder is followed by
+        that of its recipe, as `runs/mine (mdlm@nano.text+20445a)`."""
         suites = dict.fromkeys(record.labels.suite for record in self.records)
         labels, names = checkpoints(self.records), checkpoints(self.records, self.given)
         said = [

@@ -41,13 +41,14 @@ Column = tuple[str, str]
 Names = dict[str, str]
 """Digest of a checkpoint -> its name in tables."""
 HASHED = re.compile(r"\+[0-9a-f]{6}\b")
-"""What the name of a recipe with data or settings of the user's own has: digits of its digest."""
+"""The part of a recipe's name that marks data or settings of the user's own: + and six digits of the recipe's
+digest."""
 
 
 def rows(records: Iterable[Record], given: Mapping[str, str] | None = None) -> list[Row]:
-    """One dict per record and metric: checkpoint (`given`: as of `checkpoints`), task, preset, tokens per step, seed,
-    metric, value, standard error (`se`), n, ends of the 95 % interval (`low` and `high`; None: unknown), NFE and tokens
-    per NFE."""
+    """One dict per record and metric: checkpoint (named as by `checkpoints`, with `given`), task, preset, tokens per
+    step, seed, metric, value, standard error (`se`), n, ends of the 95 % interval (`low` and `high`; None: unknown),
+    NFE and tokens per NFE."""
     found, records = [], list(records)
     names = checkpoints(records, given)
     for record in records:
@@ -65,7 +66,7 @@ def rows(records: Iterable[Record], given: Mapping[str, str] | None = None) -> l
 def show(
     console: Console, title: str, records: Sequence[Record], given: Mapping[str, str] | None = None
 ) -> None:
-    """Print the tables of `records` on the console, those of evaluations without a sampler first; `given`: as of
+    """Print the tables of `records` on the console, those of evaluations without a sampler first; `given` as in
     `checkpoints`."""
     names = checkpoints(records, given)
     free = [r for r in records if r.question.sampler is None]
@@ -153,12 +154,12 @@ def reasons(skipped: Iterable[Skip]) -> Iterator[str]:
 
 
 def checkpoints(records: Sequence[Record], given: Mapping[str, str] | None = None) -> Names:
-    """Digest of each checkpoint -> its name in tables: its label, which is followed, as long as two names are equal, by
-    the training seed (as in run folders' names), the training step, and raw or ema. Unfinished networks are marked
-    (`Labels.marked`).
+    """Digest of each checkpoint -> its name in tables: the label in its record. While two names are equal, the training
+    seed (as in run folders' names) is appended to them, then the training step, then raw or ema. Unfinished networks
+    are marked (`Labels.marked`).
 
-    `given`: digest -> what the user called the checkpoint, which stands in place of a label that ends in digits of a
-    hash (data or settings of the user's own).
+    `given`: digest -> what the user called the checkpoint. It replaces a label that contains digits of a hash
+    (`HASHED`).
     """
     found = {record.question.checkpoint.digest: record for record in records}
     names = {digest: record.labels.checkpoint for digest, record in found.items()}

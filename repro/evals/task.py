@@ -43,8 +43,8 @@ class Answer:
     """Result of one evaluation: `metrics`, name -> (value, standard error or None, number of items), and optional data.
 
     Of generated rows: `nfe`, mean number of forwards per row; `tokens_per_nfe`, tokens generated per forward;
-    `samples`, SHA-256 of their ids; `counts`, totals of forwards and tokens. `curve`: values by training step, as
-    columns by name; `outcomes`: one digit per item, its score 0 or 1.
+    `samples`, SHA-256 of the generated ids; `counts`, totals of forwards and tokens. `curve`: values by training step,
+    as columns by name; `outcomes`: one digit per item, its score 0 or 1.
     """
 
     metrics: dict[str, tuple[float, float | None, int]]

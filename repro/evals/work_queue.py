@@ -8,8 +8,9 @@ number of processes or the batch size. A finished chunk is stored in OUT/chunks/
 the evaluation's record is written, so a killed run loses one chunk. Processes claim chunks through file locks, which
 the operating system frees when a process is killed. Several machines may share the folder OUT.
 
-Where its file system has no locks, the processes of one launcher split the chunks by their number instead: process r of
-n computes the chunks r, r + n, ..., and process 0 combines them. A process without a launcher computes all of them.
+Where the file system of OUT has no locks, the processes of one launcher split the chunks by their number instead:
+process r of n computes the chunks r, r + n, ..., and process 0 combines them. A process without a launcher computes all
+of them.
 """
 
 from __future__ import annotations
@@ -87,9 +88,10 @@ class WorkQueue(Protocol):
     ) -> list[Value]:
         """`read(find(range), range)` for `count` items in ranges of `size`, one value per chunk, in order.
 
-        What `find` returns must be JSON-able; what is already stored is read instead of computed. `read` checks its
-        type, sizes and ranges, for the file of a chunk may hold anything, and raises ValueError. Raises Busy while
-        other processes compute chunks that are still missing. Each call is one stage of the evaluation's work.
+        What `find` returns must be JSON-able; the stored value of a finished chunk is read instead of computed. `read`
+        checks type, sizes and ranges of the stored value, since a chunk's file may hold anything, and raises
+        ValueError. Raises Busy while other processes compute chunks that are still missing. Each call is one stage of
+        the evaluation's work.
         """
         ...
 
@@ -102,7 +104,7 @@ class WorkQueue(Protocol):
 
     def alone(self) -> AbstractContextManager[None]:
         """Context of work that is timed, after `join`: no other process of this machine works on the same results on a
-        CPU meanwhile. On accelerators each process has its own, so that nothing waits."""
+        CPU meanwhile. Where models run on accelerators, each process has one of its own, so nothing waits."""
         ...
 
 
@@ -164,10 +166,10 @@ class SharedQueue:
     seconds: float = 0.0
     own: float = 0.0
     waited: float = 0.0
-    """Seconds that this process waited for others of its machine."""
+    """Seconds that this process waited for other processes of its machine (`repro.evals.machine`)."""
     _stage: int = 0
     _held: ExitStack = field(default_factory=ExitStack, repr=False)
-    """From `join` on this process works beside others of its machine."""
+    """Holds, from `join` to `close`, the lock of untimed work (`Machine.beside`), except during `alone`."""
     _joined: FileLock | None = field(default=None, repr=False)
     _by_rank: bool = False
     """Whether a file lock could not be had, because the file system has none."""

@@ -52,7 +52,7 @@ def engine_parser() -> Parser:
     parser.add_argument(
         "--max-length",
         type=positive,
-        help="for these tasks: tokens that the engine's context holds (default: what the server says)",
+        help="for tasks that score whole texts: tokens that the engine's context holds (default: what the server says)",
     )
     parser.add_argument("--limit", type=natural, help="largest number of items per task")
     parser.add_argument(
@@ -88,24 +88,24 @@ def check_parser() -> Parser:
         metavar="FILE",
         help='JSON Lines of {"prompt": TEXT} or {"prompt": TEXT, "answer": TEXT} (default: 16 short prompts)',
     )
-    parser.add_argument("--length", type=positive, default=24, help="tokens of a text (default 24)")
+    parser.add_argument("--length", type=positive, default=24, help="most tokens of a text (default 24)")
     parser.add_argument(
         "--tolerance",
         type=_positive,
         default=0.005,
-        help="largest accepted difference of a log-probability, in nats (default 0.005: one precision)",
+        help="largest accepted difference of a log-probability, in nats (default 0.005: for equal precision)",
     )
     parser.add_argument(
         "--margin",
         type=_share,
         default=0.2,
-        help="largest accepted share of answers that differ (default 0.2)",
+        help="largest accepted share of texts that differ, or difference in accuracy (default 0.2)",
     )
     parser.add_argument(
         "--draws",
         type=natural,
         default=200,
-        help="draws per prompt of the law test; 0 leaves it out (default 200)",
+        help="draws per prompt for the test of the sampling distribution; 0 leaves it out (default 200)",
     )
     parser.add_argument(
         "--precision",

@@ -1,7 +1,7 @@
 """The tasks that lm-eval ships, by name.
 
 lm-eval (0.4.13 lm_eval/tasks/manager.py:100) reads its 14,000 YAML files whenever it is asked for a task, which takes
-15 CPU seconds. Here it does so once an installation: what it finds is stored in runs/data, under a name that changes
+15 CPU seconds. Here it does so once per installation: what it finds is stored in runs/data, under a name that changes
 with lm-eval's version and with the path, size or time of any of these files.
 """
 
@@ -22,8 +22,8 @@ from repro.core.reading import read_json
 
 
 class _Stored(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """An entry of lm-eval's index: the name of its `Kind`, its YAML below the folder (None: a tag has none), tags (of a
-    tag: its tasks)."""
+    """An entry of lm-eval's index: `kind`, the name of lm-eval's `Kind`; `path` of the YAML, relative to the indexed
+    folder (None for a tag, which has no YAML); `tags` (of a tag: its tasks)."""
 
     kind: str
     path: str | None
@@ -32,7 +32,8 @@ class _Stored(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 @cache
 def standard_tasks() -> Any:
-    """lm-eval's TaskManager with all tasks, groups and tags that lm-eval ships in its `task_index`; one a process."""
+    """lm-eval's TaskManager with all tasks, groups and tags that lm-eval ships in its `task_index`; made once per
+    process."""
     from lm_eval import tasks
 
     manager = tasks.TaskManager(include_defaults=False)
@@ -41,8 +42,9 @@ def standard_tasks() -> Any:
 
 
 def indexed(folder: Path) -> dict[str, Any]:
-    """lm-eval's index (name -> lm_eval.tasks._index.Entry) of the YAML files below `folder`, stored or made. Entries
-    have no `cfg`: lm-eval reads the YAML of a task again when it builds it."""
+    """lm-eval's index (name -> lm_eval.tasks._index.Entry) of the YAML files below `folder`, read from runs/data or, if
+    it is not stored there yet, made and stored. Entries have no `cfg`: lm-eval reads the YAML of a task again when it
+    builds it."""
     from lm_eval.tasks._index import Entry, Kind
 
     place = runs() / "data" / f"lm_eval-tasks-{_state(folder)[:16]}.json"

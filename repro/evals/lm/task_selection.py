@@ -132,7 +132,8 @@ def _check_task(name: str, task: Any) -> None:
 
 
 def common_settings(task: Any, source: str, template: Template) -> dict[str, Any]:
-    """The settings of `LmTask` for one of lm-eval's task objects, with the task's own number of few-shot examples."""
+    """The settings of `LmTask` for lm-eval's task object `task`, with the given `source` and `template` and the task's
+    own number of few-shot examples; requests that are too long are errors."""
     return {
         "name": task.config.task,
         "task": task.config.task,

@@ -62,7 +62,8 @@ class Unloaded:
 
     def __getattr__(self, name: str) -> NoReturn:
         raise ValueError(
-            f"the cost of this suite depends on {name!r} of the network, and a plan loads no network; leave out `plan`"
+            f"the cost of this suite depends on the network ({name!r}), which a plan does not load; evaluate without"
+            " `plan`"
         )
 
 
@@ -316,8 +317,8 @@ def text(found: Plan) -> Iterator[str]:
 
 
 def _grid(rows: Sequence[Sequence[str]], room: int) -> Iterator[str]:
-    """Lines of a table with two columns of names and columns of numbers; names are broken where it would be wider than
-    `room` characters."""
+    """Lines of a table with two columns of names and columns of numbers; names are broken into lines if the table would
+    be wider than `room` characters."""
     for longest in (room, 24, 16, 8):
         cells = [[packed(cell, longest).split("\n") for cell in row[:2]] for row in rows]
         wide = [max(len(line) for row in cells for line in row[i]) for i in (0, 1)]

@@ -45,7 +45,7 @@ ENGINE = "repro"
 @part
 class DecodingSpeed(Task):
     """Accuracy and decoding speed on the lm-eval task `of`. Accuracy is the mean over documents of lm-eval's `metric`
-    (0 or 1) under its answer filter `filter`.
+    (0 or 1), computed after the task's answer filter `filter`.
 
     `batch`: rows per batch; `together`: batches per throughput pass; `alone`: single texts per latency pass, both from
     the first documents; `warmup`: batches (and single texts) decoded before timing starts; `repeats`: number of timed
@@ -173,7 +173,7 @@ class DecodingSpeed(Task):
 
 
 def outcomes(items: Sequence[dict[str, Any]], metric: str, filter_name: str) -> list[float]:
-    """Value of lm-eval's `metric` under one of its answer filters for each document, in document order.
+    """Value of lm-eval's `metric` for each document, in document order, computed after the answer filter `filter_name`.
 
     `items` are per-item results with `doc_id`, `filter` and `metrics`. ValueError if there is none for the filter, and
     unless each value is 0 or 1.
@@ -183,7 +183,7 @@ def outcomes(items: Sequence[dict[str, Any]], metric: str, filter_name: str) -> 
     )
     if not chosen:
         known = ", ".join(sorted({item["filter"] for item in items}))
-        raise ValueError(f"no document has filter {filter_name!r}; give one of this task: {known}")
+        raise ValueError(f"this task has no answer filter {filter_name!r}; set `filter` to one of: {known}")
     for item in chosen:
         if item["metrics"].get(metric) not in (0, 1):
             has = ", ".join(sorted(item["metrics"]))

@@ -177,8 +177,8 @@ def judge_ids(judge: Judge, model: Model, rows: Sequence[Ids], retokenise: Retok
 def score_naive_samples(
     task: TextQualityTask, period: int, model: Model, ask: Ask, work: WorkQueue
 ) -> Answer:
-    """Result of scoring held-out rows and the naive samples made from them (`NaiveSamples`); metrics have the prefix
-    `real_`, `repetition_` or `unigram_`."""
+    """Result of scoring held-out rows and the naive samples made from them (`NaiveSamples`, with its `period`); metrics
+    have the prefix `real_`, `repetition_` or `unigram_`."""
     heldout = task.heldout_rows(model, 0, task.count(ask))
     keys = rng.keys(ask.seed, rng.NAIVE, 0, torch.arange(len(heldout)))
     kinds = {  # tables read the prefix "true_" as the reference row of a generating task
@@ -240,8 +240,8 @@ def judge_protocol(judge: Judge, rule: Rule, retokenise: Retokenise) -> dict[str
 
 def diversity_metrics(rows: Sequence[Ids], sizes: Sequence[int]) -> dict[str, Metric]:
     """Means over samples, with standard errors, of unigram entropy (nats) and of the share of distinct n-grams for each
-    n of `sizes`: metrics `entropy`, over the samples that have an id, and `distinct_N`, over those that have N. Raises
-    ValueError where fewer than two have."""
+    n of `sizes`: metrics `entropy`, over the samples that have an id, and `distinct_N`, over the samples that have N
+    ids. Raises ValueError where fewer than two samples have so many."""
 
     def over(least: int, value: Callable[[Ids], float]) -> Metric:
         kept = [row for row in rows if len(row) >= least]

@@ -57,7 +57,7 @@ def test_other_sampling_seeds_share_no_draw():
 
 @pytest.mark.parametrize(("draws", "ks"), [(1, (1,)), (4, (5,)), (4, (0,))])
 def test_impossible_numbers_of_draws_are_refused(draws, ks):
-    with pytest.raises(ValueError, match="needs 2 draws or more and each k from 1 to"):
+    with pytest.raises(ValueError, match="give 2 draws or more, and each k from 1 to"):
         task(draws, ks)
 
 
