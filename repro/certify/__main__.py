@@ -18,7 +18,8 @@ NOISES = ["absorbing", "uniform"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns 0 if the claim stands, else 1. Raises ValueError for bad input (exit code 2)."""
+    """Run the command; returns 0 if the claim stands, else 1. Raises ValueError for bad input and for code that does
+    not run to its end (exit code 2)."""
     parser = Parser(
         "python -m repro.certify",
         "Test whether a sampler or a loss is what it claims to be; exit code 1 if it is not.",

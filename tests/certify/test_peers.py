@@ -196,10 +196,14 @@ def test_a_sampler_that_fails_is_a_row_without_verdict_and_other_rows_stay(llada
 
 def test_a_sampler_that_does_not_end_has_no_verdict(llada, tmp_path, monkeypatch):
     """A claim that was not tested does not fall."""
-    monkeypatch.setattr(command, "isolated", lambda *_: isolated._ended("x:random", "it was still running"))
+
+    def hangs(*_):
+        raise isolated.Unfinished("random was still running")
+
+    monkeypatch.setattr(command, "isolated", hangs)
     assert command.certify_peers([f"LLaDA:random={llada}"], tmp_path, None, False) == 1
     (row,) = certified_peers.read_peers(tmp_path)
-    assert row["stands"] is None and row["error"] == "it was still running" and not row["refused_by"]
+    assert row["stands"] is None and row["error"] == "random was still running" and not row["refused_by"]
 
 
 def asdict_row(peer, sampler, **given):
