@@ -128,7 +128,7 @@ def open_export(folder: Path) -> Exported:
     found = read_json(folder / FILE, Exported)
     if found.format != FORMAT:
         raise ValueError(
-            f"{folder / FILE}has format {found.format}, this code reads {FORMAT}; export the checkpoint again"
+            f"{folder / FILE} has format {found.format}, this code reads {FORMAT}; export the checkpoint again"
         )
     path = folder / "model.safetensors"
     if not path.is_file() or file_digest(path) != found.file:
