@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.decoding import llada_loop
 from benchmarks.nets import Sizes, llama
-from benchmarks.row import Compared, Row, timed
+from benchmarks.row import Compared, timed
 
 if TYPE_CHECKING:
     import torch
@@ -122,12 +122,11 @@ def llada(generate: Callable[..., Tensor], case: Case, target: float, repeats: i
         repeats,
     )
     ids = found.results["theirs"][0, case.prompt :]
-    mine, theirs, rewritten = (found.seconds[side] for side in ("ours", "theirs", "rewritten"))
     agreement, equal = tokens(found.results["ours"].ids[0], ids)
     loop, same = tokens(found.results["rewritten"], ids)
-    agreement += f"; our rewritten loop: {loop}, {rewritten / theirs:.2f} of its seconds"
-    row = Row(f"generate.py, {case.name()}", mine, theirs, theirs / mine, target, agreement)
-    return Compared(row, equal and same)
+    share = found.seconds["rewritten"] / found.seconds["theirs"]
+    agreement += f"; our rewritten loop: {loop}, {share:.2f} of its seconds"
+    return Compared(found.row(f"generate.py, {case.name()}", target, agreement), equal and same)
 
 
 def fast_dllm(
@@ -167,9 +166,7 @@ def _fast_loop(
     agreement, equal = tokens(decoded.ids[0], ids[0, case.prompt :])
     own = int(decoded.cost.forwards.item())
     agreement += f"; {own} and {forwards} forwards"
-    mine, theirs = found.seconds["ours"], found.seconds["theirs"]
-    row = Row(f"{name}, {case.name()}", mine, theirs, theirs / mine, target, agreement)
-    return Compared(row, equal and own == forwards)
+    return Compared(found.row(f"{name}, {case.name()}", target, agreement), equal and own == forwards)
 
 
 def _arguments(denoiser: Denoiser, prompt: list[int]) -> tuple[Network, Tensor]:

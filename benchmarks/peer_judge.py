@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.row import TOLERANCE, Compared, Row, product_share, timed
+from benchmarks.row import TOLERANCE, Compared, product_share, timed
 from repro.core.lazy import torch
 
 if TYPE_CHECKING:
@@ -53,14 +53,13 @@ def generative_perplexity(metrics: Any, case: Case, repeats: int) -> Compared:
         metrics.transformers = own
     share = product_share(ours)
     off = abs(found.results["ours"] / found.results["theirs"] - 1)
-    seconds, opponent = found.seconds["ours"], found.seconds["theirs"]
     layers, width, _ = case.judge
     name = (
         f"record_generative_perplexity, {case.texts} texts of {case.length} ids,"
         f" judge with V={case.ids:,}, d={width}, {layers} layers"
     )
     agreement = f"values differ by {off:.1e}; matrix products take {share:.0%} of our time"
-    return Compared(Row(name, seconds, opponent, opponent / seconds, 1.2, agreement), off <= TOLERANCE)
+    return Compared(found.row(name, 1.2, agreement), off <= TOLERANCE)
 
 
 def _save_judge(folder: Path, case: Case) -> None:

@@ -136,7 +136,8 @@ COLUMNS: dict[str, Callable[[Evidence], str]] = {
 
 
 def _table(some: list[Evidence]) -> str:
-    """The evidence as a table, without columns that are empty; it is at most 80 characters wide."""
+    """The evidence as a table, without columns that are empty; it is at most 80 characters wide. Made without tabulate,
+    which the smoke level of `pytest --certify` does not need."""
     filled = {head: cells for head, of in COLUMNS.items() if any(cells := [of(each) for each in some])}
     heads = [["", *head.split("\n")][-2:] for head in filled]
     wide = [max(map(len, [*head, *cells])) for head, cells in zip(heads, filled.values(), strict=True)]
