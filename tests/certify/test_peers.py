@@ -165,7 +165,9 @@ def test_a_seed_decides_the_draws_and_the_global_generator_is_restored(llada):
         (["--peer", "duo={folder}"], "trainer_base.py is missing; give a checkout of s-sahoo/duo"),
         (["--peer", "diffusers={folder}"], "scheduling_discrete_ddim.py is missing; give a checkout of huggingface"),
         (["--peer", "transformers"], "--peer transformers: package transformers is not installed"),
-        (["--peer", "LLaDA={folder}", "--rows", "100000"], "--rows is for FILE.py:NAME only; leave it out with --peer"),
+        (["--peer", "LLaDA={folder}", "--rows", "100000"], "--rows has no effect with --peer; leave it out"),
+        (["--presets", "greedy", "--seconds", "0"], "--seconds has no effect with --presets; leave it out"),
+        (["--presets", "greedy", "--quiet"], "--quiet has no effect with --presets; leave it out"),
         (["--peer", "LLaDA={folder}", "--presets", "all"], "give one of FILE.py:NAME, --presets all, and --peer"),
     ],
 )  # fmt: skip
