@@ -91,15 +91,11 @@ def _row(name: str, found: Timed, mine: str, theirs: str, target: float) -> Row:
     decoded, ids = found.results[mine], found.results[theirs]
     equal = (decoded.ids[0] == ids).double().mean().item()
     cost = decoded.cost
-    return Row(
-        row=name,
-        ours=found.seconds[mine],
-        opponent=found.seconds[theirs],
-        ratio=found.seconds[theirs] / found.seconds[mine],
-        target=target,
-        agreement=f"{equal:.0%} of tokens equal; {cost.forwards.item()} forwards,"
-        f" {cost.token_forwards.item():,} token-forwards",
+    agreement = (
+        f"{equal:.0%} of tokens equal; {cost.forwards.item()} forwards,"
+        f" {cost.token_forwards.item():,} token-forwards"
     )
+    return found.row(name, target, agreement, mine, theirs)
 
 
 def llada_loop(denoiser: Denoiser, prompt: list[int], length: int, block: int, noisy: bool) -> Tensor:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from benchmarks.row import Side
+    from benchmarks.row import Side, Timed
     from repro.models.denoiser import Denoiser
 
 
@@ -52,7 +52,7 @@ def _all(calls: list[Callable[[], object]]) -> None:
             call()
 
 
-def bound(theirs: float, network: float) -> str:
+def bound(found: Timed) -> str:
     """The ratio that a decoding loop would have whose every step but the network's forwards took no time, as text:
-    `theirs` and `network` are CPU seconds of the peer and of our forwards alone."""
-    return f"with no cost besides our forwards {theirs / network:.2f}"
+    sides "theirs", the peer, and "network", our forwards alone, of `found`."""
+    return f"with no cost besides our forwards {found.seconds['theirs'] / found.seconds['network']:.2f}"

@@ -42,14 +42,13 @@ def same_draws(repeats: int) -> list[Row]:
         network = BatchedDenoiser(denoiser, process, 64)
         return [found.value for found in DRAWN.score(network, requests, seed=0)]
 
-    def opponent() -> list[float]:
+    def theirs() -> list[float]:
         return [_loop(denoiser, request) for request in requests]
 
-    found = timed({"ours": ours, "opponent": opponent}, repeats)
+    found = timed({"ours": ours, "theirs": theirs}, repeats)
     off = max(abs(a - b) for a, b in zip(*found.results.values(), strict=True))
-    mine, theirs = found.seconds["ours"], found.seconds["opponent"]
     name = f"likelihood, V=32k, prompt 20, continuations of {', '.join(map(str, LENGTHS))}, 128 draws each"
-    return [Row(name, mine, theirs, theirs / mine, 2.0, f"nats differ by {off:.1e}")]
+    return [found.row(name, 2.0, f"nats differ by {off:.1e}")]
 
 
 def _loop(denoiser: Denoiser, request: LikelihoodRequest) -> float:

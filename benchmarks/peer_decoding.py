@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.decoding import llada_loop
 from benchmarks.forwards import bound, forwards_alone
 from benchmarks.nets import Sizes, llama
-from benchmarks.row import Compared, Row, timed
+from benchmarks.row import Compared, timed
 
 if TYPE_CHECKING:
     import torch
@@ -128,13 +128,11 @@ def llada(generate: Callable[..., Tensor], case: Case, target: float, repeats: i
         repeats,
     )
     ids = found.results["theirs"][0, case.prompt :]
-    mine, theirs, rewritten = (found.seconds[side] for side in ("ours", "theirs", "rewritten"))
     agreement, equal = tokens(found.results["ours"].ids[0], ids)
     loop, same = tokens(found.results["rewritten"], ids)
-    agreement += f"; our rewritten loop: {loop}, {rewritten / theirs:.2f} of its seconds"
-    agreement += f"; {bound(theirs, found.seconds['network'])}"
-    row = Row(f"generate.py, {case.name()}", mine, theirs, theirs / mine, target, agreement)
-    return Compared(row, equal and same)
+    share = found.seconds["rewritten"] / found.seconds["theirs"]
+    agreement += f"; our rewritten loop: {loop}, {share:.2f} of its seconds; {bound(found)}"
+    return Compared(found.row(f"generate.py, {case.name()}", target, agreement), equal and same)
 
 
 def fast_dllm(
@@ -178,11 +176,8 @@ def _fast_loop(
     decoded = found.results["ours"]
     agreement, equal = tokens(decoded.ids[0], ids[0, case.prompt :])
     own = int(decoded.cost.forwards.item())
-    agreement += f"; {own} and {forwards} forwards"
-    mine, theirs = found.seconds["ours"], found.seconds["theirs"]
-    agreement += f"; {bound(theirs, found.seconds['network'])}"
-    row = Row(f"{name}, {case.name()}", mine, theirs, theirs / mine, target, agreement)
-    return Compared(row, equal and own == forwards)
+    agreement += f"; {own} and {forwards} forwards; {bound(found)}"
+    return Compared(found.row(f"{name}, {case.name()}", target, agreement), equal and own == forwards)
 
 
 def _arguments(denoiser: Denoiser, prompt: list[int]) -> tuple[Network, Tensor]:

@@ -13,7 +13,7 @@ from benchmarks.forwards import bound, forwards_alone
 from benchmarks.nets import Sizes, batch
 from benchmarks.peer_decoding import Case, tokens
 from benchmarks.peer_diffusion import EPS, Seen, training_row
-from benchmarks.row import Compared, Row, timed
+from benchmarks.row import Compared, timed
 from repro.core.lazy import torch
 from repro.objectives.elbo import IndependentElbo
 from repro.objectives.objective import GlobalBatch
@@ -86,10 +86,8 @@ def _sampling(module: Any, denoiser: Denoiser, case: Case, count: int, repeats: 
         for row, prompt in zip(found.results["theirs"], prompts, strict=True)
     ]
     agreement, equal = tokens(found.results["ours"].flatten(), torch.cat(written))
-    mine, theirs_s = found.seconds["ours"], found.seconds["theirs"]
-    agreement += f"; {bound(theirs_s, found.seconds['network'])}"
     name = f"MDLMSampler.sample, {case.name().replace('batch 1', f'batch {count}')}"
-    return Compared(Row(name, mine, theirs_s, theirs_s / mine, 1.4, agreement), equal)
+    return Compared(found.row(name, 1.4, f"{agreement}; {bound(found)}"), equal)
 
 
 def _training(module: Any, denoiser: Denoiser, case: Case, rows: int, repeats: int) -> Compared:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.forwards import bound, forwards_alone
 from benchmarks.nets import llama
 from benchmarks.peer_decoding import Network
-from benchmarks.row import Compared, Row, timed
+from benchmarks.row import Compared, timed
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -103,14 +103,13 @@ def _generation(
 
     found = timed({"ours": ours, "theirs": theirs, "network": forwards_alone(model.denoiser, ours)}, repeats)
     same = [mine == other for mine, other in zip(found.results["ours"], found.results["theirs"], strict=True)]
-    mine, other = found.seconds["ours"], found.seconds["theirs"]
-    agreement = f"{sum(same)} of {len(same)} texts equal; {bound(other, found.seconds['network'])}"
+    agreement = f"{sum(same)} of {len(same)} texts equal; {bound(found)}"
     vocabulary = f"V={model.data.vocabulary().size:,}"
     name = (
         f"LLaDAEvalHarness.generate_until, {'no' if cache is None else 'dual'} cache, {vocabulary},"
         f" {len(same)} questions, block {questions.block}, gen {questions.length} (ours in one batch)"
     )
-    return Compared(Row(name, mine, other, other / mine, target, agreement), all(same))
+    return Compared(found.row(name, target, agreement), all(same))
 
 
 def _harness(module: Any, model: Model, questions: Questions, dual: bool) -> Any:

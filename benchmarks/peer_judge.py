@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.forwards import bound
-from benchmarks.row import TOLERANCE, Compared, Row, timed
+from benchmarks.row import TOLERANCE, Compared, timed
 from repro.core.lazy import torch
 
 if TYPE_CHECKING:
@@ -57,14 +57,13 @@ def generative_perplexity(metrics: Any, case: Case, repeats: int) -> Compared:
     finally:
         metrics.transformers = own
     off = abs(found.results["ours"] / found.results["theirs"] - 1)
-    seconds, opponent = found.seconds["ours"], found.seconds["theirs"]
     layers, width, _ = case.judge
     name = (
         f"record_generative_perplexity, {case.texts} texts of {case.length} ids,"
         f" judge with V={case.ids:,}, d={width}, {layers} layers"
     )
-    agreement = f"values differ by {off:.1e}; {bound(opponent, found.seconds['network'])}"
-    return Compared(Row(name, seconds, opponent, opponent / seconds, 1.2, agreement), off <= TOLERANCE)
+    agreement = f"values differ by {off:.1e}; {bound(found)}"
+    return Compared(found.row(name, 1.2, agreement), off <= TOLERANCE)
 
 
 def _save_judge(folder: Path, case: Case) -> None:

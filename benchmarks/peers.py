@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import peer_decoding, peer_diffusion, peer_dllm, peer_harness, peer_likelihood
+from benchmarks import peer_decoding, peer_dllm, peer_duo, peer_harness, peer_likelihood, peer_mdlm
 from benchmarks.row import Compared, Row
 from repro.certify.peers.diffusion import STANDS_IN
 from repro.certify.peers.imports import peer_module
@@ -57,10 +57,10 @@ PEERS = {
         stands_in=FAST_STANDS_IN,
     ),
     "duo": Peer(  # s-sahoo/duo
-        ("algo.py", "trainer_base.py", "utils.py", "metrics.py"), peer_diffusion.duo, project=("algo",)
+        ("algo.py", "trainer_base.py", "utils.py", "metrics.py"), peer_duo.duo, project=("algo",)
     ),
     "mdlm": Peer(  # kuleshov-group/mdlm
-        ("diffusion.py", "noise_schedule.py", "utils.py"), peer_diffusion.mdlm, project=("diffusion",)
+        ("diffusion.py", "noise_schedule.py", "utils.py"), peer_mdlm.mdlm, project=("diffusion",)
     ),
     "dllm": Peer(  # ZHZisZZ/dllm
         ("dllm/core/samplers/mdlm.py", "dllm/core/trainers/mdlm.py"),

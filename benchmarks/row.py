@@ -44,6 +44,13 @@ class Timed:
     seconds: dict[str, float]
     results: dict[str, Any]
 
+    def row(
+        self, name: str, target: float, agreement: str, ours: str = "ours", theirs: str = "theirs"
+    ) -> Row:
+        """The row of two of the sides, which are called `ours` and `theirs`."""
+        mine, other = self.seconds[ours], self.seconds[theirs]
+        return Row(name, mine, other, other / mine, target, agreement)
+
 
 def timed(sides: dict[str, Side], repeats: int) -> Timed:
     """Time all sides in turn after one warm-up each, in CPU seconds of this process.
@@ -63,9 +70,7 @@ def timed(sides: dict[str, Side], repeats: int) -> Timed:
 
 def interleaved(name: str, ours: Side, opponent: Side, target: float, repeats: int, agreement: str) -> Row:
     """A row of both sides, timed in turn after one warm-up each."""
-    found = timed({"ours": ours, "opponent": opponent}, repeats).seconds
-    mine, theirs = found["ours"], found["opponent"]
-    return Row(name, mine, theirs, theirs / mine, target, agreement)
+    return timed({"ours": ours, "theirs": opponent}, repeats).row(name, target, agreement)
 
 
 def peak_bytes(work: Side) -> int:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from repro.core import parts
 from repro.core.arguments import checked
-from repro.core.cli import Parser, natural, run
+from repro.core.cli import Parser, add_chat_template, add_weights, natural, run
 from repro.core.files import write_text
 from repro.evals.cli import DEVICE, LISTED, Listing
 from repro.evals.lm.prompts import encode_prompt
@@ -234,23 +234,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="checkpoint folder, Hub name, RECIPE@SCALE (its run in runs/), or oracle:RECIPE@SCALE (exact model of its"
         " synthetic language)",
     )
-    parser.add_argument(
-        "--weights",
-        choices=["auto", "raw", "ema"],
-        default="auto",
-        help="raw or averaged (ema) weights; auto: averaged if the checkpoint has them",
-    )
+    add_weights(parser)
+    add_chat_template(parser)
     parser.add_argument(
         "--precision",
         choices=["float32", "bfloat16", "int8"],
         default="float32",
         help="precision of released weights; int8 quantises the layers (extra: quantise)",
-    )
-    parser.add_argument(
-        "--chat-template",
-        choices=["auto", "none", "own", "seed", "seed_readme"],
-        default="auto",
-        help="chat template of prompts, for released weights only (auto: the one in evals/checkpoints.toml)",
     )
     parser.add_argument("--device", help=DEVICE)
     parser.add_argument("--prompt", help="text to continue")

@@ -6,10 +6,10 @@
     >>> from repro import certify
     >>> print(certify(my_sampler).text())
 
-A law is a probability distribution of sentences. Start reading at `foreign` (what code must look like), `space` (the
-laws that it is tested on) and `verdict`. `sampler` and `loss` test foreign code, `presets` our own samplers; `oracle`,
-`reference`, `replay` and `long` are their tools. Examples are in examples/certify. This package may import every other
-one of `repro` except the command modules; none imports it. Exit code 0: the claim stands; 1: it does not; 2: bad input.
+Start reading at `foreign` (what code must look like), `space` (the laws that it is tested on) and `verdict`. `sampler`
+and `loss` test foreign code, `presets` our own samplers; `oracle`, `reference`, `replay` and `long` are their tools.
+Examples are in examples/certify. This package may import every other one of `repro` except the command modules; none
+imports it. Exit code 0: the claim stands; 1: it does not; 2: bad input, or code that did not run to its end.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Certify foreign code in a process of its own, with limits of wall time and memory, and always with a verdict.
+"""Certify foreign code in a process of its own, with limits of wall time and memory.
 
     certificate = isolated("FILE.py:NAME", None, FULL)
 
-Whatever the code does (exits, hangs, takes all memory, crashes the interpreter), the certificate says so. ValueError,
-as from `repro.certify.certify`, for code that is neither a sampler nor a loss.
+Whatever the code does, this process goes on: code that exits, hangs, takes all memory or crashes the interpreter has no
+certificate, and `Unfinished` says what it did.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import msgspec
 
 from repro.certify import certify
 from repro.certify.space import Noise
-from repro.certify.verdict import UNKNOWN, Certificate, Check, Effort, Told, silent
+from repro.certify.verdict import Certificate, Effort, Told, silent
 
 MEMORY = 4 << 30
 """Bytes of data that the process may hold; the suite's own code and torch need less than 1 GiB of them."""
@@ -36,12 +36,14 @@ START = 600.0
 """Seconds that the process may take before it imports the code to be tested: it imports torch first, which is slow on a
 busy machine."""
 
-UNFINISHED = "finishes"
-"""Name of the one check, a failed one, in the certificate of code that does not run to its end."""
 READY = b"!"
 """What the process writes just before it imports the code to be tested."""
 PR_SET_PDEATHSIG = 1
 """Number of the option of Linux's prctl by which the kernel signals a process when its parent ends (linux/prctl.h)."""
+
+
+class Unfinished(ValueError):
+    """The code did not run to its end, so that there is no verdict on its claim."""
 
 
 def isolated(
@@ -53,10 +55,11 @@ def isolated(
 ) -> Certificate:
     """The certificate of `FILE.py:NAME`, made in a child process that ends with this one, however this one ends.
 
-    `noise`, `effort`: as in `repro.certify.certify`; `loader`: MODULE:NAME of the function by which the child process
-    turns `target` into the function to be tested; `told`: whether each test is named on stderr as it begins, with the
-    seconds so far.
+    `loader`: the function, as module:name, that turns `target` into a function there; `told`: whether each test is
+    named on stderr as it begins, with the seconds so far. Raises ValueError for what `repro.certify.certify` refuses,
+    and Unfinished (a ValueError) for code that ends its process, takes too long or too much memory.
     """
+    name = target.rpartition(":")[2].partition("=")[0]
     request = {"target": target, "noise": noise, "effort": asdict(effort), "loader": loader, "told": told}
     asked = json.dumps(request)
     with _lifeline() as alive:
@@ -71,17 +74,21 @@ def isolated(
             finally:
                 child.kill()
         if found is None:
-            says = f"it was still running after {effort.seconds + GRACE:.0f} s and was ended"
-            return _ended(target, f"{says}; if it ends at all, give more than --seconds {effort.seconds:.0f}")
+            raise Unfinished(
+                f"{name} was still running after {effort.seconds + GRACE:.0f} s and was ended; if it ends at all, give"
+                f" more than --seconds {effort.seconds:.0f}"
+            )
     code = child.returncode
     if not found.endswith(b"\n"):
         ended = f"was ended by signal {-code}" if code < 0 else f"ended by itself with exit code {code}"
-        return _ended(target, f"its process {ended} before the certificate was complete")
+        raise Unfinished(
+            f"the process of {name} {ended} before the certificate was complete; it must return from each call"
+        )
     data = json.loads(found)
     if "error" in data:
         raise ValueError(data["error"])
     if "memory" in data:
-        return _ended(target, f"it asked for more than {MEMORY >> 30} GiB of memory")
+        raise Unfinished(f"{name} asked for more than {MEMORY >> 30} GiB of memory; make it use less")
     return msgspec.convert(data, Certificate)
 
 
@@ -126,22 +133,6 @@ def _lifeline() -> Generator[int]:
     finally:
         os.close(alive)
         os.close(held)
-
-
-def _ended(target: str, says: str) -> Certificate:
-    """The certificate of code that did not finish; `says`: what happened."""
-    check = Check(name=UNFINISHED, stands=False, says=says, false_alarm=0.0)
-    name = target.rpartition(":")[2]
-    return Certificate(
-        subject=name,
-        kind="function",
-        claims=UNKNOWN,
-        meaning=UNKNOWN,
-        checks=(check,),
-        evidence=(),
-        notes=(),
-        seconds=0.0,
-    )
 
 
 def _child(asked: str, alive: int) -> None:

@@ -249,7 +249,8 @@ def _verdict_at(rule: Sampler, noise: str, finest: Number) -> dict[str, Any]:
             says = f"exact {how}" if exact else f"total variation {far:.2g} {how}"
             return _verdict(noise, "exact" if exact else "stuck", exact, says)
         case "mode":
-            says = f"seeks modes: mean -log p {nll:+.2f} nats from the entropy"
+            side = "below" if nll <= 0 else "above"
+            says = f"its texts' mean -log p is {abs(nll):.2f} nats {side} that of true samples"
             return _verdict(noise, "modes", nll <= 0, says)
         case "biased":
             says = f"biased by construction: total variation {far:.2g}"

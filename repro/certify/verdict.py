@@ -64,10 +64,6 @@ class Findings(NamedTuple):
     notes: tuple[str, ...]
 
 
-UNKNOWN = "unknown"
-"""Claim and meaning of code that ended before it could be asked for them."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
     """The certificate of the function named `subject`; its claim stands if all checks do."""
@@ -96,8 +92,8 @@ class Certificate:
 
     def text(self) -> str:
         """The certificate for a terminal: verdict, checks, evidence (a table for each space and noise), paragraph."""
-        claim = "its claim" if self.claims == UNKNOWN else f"the claim {self.claims!r}"
-        lines = [f"{self.subject}: {claim} {'stands' if self.stands else 'DOES NOT STAND'}", ""]
+        verdict = "stands" if self.stands else "DOES NOT STAND"
+        lines = [f"{self.subject}: the claim {self.claims!r} {verdict}", ""]
         for check in self.checks:
             lines.append(f"  {'ok  ' if check.stands else 'FAIL'}  {check.name}: {check.says}")
         lines += [f"  note  {note}" for note in self.notes]
@@ -117,8 +113,6 @@ class Certificate:
             f"The {self.kind} {self.subject} claims {self.claims!r}. It was tested with `repro.certify` on laws "
             f"whose conditionals are all known ({self.meaning} denoiser). "
         )
-        if self.claims == UNKNOWN:
-            text = f"The {self.kind} {self.subject} was tested with `repro.certify` and gave no answer. "
         text += " ".join(f"{check.name.capitalize()}: {check.says}." for check in failed or self.checks)
         text += "".join(f" {note.capitalize()}." for note in self.notes)
         text += f" The claim {'stands' if self.stands else 'does not stand'}."
@@ -143,7 +137,8 @@ COLUMNS: dict[str, Callable[[Evidence], str]] = {
 
 
 def _table(some: list[Evidence]) -> str:
-    """The evidence as a table, without columns that are empty; it is at most 80 characters wide."""
+    """The evidence as a table, without columns that are empty; it is at most 80 characters wide. Made without tabulate,
+    which the smoke level of `pytest --certify` does not need."""
     filled = {head: cells for head, of in COLUMNS.items() if any(cells := [of(each) for each in some])}
     heads = [["", *head.split("\n")][-2:] for head in filled]
     wide = [max(map(len, [*head, *cells])) for head, cells in zip(heads, filled.values(), strict=True)]

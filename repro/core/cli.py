@@ -149,6 +149,26 @@ def positive(text: str) -> int:
     return value
 
 
+def add_weights(parser: Parser) -> None:
+    """Add --weights, which says which weights of a run are loaded."""
+    parser.add_argument(
+        "--weights",
+        choices=["auto", "raw", "ema"],
+        default="auto",
+        help="raw or averaged (ema) weights; auto: averaged if the checkpoint has them",
+    )
+
+
+def add_chat_template(parser: Parser) -> None:
+    """Add --chat-template, which says how prompts are written for released weights."""
+    parser.add_argument(
+        "--chat-template",
+        choices=["auto", "none", "own", "seed", "seed_readme"],
+        default="auto",
+        help="chat template of released weights (auto: the one that evals/checkpoints.toml lists for their name)",
+    )
+
+
 def launched() -> tuple[int, int]:
     """Index of this process, and number of the processes that torchrun or `accelerate launch` started (variables RANK
     and WORLD_SIZE); (0, 1) without a launcher. ValueError unless 0 <= RANK < WORLD_SIZE."""

@@ -127,6 +127,19 @@ def wilson(share: float, n: int, level: float) -> Interval:
     return Interval(max(0.0, centre - half), min(1.0, centre + half))
 
 
+def paired_difference(gained: int, lost: int, n: int, level: float) -> tuple[float, float]:
+    """Difference of two proportions of the same `n` items, of which `gained` are right only in the second and `lost`
+    only in the first, and half of its confidence interval: Wald's after adding half an item to each of the four counts
+    (Agresti and Min, Statistics in Medicine 24, 2005, page 729), so that its width is positive even if no item
+    differs."""
+    from scipy.stats import norm
+
+    b, c, total = gained + 0.5, lost + 0.5, n + 2
+    difference = (b - c) / total
+    error = math.sqrt(b + c - (b - c) ** 2 / total) / total
+    return difference, float(norm.ppf((1 + level) / 2)) * error
+
+
 def pass_at_k(n: int, c: int, k: int) -> float:
     """Unbiased estimate of the probability that one of k draws of an item is right, from `c` right ones of `n` draws:
     1 - C(n - c, k) / C(n, k) (arXiv 2107.03374 eq. 1). ValueError unless 1 <= k <= n and 0 <= c <= n."""

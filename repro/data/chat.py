@@ -20,7 +20,7 @@ import numpy as np
 
 from repro.core.parts import part
 from repro.data import sources
-from repro.data.corpus import UNRESOLVED, Data, Rows, Vocabulary
+from repro.data.corpus import UNRESOLVED, Data, Rows, Vocabulary, check_heldout
 from repro.data.rows import CHUNK
 from repro.data.spool import Spool, Spooled
 
@@ -63,10 +63,7 @@ class Chat(Data):
     sep: int
 
     def __post_init__(self) -> None:
-        if not 0 < self.heldout_fraction < 1:
-            raise ValueError(
-                f"heldout_fraction={self.heldout_fraction} is not between 0 and 1; give a share such as 0.05"
-            )
+        check_heldout(self.heldout_fraction)
         fields = [name for _, name, _, _ in string.Formatter().parse(self.template) if name is not None]
         if fields != ["user", "sep", "assistant"] or not self.template.endswith("{assistant}"):
             raise ValueError(

@@ -87,6 +87,13 @@ class Rows:
         return cls(ids, candidates, example)
 
 
+def check_heldout(fraction: float) -> None:
+    """Raise ValueError unless `fraction`, the setting `heldout_fraction` of a data source, leaves both splits some
+    rows: it must lie between 0 and 1."""
+    if not 0 < fraction < 1:
+        raise ValueError(f"heldout_fraction={fraction} is not between 0 and 1; give a share such as 0.05")
+
+
 class Data(Part):
     """Base class of data sources, which give training rows and held-out rows. Methods have no side effects; `build` may
     read files or the Hub."""

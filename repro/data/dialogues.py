@@ -19,7 +19,7 @@ import numpy as np
 from repro.core import rng
 from repro.core.parts import part
 from repro.data import sources
-from repro.data.corpus import UNRESOLVED, Data, Rows, Vocabulary
+from repro.data.corpus import UNRESOLVED, Data, Rows, Vocabulary, check_heldout
 from repro.data.rows import CHUNK
 from repro.data.spool import Spool, Spooled
 
@@ -56,10 +56,7 @@ class Dialogues(Data):
     end: int
 
     def __post_init__(self) -> None:
-        if not 0 < self.heldout_fraction < 1:
-            raise ValueError(
-                f"heldout_fraction={self.heldout_fraction} is not between 0 and 1; give a share such as 0.05"
-            )
+        check_heldout(self.heldout_fraction)
         if "{role}" not in self.head:
             raise ValueError(f"head={self.head!r} has no {{role}}; put it where the role belongs")
         for name in ("mask", "begin", "end"):

@@ -238,12 +238,12 @@ def _score_factors(
 
 
 def _show_factors(done: Sequence[tuple[Prepared, list[Record]]], as_json: bool) -> None:
-    from repro.evals.runner import items_file
     from repro.results import factors
     from repro.results.crossing import Stored
+    from repro.results.store import items_file
 
     found = {  # a record that answers several combinations counts once
-        (grid.store.folder, record.sha256): Stored(record, items_file(grid.store, record))
+        (grid.store.folder, record.sha256): Stored(record, items_file(grid.store.folder, record))
         for grid, records in done
         for record in records
     }

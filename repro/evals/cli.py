@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from repro.core.cli import Parser, natural, positive
+from repro.core.cli import Parser, add_chat_template, add_weights, natural, positive
 from repro.core.errors import Usage, nearest
 from repro.evals.factor_levels import HELP, read_factors
 
@@ -93,18 +93,8 @@ def score_parser() -> Parser:
         "--engine", help="openai:URL, a server in place of a checkpoint; it has flags of its own"
     )
     _add_size(parser)
-    parser.add_argument(
-        "--weights",
-        choices=["auto", "raw", "ema"],
-        default="auto",
-        help="raw or averaged (ema) weights; auto: averaged if the checkpoint has them",
-    )
-    parser.add_argument(
-        "--chat-template",
-        choices=["auto", "none", "own", "seed", "seed_readme"],
-        default="auto",
-        help="chat template of released weights (auto: the one that evals/checkpoints.toml lists for their name)",
-    )
+    add_weights(parser)
+    add_chat_template(parser)
     _add_run(parser)
     return parser
 

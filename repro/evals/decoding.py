@@ -53,33 +53,20 @@ def decoded(
             )
             for some in cut(rows, batch)
         ]
-        return _data(joined(found))
+        return _data(Decoded.joined(found))
 
     total = model.data.vocabulary().total
 
     def read(found: Any, rows: range) -> Decoded:
         return _read(found, len(rows), plan.gen_length, total)
 
-    return joined(work.map_chunks(len(prompts), size, chunk, read))
+    return Decoded.joined(work.map_chunks(len(prompts), size, chunk, read))
 
 
 def cut(rows: range, batch: int | None) -> Iterator[range]:
     """Consecutive ranges of at most `batch` rows each (None: one range of all rows)."""
     size = len(rows) if batch is None else batch
     return (range(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size))
-
-
-def joined(found: Sequence[Decoded]) -> Decoded:
-    """The batches of `found` as one `Decoded`; their rows have the same length."""
-    costs = {name: torch.cat([getattr(each.cost, name) for each in found]) for name in _costs()}
-    ids, useful = (torch.cat([getattr(each, name) for each in found]) for name in ("ids", "useful"))
-    return Decoded(ids, Cost(**costs), useful)
-
-
-def rows_of(found: Decoded, rows: slice) -> Decoded:
-    """The ids, costs and numbers of useful tokens of a slice of decoded rows, as a `Decoded`."""
-    cost = Cost(**{name: getattr(found.cost, name)[rows] for name in _costs()})
-    return Decoded(found.ids[rows], cost, found.useful[rows])
 
 
 def _costs() -> list[str]:

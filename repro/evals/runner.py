@@ -9,21 +9,19 @@ evaluation whose record is stored is not computed again; neither is a finished c
 from __future__ import annotations
 
 import datetime
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from repro.core import parts
 from repro.core.checkouts import head
-from repro.core.files import ROOT, write_text
+from repro.core.files import ROOT
 from repro.core.lazy import torch
 from repro.evals.batch_size import fitted, halving
 from repro.evals.suites import Suite
@@ -32,7 +30,7 @@ from repro.evals.work_queue import Busy, SharedQueue, WorkQueue, shared_queue
 from repro.hub.release import Release
 from repro.model import Model
 from repro.results.record import Question, Record, make_record
-from repro.results.store import Store
+from repro.results.store import Store, write_items
 from repro.training.recipe import Recipe
 
 POLL = 0.1
@@ -223,19 +221,12 @@ def _made(job: Job, work: SharedQueue, store: Store, commit: str | None, batch: 
             _measured(work.numerics, answer, here + work.seconds, commit, batch),
         )
         if answer.items:
-            lines = [json.dumps(item, ensure_ascii=False, sort_keys=True) for item in answer.items]
-            write_text(items_file(store, record), "\n".join([*lines, ""]))
+            write_items(store.folder, record, answer.items)
         store.append(record)
         work.finish()
         return record
     finally:
         work.close()
-
-
-def items_file(store: Store, record: Record) -> Path:
-    """Path of the per-item results of a record, OUT/items/ID.jsonl with one JSON object per line; ID is the beginning
-    of the record's id."""
-    return store.folder.parent / "items" / f"{record.id[:16]}.jsonl"
 
 
 def labels(model: Model, suite: Suite, cell: Cell) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,7 @@ from repro.evals.machine import Machine
 from repro.results.record import text
 
 Value = TypeVar("Value")
+Item = TypeVar("Item")
 TOKENS = 1 << 15
 """Approximate total number of tokens in the rows of a chunk."""
 ROWS = 512
@@ -95,6 +96,12 @@ class WorkQueue(Protocol):
         """
         ...
 
+    def each(self, parts: Sequence[Item], find: Callable[[Item], Value]) -> list[Value]:
+        """`find(part)` of independent parts of the evaluation, each of which calls `map_chunks` any number of times.
+        Where other processes compute chunks of one part, this one goes on with the next; raises Busy after the last
+        part if any lacks chunks."""
+        ...
+
     def join(self) -> None:
         """Claim the right to combine the chunks into a result; call it after the last `map_chunks`.
 
@@ -118,6 +125,9 @@ class SerialQueue:
         self, count: int, size: int, find: Callable[[range], Any], read: Callable[[Any, range], Value]
     ) -> list[Value]:
         return [read(find(span), span) for span in spans(count, size)]
+
+    def each(self, parts: Sequence[Item], find: Callable[[Item], Value]) -> list[Value]:
+        return [find(part) for part in parts]
 
     def join(self) -> None:
         pass
@@ -168,6 +178,8 @@ class SharedQueue:
     waited: float = 0.0
     """Seconds that this process waited for other processes of its machine (`repro.evals.machine`)."""
     _stage: int = 0
+    _part: int | None = None
+    """Index of the part that is being computed (`each`), whose stages are counted apart from those of others."""
     _held: ExitStack = field(default_factory=ExitStack, repr=False)
     """Holds, from `join` to `close`, the lock of untimed work (`Machine.beside`), except during `alone`."""
     _joined: FileLock | None = field(default=None, repr=False)
@@ -179,8 +191,9 @@ class SharedQueue:
     ) -> list[Value]:
         assert self._joined is None, "chunks come before join"
         stage, self._stage = self._stage, self._stage + 1
-        chunks = {self.folder / f"{stage}-{span.start}.json": span for span in spans(count, size)}
-        for number, (path, span) in enumerate(chunks.items()):
+        name = f"{stage}" if self._part is None else f"{self._part}.{stage}"
+        chunks = {self.folder / f"{name}-{span.start}.json": span for span in spans(count, size)}
+        for number, (path, span) in enumerate(chunks.items(), start=self._part or 0):
             if path.is_file():
                 continue
             try:
@@ -194,6 +207,19 @@ class SharedQueue:
             if not path.is_file():
                 raise Busy(_lock_path(path), self._by_rank)
         return [self._read(path, span, read) for path, span in chunks.items()]
+
+    def each(self, parts: Sequence[Item], find: Callable[[Item], Value]) -> list[Value]:
+        found, busy = [], []
+        for number, part in enumerate(parts):
+            self._part, self._stage = number, 0
+            try:
+                found.append(find(part))
+            except Busy as error:
+                busy.append(error)
+        self._part = None
+        if busy:
+            raise busy[0]
+        return found
 
     def join(self) -> None:
         if self._joined is None:

@@ -34,7 +34,8 @@ PARALLEL = 2.5
 """Tokens committed per forward by adaptive samplers that use confidence: Fast-dLLM (arXiv 2505.22618, table 1), GSM8K,
 length 256."""
 CANVAS = 28.9
-"""Tokens committed per forward by DiffusionGemma's sampler on GSM8K, as published by dllm (evals/published.toml)."""
+"""Tokens committed per forward that plans assume of DiffusionGemma's sampler. Our choice: what is reported for GSM8K
+(table `dllm.gemma` of evals/published.toml), without the settings it was measured with."""
 DRAWN = {"uniform": 152, "absorbing": 72}
 """Bytes of memory traffic of one categorical draw in float64 per id of the vocabulary, by noise process (counted in
 tests/evals/test_workload.py). Uniform noise draws from a posterior at every position in every forward, absorbing noise

@@ -77,6 +77,17 @@ def check_rates(rate: Window) -> None:
         )
 
 
+def block_length(process: Process, batch: Batch) -> int:
+    """Tokens per block of a block process; ValueError if the data has filler, which no loss by blocks corrupts."""
+    block = process.block_length()
+    assert block is not None, "a recipe checks that such an objective has a block process"
+    if batch.vocabulary.filler is not None:
+        raise ValueError(
+            "a loss by blocks does not corrupt filler (padding read as text), which this data has; use packed rows"
+        )
+    return block
+
+
 @part
 class BlockElbo(Objective):
     """The loss of block diffusion (formula in the module's docstring) at mask rates uniform on `rate`, stratified over
@@ -119,12 +130,7 @@ class BlockElbo(Objective):
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
         from repro.models.blocks import BlockPrediction
 
-        block = process.block_length()
-        assert block is not None, "a recipe checks that such an objective has a block process"
-        if batch.vocabulary.filler is not None:
-            raise ValueError(
-                "block_elbo does not corrupt filler (padding read as text), which this data has; use packed rows"
-            )
+        block = block_length(process, batch)
         length = batch.ids.shape[1]
         t = self.rates(batch, -(-length // block))
         masked = self.masked(t, batch, block)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from repro.core import rng
 from repro.core.lazy import torch
 from repro.core.parts import part
-from repro.objectives.blocks import check_rates, stratified_rates
+from repro.objectives.blocks import block_length, check_rates, stratified_rates
 from repro.objectives.noise import Window
 from repro.objectives.objective import Batch, Group, Loss, Objective
 from repro.processes.absorbing import mask_id
@@ -63,12 +63,7 @@ class ComplementaryCE(Objective):
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
         from repro.models.blocks import BlockPrediction
 
-        block = process.block_length()
-        assert block is not None, "a recipe checks that such an objective has a block process"
-        if batch.vocabulary.filler is not None:
-            raise ValueError(
-                "complementary_ce does not corrupt filler (padding read as text), which this data has; use packed rows"
-            )
+        block = block_length(process, batch)
         views, t = self.views(batch, block)
         first = per_position(t, block, batch.ids.shape[1])
         masked, rate = torch.cat([*views], 1), torch.cat([first, 1 - first], 1)

@@ -213,7 +213,8 @@ class Sparse(Relaxation):
     def draw(self, limits: Range, x0: Tensor, gamma: Tensor, tau: float, keys: Tensor) -> Drawn:
         if tau > limits.hottest:
             raise ValueError(
-                f"temperature {tau:g} is above {limits.hottest:g}, for which sparse tokens were sized; raise `hottest`"
+                f"temperature {tau:g} is above {limits.hottest:g}, the largest of the objective's setting"
+                " `temperature`, for which sparse tokens were sized; raise that setting"
             )
         return sparse(x0, gamma, tau, keys, limits.vocab_size, others_for(limits, self.mass))
 

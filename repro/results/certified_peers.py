@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from repro.core.reading import convert, read_json
+from repro.results.tables.text import csv_text, grid, page
 
 UNTESTED = "were not tested"
 """End of those notes of a certificate that say which tests were left out."""
@@ -96,13 +97,9 @@ def peers_tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Texts of peers.md (a row for each sampler) and peers.csv (with source, and what the tests said), by file name;
     empty without rows."""
     from pandas import DataFrame
-    from tabulate import tabulate
-
-    from repro.results.tables.text import csv_text
 
     if not rows:
         return {}
-    table = tabulate([_line(row) for row in rows], headers=HEADER, tablefmt="github", disable_numparse=True)
     lists = {
         "What the refused ones do:": [
             f"- {row['peer']} {row['sampler']}: {row['defect'] or '; '.join(row['says'])}"
@@ -121,7 +118,7 @@ def peers_tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         ],
     }
     parts = [f"{title}\n\n" + "\n".join(lines) for title, lines in lists.items() if lines]
-    text = [f"# {TITLE}", CAPTION, table, *parts]
+    text = page(TITLE, CAPTION, grid(HEADER, [_line(row) for row in rows]), *parts)
     joined = [
         {
             key: "; ".join(value)
@@ -135,7 +132,7 @@ def peers_tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     ]
     frame = DataFrame(joined)
     frame["steps"] = frame["steps"].astype("Int64")
-    return {"peers.md": "\n\n".join(text) + "\n", "peers.csv": csv_text(frame)}
+    return {"peers.md": text, "peers.csv": csv_text(frame)}
 
 
 def _interfaces(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], list[str]]:

@@ -119,6 +119,13 @@ class Verdict:
             else "undecided"
         )
 
+    @property
+    def p(self) -> float:
+        """The p-value of the test that the verdict rests on; of an undecided claim the smaller one."""
+        if self.word == "undecided":
+            return min(self.holds, self.fails)
+        return self.fails if self.word == "fails here" else self.holds
+
 
 def claims(path: Path = CLAIMS) -> Claims:
     """The claims of a file; ValueError for an unknown field, a name that stands twice, or a claim with fewer than two

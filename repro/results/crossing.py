@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from repro.results.difference import difference, look, without
 from repro.results.flips import Items, outcomes_of, read_items
 from repro.results.record import Record, text
-from repro.results.store import read, record_files
+from repro.results.store import items_file, read, record_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -118,7 +118,7 @@ class Crossing:
 def stored(folder: Path) -> list[Stored]:
     """All records of a folder with the paths of their per-item results; ValueError at an invalid line."""
     return [
-        Stored(record, path.parent.parent / "items" / f"{record.id[:16]}.jsonl")
+        Stored(record, items_file(path.parent, record))
         for path in record_files(folder)
         for record in read(path)
     ]
@@ -180,7 +180,7 @@ def _crossing(
     items = {levels: entry.read() for levels, entry in cells.items()}
     first = next(iter(items.values()))
     for levels, each in items.items():
-        _check_documents(_label(group[0].record), _named(factors, levels), first, each)
+        _check_documents(_label(group[0].record), named(factors, levels), first, each)
     labels = group[0].record.labels
     made = Crossing(
         checkpoint=labels.marked(labels.checkpoint),
@@ -232,13 +232,13 @@ def _cells(group: Sequence[Stored], factors: dict[str, tuple[Level, ...]]) -> di
         levels = tuple(str(SETTINGS[name](entry.record)) for name in factors)
         if levels in found:
             raise ValueError(
-                f"{_label(entry.record)}: two records have {_named(factors, levels)}"
+                f"{_label(entry.record)}: two records have {named(factors, levels)}"
                 f" ({found[levels].record.sha256[:12]} and {entry.record.sha256[:12]}); give a folder with the"
                 " records of one --factors run on one machine"
             )
         found[levels] = entry
     every = list(itertools.product(*factors.values()))
-    missing = [_named(factors, levels) for levels in every if levels not in found]
+    missing = [named(factors, levels) for levels in every if levels not in found]
     if missing:
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         raise ValueError(
@@ -248,7 +248,8 @@ def _cells(group: Sequence[Stored], factors: dict[str, tuple[Level, ...]]) -> di
     return {levels: found[levels] for levels in every}
 
 
-def _named(factors: Iterable[str], levels: Iterable[Level]) -> str:
+def named(factors: Iterable[str], levels: Iterable[Level]) -> str:
+    """Text `A=1 B=2` of one combination of levels of factors."""
     return " ".join(f"{name}={level}" for name, level in zip(factors, levels, strict=True))
 
 

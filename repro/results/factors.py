@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from repro.core.stats import Interval, holm, wilson
-from repro.results.crossing import Crossing, Stored, crossings
+from repro.results.crossing import Crossing, Stored, crossings, named
 from repro.results.tables.text import csv_text
 
 if TYPE_CHECKING:
@@ -225,12 +225,8 @@ def _swing(crossing: Crossing, name: str, accuracy: np.ndarray) -> Swing:
         change=float(spread[at]),
         low=levels[int(accuracy[:, at].argmin())],
         high=levels[int(accuracy[:, at].argmax())],
-        others=_said(others, combination),
+        others=named(others, combination),
     )
-
-
-def _said(names: Iterable[str], levels: Iterable[str]) -> str:
-    return " ".join(f"{name}={level}" for name, level in zip(names, levels, strict=True))
 
 
 def _best_sampler(crossing: Crossing) -> dict[str, str] | None:
@@ -245,7 +241,7 @@ def _best_sampler(crossing: Crossing) -> dict[str, str] | None:
     samplers = crossing.factors["sampler"]
     best = np.isclose(accuracy, accuracy.max(axis=0), rtol=0, atol=1e-12)
     return {
-        _said(others, levels): " = ".join(itertools.compress(samplers, best[:, at]))
+        named(others, levels): " = ".join(itertools.compress(samplers, best[:, at]))
         for at, levels in enumerate(itertools.product(*others.values()))
     }
 

@@ -13,14 +13,14 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from sys import intern
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
 
-from repro.core.files import RESULTS, locked
+from repro.core.files import RESULTS, locked, write_text
 from repro.core.reading import parse_json, read_bytes
 from repro.results.difference import difference
 from repro.results.record import (
@@ -29,7 +29,6 @@ from repro.results.record import (
     Question,
     Record,
     agree,
-    make_record,
     read_record,
     text,
     unmarked,
@@ -39,19 +38,7 @@ from repro.results.versions import older
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = [
-    "Question",
-    "Record",
-    "Store",
-    "collect",
-    "frame",
-    "make_record",
-    "one_protocol",
-    "publish",
-    "read",
-]
-
-REMEDY = "remove this line and run the command that wrote it again"
+REMEDY = "remove this line and run its command again"
 RAW = RESULTS / "raw"
 
 
@@ -106,6 +93,18 @@ def _share(record: Record, known: dict[str, Question]) -> Record:
     first = known.setdefault(record.cell, record.question)
     settings = {name: getattr(first, name) for name in ("task", "sampler", "plan", "protocol")}
     return replace(record, question=replace(record.question, **settings))
+
+
+def write_items(raw: Path, record: Record, items: Iterable[Mapping[str, Any]]) -> None:
+    """Write the per-item results of a record to its file (`items_file`)."""
+    lines = [json.dumps(item, ensure_ascii=False, sort_keys=True) for item in items]
+    write_text(items_file(raw, record), "\n".join([*lines, ""]))
+
+
+def items_file(raw: Path, record: Record) -> Path:
+    """Path of the per-item results of a record that is stored in the folder `raw`: items/ID.jsonl beside that folder,
+    with one JSON object per line; ID is the beginning of the record's id."""
+    return raw.parent / "items" / f"{record.id[:16]}.jsonl"
 
 
 # --- writing ------------------------------------------------------------------------------------------------

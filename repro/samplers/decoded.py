@@ -112,6 +112,18 @@ class Decoded:
     cost: Cost
     useful: Tensor
 
+    @classmethod
+    def joined(cls, parts: Sequence[Decoded]) -> Decoded:
+        """The rows of several batches, all of one length, one batch after the other."""
+        ids, useful = torch.cat([part.ids for part in parts]), torch.cat([part.useful for part in parts])
+        counts = (torch.cat([getattr(part.cost, count.name) for part in parts]) for count in fields(Cost))
+        return cls(ids, Cost(*counts), useful)
+
+    def rows(self, some: slice | Tensor) -> Decoded:
+        """The rows `some`: a slice, or indices in the order that is wanted."""
+        counts = (getattr(self.cost, count.name)[some] for count in fields(Cost))
+        return Decoded(self.ids[some], Cost(*counts), self.useful[some])
+
     @property
     def committed(self) -> Tensor:
         """Number of generated positions per row, [B], without those filled after a stop id; each counts once, even if

@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.forwards import bound, forwards_alone
 from benchmarks.peer_decoding import Case, _ours
+from benchmarks.row import Timed
 from repro.samplers.plan import DualCache
 
 CASE = Case(40, 6, 8, 4, 16, 2, 24, 2)
@@ -36,4 +37,5 @@ def test_the_same_forwards_are_made_again(cache, monkeypatch):
 
 
 def test_bound_is_the_peers_time_over_that_of_the_forwards():
-    assert bound(3.0, 2.0) == "with no cost besides our forwards 1.50"
+    found = Timed({"ours": 2.5, "theirs": 3.0, "network": 2.0}, {})
+    assert bound(found) == "with no cost besides our forwards 1.50"

@@ -91,6 +91,7 @@ def peer_module(folder: Path, name: str, stands_in: Sequence[str] = (), packages
     peer's modules are removed from the import system, since modules of several peers have the same names. ValueError if
     the file cannot be imported.
     """
+    importlib.import_module("transformers")  # it notes once which packages are installed; stand-ins are not
     folder = folder.resolve()
     finder, before = _Finder(absent(stands_in)), frozenset(sys.modules)
     sys.path.insert(0, str(folder))

@@ -18,6 +18,7 @@ from typing import Any
 from msgspec import Struct
 
 from repro.core.reading import read_json_lines
+from repro.core.stats import paired_difference
 from repro.evals.engines.comparisons import Walk, compared_scores, size_of, walk
 from repro.evals.engines.draws import law_of_draws
 from repro.evals.engines.engine import Completion, Engine, Settings, Unsupported
@@ -237,7 +238,7 @@ def answers(a: Sequence[Completion], b: Sequence[Completion], plan: Plan) -> Fin
         if each.answer is not None
     ]
     gained, lost = sum(y > x for x, y in right), sum(x > y for x, y in right)
-    difference, half = paired_difference(gained, lost, len(right))
+    difference, half = paired_difference(gained, lost, len(right), 0.9)
     says = (
         f"accuracy {difference:+.3f} ± {half:.3f} from A to B (90 % interval), {gained} gained, {lost} lost"
     )
@@ -253,17 +254,6 @@ def _within(title: str, says: str, data: dict[str, Any], most: float, plan: Plan
 
 
 # --- statistics ---------------------------------------------------------------------------------------------
-def paired_difference(gained: int, lost: int, n: int) -> tuple[float, float]:
-    """Difference of two accuracies on the same n items, of which `gained` are right in the second alone and `lost` in
-    the first alone, and half of its 90 % interval: half a count added to each of the four cells and Wald's formula
-    (Agresti and Min, Statistics in Medicine 24, 2005, page 729). An interval that lies within a margin passes two
-    one-sided tests at 5 %."""
-    b, c, total = gained + 0.5, lost + 0.5, n + 2
-    difference = (b - c) / total
-    error = math.sqrt(b + c - (b - c) ** 2 / total) / total
-    return difference, 1.6448536269514722 * error
-
-
 def _upper(count: int, n: int) -> float:
     """Upper one-sided confidence bound, at level `LEVEL`, of a proportion of which `count` in `n` cases were observed
     (Clopper and Pearson 1934)."""

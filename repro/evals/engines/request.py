@@ -26,7 +26,7 @@ from repro.evals.engines.openai import OpenAIServer, Server
 from repro.evals.engines.rolling import Windows
 from repro.evals.engines.tasks import EngineGeneration, EngineLikelihood, EngineRolling, EngineTask
 from repro.evals.lm.overrides import requested_length
-from repro.evals.lm.task_selection import common_settings, load_tasks
+from repro.evals.lm.task_selection import common_settings, load_tasks, refuse_twice
 from repro.evals.runner import Cell, Job, Skip, run_jobs
 from repro.evals.task import Ask
 from repro.results.record import Question, Record
@@ -127,11 +127,7 @@ def prepare(server: Server, request: EngineRequest) -> EngineGrid:
         for name in request.tasks
         for task in engine_tasks(name, request.api, request.shots, server.windows)
     ]
-    twice = next(
-        (task.name for i, task in enumerate(tasks) if task.name in {t.name for t in tasks[:i]}), None
-    )
-    if twice is not None:
-        raise ValueError(f"two tasks are called {twice!r}; name one of them at a time with --tasks")
+    refuse_twice(tasks)
     if server.windows is not None and not any(isinstance(task, EngineRolling) for task in tasks):
         raise ValueError(
             f"tokenizer={request.tokenizer!r} given, but no task scores whole texts; leave it out"

@@ -27,7 +27,7 @@ from repro.evals.lm.prompts import Template
 from repro.evals.lm.task_files import load_task_config
 from repro.evals.lm.task_index import standard_tasks
 from repro.evals.lm.task_templates import sandboxed
-from repro.evals.task import Answer, Ask, Task
+from repro.evals.task import Answer, Ask, Task, generated
 from repro.evals.work_queue import WorkQueue
 from repro.evals.workload import Workload, of_answers, of_texts, sizes
 from repro.model import Model
@@ -281,16 +281,6 @@ def generation_answer(adapter: Any, metrics: dict[str, Any], items: list[dict[st
     """Result of a generation task: its metrics and items, the number of forward passes per text, and the number of
     generated tokens, from the decoding that `adapter` has done."""
     from repro.core.lazy import torch
-    from repro.evals.task import samples_digest
 
-    forwards = torch.cat(adapter.forwards).double()
-    ids = [row for batch in adapter.ids for row in batch]
-    tokens = sum(len(row) for row in ids)
-    return Answer(
-        metrics,
-        nfe=forwards.mean().item(),
-        tokens_per_nfe=tokens / max(1.0, float(forwards.sum())),
-        tokens=tokens,
-        samples=samples_digest(ids),
-        items=items,
-    )
+    rows = [row for batch in adapter.ids for row in batch]
+    return generated(rows, torch.cat(adapter.forwards), metrics, items)

@@ -101,7 +101,7 @@ class HeldoutBound(Task):
         from repro.objectives.bound import BATCH
 
         data = model.data
-        rows = self._rows(model, self.rows if ask.limit is None else min(self.rows, ask.limit))
+        rows = self._rows(model, ask.at_most(self.rows))
         count, vocabulary = len(rows), data.vocabulary()
         batch = work.batch or BATCH
         bound = shared_bound(

@@ -65,7 +65,7 @@ class CacheError(Task):
         )
 
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
-        prompts, length = self._prompts(model, self.rows if ask.limit is None else min(self.rows, ask.limit))
+        prompts, length = self._prompts(model, ask.at_most(self.rows))
         caches: list[tuple[str, Cache | None]] = [("whole", None)]
         for name, cache in CACHES.items():
             for refresh in (*self.refreshes, None):

@@ -18,7 +18,7 @@ from repro.core.parts import part
 from repro.data.corpus import prepared
 from repro.data.language import Language
 from repro.evals.decoding import decoded
-from repro.evals.task import Answer, Ask, Task, mean_metric, samples_digest
+from repro.evals.task import Answer, Ask, Task, generated, mean_metric
 from repro.evals.work_queue import WorkQueue
 from repro.model import Model
 from repro.samplers.lookahead import Lookahead
@@ -80,16 +80,10 @@ class LookaheadCost(Task):
         one = self._decoded(model, ask, work, ask.sampler, ask.plan)
         found = {m: self._decoded(model, ask, work, rule, onward) for m, rule in ahead.items()}
         work.join()
-        return Answer(
-            metrics=compared(one, found),
-            nfe=one.cost.forwards.double().mean().item(),
-            tokens_per_nfe=one.ids.numel() / float(one.cost.forwards.sum()),
-            tokens=one.ids.numel(),
-            samples=samples_digest(one.ids),
-        )
+        return generated(one.ids, one.cost.forwards, compared(one, found))
 
     def _decoded(self, model: Model, ask: Ask, work: WorkQueue, sampler: Sampler, plan: Plan) -> Decoded:
-        prompts = self._prompts(model, self.rows if ask.limit is None else min(self.rows, ask.limit))
+        prompts = self._prompts(model, ask.at_most(self.rows))
         names = range(len(prompts))
         return decoded(work, model, sampler, plan, prompts, seed=ask.seed, names=names, batch=work.batch)
 
@@ -134,7 +128,7 @@ class ParallelAgreement(Task):
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
         """The metrics and the cost of the sampler in `ask`; ValueError for an unknown `reference`."""
         assert ask.sampler is not None and ask.plan is not None
-        count = self.rows if ask.limit is None else min(self.rows, ask.limit)
+        count = ask.at_most(self.rows)
         texts = torch.from_numpy(quoted(model, count, self.prompt + self.length))
         prompts, true = texts[:, : self.prompt].tolist(), texts[:, self.prompt :]
         singly = dataclasses.replace(ask.plan, steps=self.length)
@@ -148,14 +142,9 @@ class ParallelAgreement(Task):
             "right": found.ids == true,
             "reference_right": one.ids == true,
         }
-        metrics = {name: mean_metric(each.double().mean(1)) for name, each in shares.items()}
-        return Answer(
-            metrics={"equal": mean_metric(shares["same"].all(1).double())} | metrics,
-            nfe=found.cost.forwards.double().mean().item(),
-            tokens_per_nfe=found.ids.numel() / float(found.cost.forwards.sum()),
-            tokens=found.ids.numel(),
-            samples=samples_digest(found.ids),
-        )
+        metrics = {"equal": mean_metric(shares["same"].all(1).double())}
+        metrics |= {name: mean_metric(each.double().mean(1)) for name, each in shares.items()}
+        return generated(found.ids, found.cost.forwards, metrics)
 
 
 def quoted(model: Model, count: int, length: int) -> np.ndarray:

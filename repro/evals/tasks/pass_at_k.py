@@ -60,7 +60,7 @@ class PassAtK(Task):
 
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
         seeds = [ask.seed * self.draws + i for i in range(self.draws)]
-        found = [self.of.shared(model, replace(ask, seed=seed), work) for seed in seeds]
+        found = work.each(seeds, lambda seed: self.of.shared(model, replace(ask, seed=seed), work))
         right = torch.tensor([outcomes(each.items or [], self.metric, self.filter) for each in found])
         return answer(right.sum(0).long().tolist(), self.draws, self.ks, found)
 

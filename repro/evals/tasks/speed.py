@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from repro.core.lazy import torch
 from repro.core.parts import part
-from repro.evals.decoding import decoded, rows_of
+from repro.evals.decoding import decoded
 from repro.evals.lm.adapter import Adapter, Generation
 from repro.evals.lm.harness import HarnessTask
 from repro.evals.lm.lm_tasks import LmGeneration
@@ -241,7 +241,7 @@ class RecordingAdapter(Adapter):
         for start in range(0, len(names), self.batch):
             some = slice(start, start + self.batch)
             self.batches.append(RowBatch(plan, prompts[some], names[some]))
-            self.made.append(rows_of(found, some))
+            self.made.append(found.rows(some))
         self.order += names
         self.forwards.append(found.cost.forwards)
         self.ids.append(found.ids)

@@ -28,10 +28,10 @@ import msgspec
 
 from repro.core import parts
 from repro.core.errors import naming
-from repro.core.files import file_digest, runs, write_text
+from repro.core.files import file_digest, runs
 from repro.core.parts import Part, part
 from repro.core.reading import json_lines, parse_json
-from repro.evals.runner import items_file, measured_alone
+from repro.evals.runner import measured_alone
 from repro.evals.task import Answer
 from repro.evals.text_quality.gen_ppl import EveryToken, Rule, rule, score_texts
 from repro.evals.text_quality.judges import CheckpointJudge, Judge, load_judge
@@ -42,7 +42,7 @@ from repro.evals.text_quality.samples import entropy
 from repro.evals.work_queue import SERIAL
 from repro.results.record import Question, Record, make_record
 from repro.results.shares import shown
-from repro.results.store import Store
+from repro.results.store import Store, write_items
 
 SIZES = (1, 2, 3)
 """Sizes n of the n-grams for which distinct n-grams are counted."""
@@ -172,8 +172,7 @@ def score_and_store(
     measured = measured_alone(judge.device, time.perf_counter() - began)
     record = make_record(question, labels, answer.data(), measured)
     store = Store(out / "raw")
-    lines = [json.dumps(item, sort_keys=True) for item in answer.items or []]
-    write_text(items_file(store, record), "\n".join([*lines, ""]))
+    write_items(store.folder, record, answer.items or [])
     store.append(record)
     return record
 

@@ -20,7 +20,7 @@ from repro.core.lazy import torch
 from repro.core.parts import part
 from repro.data.corpus import prepared
 from repro.evals.decoding import decoded
-from repro.evals.task import Answer, Ask, Task, samples_digest
+from repro.evals.task import Answer, Ask, Task, generated
 from repro.evals.text_quality.gen_ppl import Rule, score_texts
 from repro.evals.text_quality.judges import Judge, find_judge, judge_text, load_judge
 from repro.evals.text_quality.samples import Ids, Metric, distinct, entropy, mean, repetition, unigram
@@ -80,7 +80,7 @@ class TextQualityTask(Task):
 
     def count(self, ask: Ask) -> int:
         """Number of samples: the task's, or the evaluation's limit if that is smaller; ValueError for fewer than 2."""
-        count = self.samples if ask.limit is None else min(self.samples, ask.limit)
+        count = ask.at_most(self.samples)
         if count < 2:
             raise ValueError(f"task {self.name!r} needs at least 2 samples, got {count}; raise the limit")
         return count
@@ -215,14 +215,7 @@ def generate_and_score(task: TextQualityTask, model: Model, ask: Ask, work: Work
         work, model, ask.sampler, ask.plan, prompts, seed=ask.seed, names=range(count), batch=work.batch
     )
     metrics, items = task.score_samples(model, found.ids.tolist(), work)
-    return Answer(
-        metrics=metrics,
-        nfe=found.cost.forwards.double().mean().item(),
-        tokens_per_nfe=found.ids.numel() / max(1.0, float(found.cost.forwards.sum())),
-        tokens=found.ids.numel(),
-        samples=samples_digest(found.ids),
-        items=items,
-    )
+    return generated(found.ids, found.cost.forwards, metrics, items)
 
 
 def judge_protocol(judge: Judge, rule: Rule, retokenise: Retokenise) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from repro.core.files import RESULTS
 from repro.core.stats import mean_interval
 from repro.results.record import Record
 from repro.results.store import collect, one_protocol, to_frame
+from repro.results.tables.text import csv_text, grid, page
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -92,8 +93,6 @@ def rows(records: Sequence[Record]) -> DataFrame:
 
 def markdown(numbers: DataFrame) -> str:
     """Text of choices.md from the frame of `rows`: a line for each arm (variant of recipe `duo`)."""
-    from tabulate import tabulate
-
     header = ["arm", "what differs"]
     for measure in MEASURES:
         header += [measure, f"difference of {measure}"]
@@ -105,14 +104,11 @@ def markdown(numbers: DataFrame) -> str:
             paired = not math.isnan(each["difference"])
             line.append("{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**each) if paired else "")
         lines.append(line)
-    table = tabulate(lines, headers=header, tablefmt="github", disable_numparse=True)
-    return "\n\n".join([f"# {TITLE}", CAPTION, table, f"{numbers.seeds.iloc[0]} train seeds."]) + "\n"
+    return page(TITLE, CAPTION, grid(header, lines), f"{numbers.seeds.iloc[0]} train seeds.")
 
 
 def tables(records: Sequence[Record]) -> dict[str, str]:
-    """Texts of choices.md and choices.csv, by file name; empty without records."""
-    from repro.results.tables.text import csv_text
-
+    """Texts of choices.md and choices.csv, by file name; no texts without records."""
     if not records:
         return {}
     numbers = rows(records)

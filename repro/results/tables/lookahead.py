@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from repro.results.record import Record
 from repro.results.store import by_cell, one_protocol, scale_of, summarise, to_frame
-from repro.results.tables.text import csv_text, measured
+from repro.results.tables.text import csv_text, grid, measured, page
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -138,9 +138,7 @@ def tables(records: Sequence[Record]) -> dict[str, str]:
 
 def markdown(numbers: DataFrame, others: DataFrame) -> str:
     """Markdown of the table from `rows` and `beside`, with one section per scale."""
-    from tabulate import tabulate
-
-    text = [f"# {TITLE}", CAPTION, *([] if others.empty else [BESIDE])]
+    parts = [CAPTION, *([] if others.empty else [BESIDE])]
     for scale, section in numbers.groupby("scale", sort=True):
         lines = [
             [
@@ -152,7 +150,7 @@ def markdown(numbers: DataFrame, others: DataFrame) -> str:
         ]
         headers = ["checkpoint", "sampler", "m", "tokens per round", "rounds per token", "states per token"]
         headers += ["tokens forwarded", "equal", "best", "n"]
-        text += [f"## {scale}", tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)]
+        parts += [f"## {scale}", grid(headers, lines)]
         lines = [
             [
                 *(each["checkpoint"], each["preset"], f"{each['per_round']:.2f}"),
@@ -163,6 +161,5 @@ def markdown(numbers: DataFrame, others: DataFrame) -> str:
         ]
         headers = ["checkpoint", "sampler", "tokens per round", "quality", "one per step", "measure", "n"]
         if lines:
-            text.append("### Rules that commit several tokens")
-            text.append(tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True))
-    return "\n\n".join([*text, *([REMEDY] if numbers.empty else [])]) + "\n"
+            parts += ["### Rules that commit several tokens", grid(headers, lines)]
+    return page(TITLE, *parts, *([REMEDY] if numbers.empty else []))

@@ -15,7 +15,7 @@ from msgspec import UNSET
 
 from repro.results.record import Metric, Record
 from repro.results.store import checkpoint_order, one_protocol, to_frame, tokens_order
-from repro.results.tables.text import measured
+from repro.results.tables.text import grid, measured, page
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -124,9 +124,7 @@ def changes(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, floa
 
 def markdown(numbers: DataFrame) -> str:
     """Markdown of the table, with one section per suite and one column per k."""
-    from tabulate import tabulate
-
-    text = [f"# {TITLE}", CAPTION]
+    parts = [CAPTION]
     for suite, section in numbers.groupby("suite", sort=True):
         ks = sorted(section.k.unique())
         lines = []
@@ -145,5 +143,5 @@ def markdown(numbers: DataFrame) -> str:
             )
         headers = ["checkpoint", "sampler", "tokens per step", *(f"pass@{k}" for k in ks)]
         headers += ["flips", "changed", "NFE", "draws", "n", "train seed"]
-        text += [f"## {suite}", tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)]
-    return "\n\n".join([*text, *([REMEDY] if numbers.empty else [])]) + "\n"
+        parts += [f"## {suite}", grid(headers, lines)]
+    return page(TITLE, *parts, *([REMEDY] if numbers.empty else []))

@@ -12,6 +12,7 @@ from statistics import fmean, stdev
 
 from repro.results.reproduction import ALPHA, RERUNS, Comparison, Key, Values, cells, comparisons, read_values
 from repro.results.store import RAW
+from repro.results.tables.text import csv_text, grid, page
 
 HALF = RERUNS.parent / "half_trained"
 """Records of networks trained for half of the steps (scripts/reruns.py)."""
@@ -40,9 +41,6 @@ def tables(values: Values | None) -> dict[str, str]:
     """Texts of reproduction.md (a row for each recipe) and reproduction.csv (a row for each comparison), by file name,
     from the `values` of `stored`; empty for None."""
     from pandas import DataFrame
-    from tabulate import tabulate
-
-    from repro.results.tables.text import csv_text
 
     if values is None:
         return {}
@@ -59,9 +57,8 @@ def tables(values: Values | None) -> dict[str, str]:
             verdict = "BAD" if best.p <= ALPHA else "**good**" if paired else "good"
             line += [verdict, cell.name, f"{best.t:.3g}", f"{best.limit:.3g}"]
         lines.append(line)
-    table = tabulate(lines, headers=HEADER, tablefmt="github", disable_numparse=True)
     each = DataFrame([_row(key, comparison) for key, comparison in found.items()])
-    text = "\n\n".join([f"# {TITLE}", CAPTION, table, _alarms(values)]) + "\n"
+    text = page(TITLE, CAPTION, grid(HEADER, lines), _alarms(values))
     return {"reproduction.md": text, "reproduction.csv": csv_text(each)}
 
 

@@ -1,8 +1,9 @@
-"""Text of numbers in tables: CSV files, and values with their uncertainties."""
+"""Text of tables: Markdown pages, CSV files, and values with their uncertainties."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from repro.core.stats import NORMAL, Interval
@@ -12,6 +13,18 @@ if TYPE_CHECKING:
 
 ROUNDING = 1e-12
 """Share of a value below which an uncertainty is the rounding of equal numbers."""
+
+
+def page(title: str, *parts: str) -> str:
+    """Markdown of a page: its heading and its parts (paragraphs, headings of sections, tables)."""
+    return "\n\n".join([f"# {title}", *parts]) + "\n"
+
+
+def grid(header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
+    """Markdown of a table with one row per line; numbers keep the digits that they are given with."""
+    from tabulate import tabulate
+
+    return tabulate(lines, headers=header, tablefmt="github", disable_numparse=True)
 
 
 def csv_text(numbers: DataFrame) -> str:

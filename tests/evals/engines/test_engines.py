@@ -13,7 +13,7 @@ from helpers import lm_worlds
 from helpers.fake_engine import FAILURES, FakeEngine, toy
 
 from repro.evals.__main__ import main
-from repro.evals.engines import http
+from repro.evals.engines import command, http
 from repro.evals.engines.engine import Settings, Unsupported
 from repro.evals.engines.http import KEY, Connection, Limits, checked_url
 from repro.evals.engines.openai import connect
@@ -271,6 +271,17 @@ def test_finished_answers_and_chunks_are_not_asked_again(server, tasks, tmp_path
         assert main(arguments) == 0
         assert len(fake.requests) - asked == 2, "four of six texts were stored"
         assert main(arguments) == 0 and len(fake.requests) - asked == 2
+
+
+def test_where_a_server_dies_the_message_says_how_to_go_on(server, tasks, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "_limits", lambda args: Limits(tries=1))
+    arguments = ["--tasks", str(tasks["writing"]), "--out", str(tmp_path / "out")]
+    said = r"was asked once without an answer .* and the same command continues$"
+    with (
+        FakeEngine(failures=["500"], engine=server.engine) as fake,
+        pytest.raises(ConnectionError, match=said),
+    ):
+        main(["--engine", fake.name, *arguments])
 
 
 def test_engines_never_share_a_cell(server, tasks, tmp_path):

@@ -3,7 +3,7 @@
 
 const VERDICTS = {
   exact: ["exact", "good"], converges: ["converges", "good"], lossless: ["lossless", "good"],
-  modes: ["seeks modes", "plain"], biased: ["biased", "warn"], stuck: ["stuck", "bad"],
+  modes: ["likely texts", "plain"], biased: ["biased", "warn"], stuck: ["stuck", "bad"],
   "holds here": ["holds here", "good"], "fails here": ["fails here", "bad"],
   undecided: ["undecided", "plain"], "not measured": ["not measured", "plain"],
 };
@@ -17,7 +17,7 @@ function chip(kind) {
 
 /** What a verdict says, without the words of its chip. */
 function saysOf(entry) {
-  return entry.says.replace(/^(seeks modes|biased by construction): /, "");
+  return entry.says.replace(/^biased by construction: /, "");
 }
 
 /** The number of a column at one step per token, else at the finest number of steps. */
