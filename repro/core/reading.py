@@ -32,6 +32,15 @@ DIGITS = 40
 LARGEST = 1 << 30
 """Bytes that a file of text may have."""
 COPY = "copy it again"
+PACKED = {
+    b"\x1f\x8b": "compressed (gzip)",
+    b"PK\x03\x04": "an archive (zip, or a document of an office program)",
+    b"\x28\xb5\x2f\xfd": "compressed (zstd)",
+    b"\xfd7zXZ\x00": "compressed (xz)",
+    b"BZh": "compressed (bzip2)",
+    b"%PDF-": "a PDF",
+}
+"""First bytes of a file -> what it is in place of text."""
 _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
     re.DOTALL,
@@ -65,15 +74,19 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, line ends unchanged; ValueError for a path that is no file, a file larger than
-    `LARGEST` bytes or not in UTF-8, and a pointer of Git LFS in place of the file."""
+    """The text of a UTF-8 file without the byte order mark that some editors put before it, line ends unchanged;
+    ValueError for a path that is no file, a file larger than `LARGEST` bytes, not in UTF-8 or compressed, and a pointer
+    of Git LFS in place of the file."""
     data = read_bytes(path)
+    packed = next((name for begin, name in PACKED.items() if data.startswith(begin)), None)
+    if packed is not None:
+        raise ValueError(f"{path} is {packed} and not text; unpack or convert it, and give the text")
     if data.startswith(b"version https://git-lfs.github.com/spec/"):
         raise ValueError(
             f"{path} is a pointer of Git LFS and not the file; run `git lfs pull` in its repository"
         )
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text (byte {error.start}); convert it to UTF-8") from None
 
