@@ -246,8 +246,12 @@ def _authorise(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 def _cause(error: BaseException) -> str:
     """Why there was no connection: the operating system's words in the chain of errors, else those of `error`."""
+    import urllib3
+
     found: BaseException | None = error
     while found is not None:
+        if isinstance(found, urllib3.exceptions.IncompleteRead):
+            return "cut in the middle of a reply"
         if isinstance(found, OSError) and found.strerror:
             return found.strerror.lower()
         found = found.__cause__ or found.__context__

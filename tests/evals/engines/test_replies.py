@@ -150,10 +150,11 @@ class Scripted(BaseHTTPRequestHandler):
         status, headers, body = self.script.pop(0)
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(data))}.items():
+        for name, value in {"Content-Length": str(len(data)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
+        self.close_connection = True
 
     def log_message(self, *args):
         pass
@@ -198,6 +199,12 @@ def test_a_failure_within_a_reply_is_asked_again(asked, body):
     assert asked((200, {}, body), GOOD)[0] == "a"
     with pytest.raises(ConnectionError, match="was asked 2 times without an answer"):
         asked((200, {}, body), (200, {}, body))
+
+
+def test_a_reply_that_is_cut_is_said_to_be(asked):
+    cut = (200, {"Content-Length": "999"}, b"{")
+    with pytest.raises(ConnectionError, match="cut in the middle of a reply"):
+        asked(cut, cut)
 
 
 def test_what_is_no_json_is_shown(asked):
