@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from repro.core import parts
+from repro.core import parts, rng
 from repro.core.arguments import checked
 from repro.core.cli import Parser, add_chat_template, add_weights, natural, run
 from repro.core.files import write_text
@@ -62,6 +62,7 @@ def sample(
     combined, or if a prompt is too long or cannot be encoded.
     """
     model = model if isinstance(model, Model) else load(model)
+    rng.check_seeds(seed)
     given = [prompts] if isinstance(prompts, str) else prompts
     name = sampler or default_preset(model.recipe.process.noise, prompts is not None)
     options = (n, name, gen_length, block_length, steps, seed, cache)
@@ -119,6 +120,7 @@ def stream(
     id. Arguments and errors are those of `sample`.
     """
     model = model if isinstance(model, Model) else load(model)
+    rng.check_seeds(seed)
     ids = _prompts(model, None if prompt is None else [prompt], 1)
     rule = preset(sampler or default_preset(model.recipe.process.noise, prompt is not None))
     plan = _plan(model, rule, ids, gen_length, block_length, steps, cache)
@@ -150,7 +152,8 @@ def _plan(
 ) -> Plan:
     kv_cache = None if cache is None else named_cache(cache)
     length = _gen_length(model, ids, gen_length)
-    plan = plan_for(rule, length, block_length or model.denoiser.required_block_size, steps, kv_cache)
+    block = model.denoiser.required_block_size if block_length is None else block_length
+    plan = plan_for(rule, length, block, steps, kv_cache)
     if not model.stop_ids:
         return plan
     pins = {"gen_length": plan.gen_length, "block_length": plan.block_length, "steps": plan.steps}

@@ -6,6 +6,7 @@ import itertools
 import re
 import runpy
 
+import numpy as np
 import pytest
 from helpers.toy import toy
 
@@ -48,6 +49,8 @@ def test_a_string_is_one_prompt_and_n_is_obeyed(model):
     assert len(several) == 6 and len(set(several[:3])) == 3, "each continuation has its own draws"
     assert several[:3] == sample(model, "AB", n=3, sampler="ancestral", steps=8)
     assert sample(model, n=2, steps=8) == sample(ORACLE, n=2, steps=8), "a name is a model"
+    counted = sample(model, n=np.int64(2), steps=np.int32(8), seed=np.uint64(3))
+    assert counted == sample(model, n=2, steps=8, seed=3), "numbers of numpy are numbers"
 
 
 def test_a_trained_folder_is_a_model(tmp_path):
@@ -80,6 +83,16 @@ def test_a_trained_folder_is_a_model(tmp_path):
             lambda m: load(ORACLE, precision="bf16"),
             "load: precision='bf16' is unknown; valid: bfloat16, float32",
         ),
+        (lambda m: sample(m, block_length=0), "block_length"),
+        (lambda m: sample(m, seed=-1), "seed=-1 is no seed; give 0 to"),
+        (lambda m: stream(m, seed=2**64), "seed=18446744073709551616 is no seed"),
+        (lambda m: score(m, seeds=[]), "seeds is empty; give one or more"),
+        (lambda m: score(m, samplers=[]), "samplers is empty"),
+        (lambda m: score(m, seeds=-1), "seed=-1 is no seed"),
+        (lambda m: score(m, tokens_per_step=0), "tokens_per_step=0 is no rate; give a positive number"),
+        (lambda m: score(m, tokens_per_step=[1, -1]), "tokens_per_step=-1 is no rate"),
+        (lambda m: score(m, tokens_per_step=float("nan")), "tokens_per_step=nan is no rate"),
+        (lambda m: score(m, tokens_per_step="2"), "tokens_per_step='2' is no rate"),
         (lambda m: score(m, shots="2"), "score: shots='2' is no int | None"),
         (lambda m: score(m, template="chatml"), "score: template='chatml' is no None | 'none' | 'chat'"),
         (

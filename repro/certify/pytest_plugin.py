@@ -100,9 +100,8 @@ class SamplerSpace:
             remedy = "install the whole suite (pip install dlm-repro), or use --certify=smoke"
             raise pytest.UsageError(f"--certify=full needs {error.name}; {remedy}") from error
         verdict = "stands" if found.stands else "DOES NOT STAND"
-        self._certified.append(
-            f"{found.subject}: the claim {found.claims!r} {verdict} ({self.level}, {found.seconds:.1f} s)"
-        )
+        how = "; ".join((f"{self.level}, {found.seconds:.1f} s", *found.notes))
+        self._certified.append(f"{found.subject}: the claim {found.claims!r} {verdict} ({how})")
         failed = [f"{check.name}: {check.says}" for check in found.checks if not check.stands]
         if failed:
             pytest.fail("\n".join([self._certified[-1], *failed]), pytrace=False)

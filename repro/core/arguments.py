@@ -37,8 +37,8 @@ same."""
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
     """`function` with checked arguments: a call raises ValueError for an argument that is not of its annotated type,
-    and TypeError, as Python itself does, for a missing or unknown one; the message names the nearest argument.
-    Annotations are read at the first call from the names of the function's module."""
+    and TypeError, as any function, for a missing or unknown one, with the nearest name. Numbers of numpy become
+    Python's. Annotations are read at the first call from the names of the function's module."""
     signature, called = inspect.signature(function), getattr(function, "__name__", "")
 
     @functools.lru_cache
@@ -57,9 +57,22 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         for name, value in bound.arguments.items():
             if not _fits(value, hints().get(name, Any)):
                 raise ValueError(f"{called}: {name}={value!r:.100} {_misfit(value, hints()[name])}")
-        return function(*given, **named)
+            bound.arguments[name] = _plain(value)
+        return function(*bound.args, **bound.kwargs)
 
     return call
+
+
+def _plain(value: Any) -> Any:
+    """`value`, where a number of another library, or a list or tuple with such numbers, has become Python's own: rng
+    and records take those alone."""
+    if isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
 
 
 def _meant(name: str, known: Iterable[str]) -> str:

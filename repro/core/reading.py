@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import stat
 import sys
 import tomllib
@@ -31,6 +32,20 @@ DIGITS = 40
 LARGEST = 1 << 30
 """Bytes that a file of text may have."""
 COPY = "copy it from its source again"
+PACKED = {
+    b"\x1f\x8b": "compressed (gzip)",
+    b"PK\x03\x04": "an archive (zip, or a document of an office program)",
+    b"\x28\xb5\x2f\xfd": "compressed (zstd)",
+    b"\xfd7zXZ\x00": "compressed (xz)",
+    b"BZh": "compressed (bzip2)",
+    b"%PDF-": "a PDF",
+}
+"""First bytes of a file -> what it is in place of text."""
+_ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+"""An escape in a JSON string: a surrogate pair, half of one, or another."""
 
 
 def regular(path: Path) -> Path:
@@ -59,15 +74,19 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, line ends unchanged; ValueError for a path that is no file, a file larger than
-    `LARGEST` bytes or not in UTF-8, and a pointer of Git LFS in place of the file."""
+    """The text of a UTF-8 file without the byte order mark that some editors put before it, line ends unchanged;
+    ValueError for a path that is no file, a file larger than `LARGEST` bytes, not in UTF-8 or compressed, and a pointer
+    of Git LFS in place of the file."""
     data = read_bytes(path)
+    packed = next((name for begin, name in PACKED.items() if data.startswith(begin)), None)
+    if packed is not None:
+        raise ValueError(f"{path} is {packed} and not text; unpack or convert it, and give the text")
     if data.startswith(b"version https://git-lfs.github.com/spec/"):
         raise ValueError(
             f"{path} is a pointer of Git LFS and not the file; run `git lfs pull` in its repository"
         )
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text (byte {error.start}); convert it to UTF-8") from None
 
@@ -94,14 +113,24 @@ def json_lines(path: Path) -> list[str]:
     return [*lines, last] if last else lines
 
 
-def parse_json(text: str | bytes, kind: Any, where: str, remedy: str = COPY) -> Any:
+def parse_json(text: str | bytes, kind: Any, where: str, remedy: str = COPY, *, lenient: bool = False) -> Any:
     """The JSON value in `text`, converted by msgspec to the type `kind`; ValueError `WHERE: FAULT; REMEDY` where that
-    fails."""
+    fails.
+
+    `lenient`, for what another program sends: -Infinity, which Python's own json writes, is read, and half of a
+    surrogate pair, which JavaScript writes for half of a character, becomes U+FFFD.
+    """
     try:
+        if lenient:
+            text = _without_halves(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
         found = json.loads(
-            text, object_pairs_hook=_object, parse_constant=_number, parse_float=_number, parse_int=_whole
+            text,
+            object_pairs_hook=_object,
+            parse_constant=_limit if lenient else _number,
+            parse_float=_number,
+            parse_int=_whole,
         )
-        _check(found)
+        _check(found, finite=not lenient)
     except ValueError as error:
         raise ValueError(f"{where}: not sound JSON ({error}); {remedy}") from None
     except RecursionError:
@@ -192,15 +221,24 @@ def _number(text: str) -> float:
     return value
 
 
+def _limit(text: str) -> float:
+    return -math.inf if text == "-Infinity" else _number(text)
+
+
+def _without_halves(text: str) -> str:
+    """JSON text with U+FFFD in place of each escape of half of a surrogate pair."""
+    return _ESCAPE.sub(lambda found: "\\ufffd" if found["half"] else found[0], text)
+
+
 def _whole(text: str) -> int:
     if len(text) > DIGITS:
         raise ValueError(f"{text[:20]}... has more than {DIGITS} digits")
     return int(text)
 
 
-def _check(data: Any, depth: int = DEPTH) -> None:
+def _check(data: Any, depth: int = DEPTH, *, finite: bool = True) -> None:
     """Raise RecursionError for `data` with more than `depth` levels of nesting, and ValueError for text that is not
-    Unicode (a lone surrogate) and a number that is not finite."""
+    Unicode (a lone surrogate) and, if `finite`, for a number that is not finite."""
     if isinstance(data, dict | list):
         if depth == 0:
             raise RecursionError
@@ -213,9 +251,9 @@ def _check(data: Any, depth: int = DEPTH) -> None:
                 or isinstance(each, int)
             ):
                 continue
-            _check(each, depth - 1)
+            _check(each, depth - 1, finite=finite)
     elif isinstance(data, str):
         if not data.isascii():
             data.encode()  # UnicodeEncodeError, a ValueError
-    elif isinstance(data, float) and not math.isfinite(data):
+    elif finite and isinstance(data, float) and not math.isfinite(data):
         raise ValueError(f"a value is {data}, which is not a finite number")

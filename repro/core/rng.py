@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from repro.core.errors import LARGEST_COUNT
 from repro.core.lazy import torch
 
 if TYPE_CHECKING:
@@ -51,6 +52,13 @@ Bits = TypeVar("Bits", "Tensor", int)
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64
 _MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX2 = -7723592293110705685  # 0x94D049BB133111EB
+
+
+def check_seeds(*seeds: int) -> None:
+    """Raise ValueError for a negative or too large seed: two that differ by 2^64 would give the same draws."""
+    for seed in seeds:
+        if not 0 <= seed <= LARGEST_COUNT:
+            raise ValueError(f"seed={seed} is no seed; give 0 to {LARGEST_COUNT:,}")
 
 
 def _shift(x: Bits, bits: int) -> Bits:

@@ -21,7 +21,7 @@ from repro.data.chat import Chat
 from repro.data.chats import Chats
 from repro.data.corpus import UNRESOLVED, Data, DelegatedData
 from repro.data.dialogues import Dialogues
-from repro.data.documents import Column, Documents, Files, Messages
+from repro.data.documents import AllFiles, Column, Documents, Files, Messages
 from repro.data.packed import Joined, Padded, Stream
 from repro.data.pretrained import Pretrained
 from repro.data.text import Alphabet, Bpe, Gpt2, Units
@@ -31,6 +31,8 @@ STRIDE = 20
 error can be estimated from two held-out ones."""
 FEWEST = 4
 """Smallest number of documents."""
+SPELLED = ("char", "chars", "character", "characters")
+"""Other spellings of the tokenizer `characters`, which are no names on the Hub."""
 ROLES = ("system", "user", "assistant")
 TEMPLATE = "{role}:\n{content}\n"
 """Text of a message of a chat, unless the recipe fixes its own."""
@@ -75,9 +77,9 @@ def own_documents(source: str) -> Documents:
     if path is not None:
         source = os.path.normpath(source)
     if path is not None and not _is_table(path):
-        found = Files(path=source, sha256=UNRESOLVED, heldout_stride=2)
-        count = sum(1 for split in ("train", "heldout") for _ in found.texts(split))
-        return parts.derive(found, {**found.resolve(), "heldout_stride": _stride(source, count)})
+        every = AllFiles(path=source, sha256=UNRESOLVED)
+        stride = _stride(source, sum(1 for _ in every.texts("heldout")))
+        return Files(path=source, **every.resolve(), heldout_stride=stride)
     revision = sources.revision(source, UNRESOLVED, "dataset")
     rows = sources.dataset(source, None, revision, "train")
     stride = _stride(source, len(rows))
@@ -94,15 +96,17 @@ def own_documents(source: str) -> Documents:
 def own_units(tokenizer: str, documents: Documents) -> Units:
     """The tokenizer that `tokenizer` names (see `own_data`), for text of `documents`; ValueError where it cannot be
     read."""
-    kind, colon, size = tokenizer.partition(":")
+    kind, _, size = tokenizer.partition(":")
     if tokenizer == "characters":
         return _alphabet(documents)
     if tokenizer == "gpt2":
         return Gpt2()
-    if kind == "bpe" and colon:
+    if kind.casefold() in SPELLED and sources.local(tokenizer) is None:
+        raise ValueError(f"no --tokenizer {tokenizer!r}; give characters")
+    if kind == "bpe" and sources.local(tokenizer) is None:
         if not size.isdecimal():
             raise ValueError(
-                f"--tokenizer {tokenizer}: {size!r} is no number of ids; give bpe:2048 or similar"
+                f"--tokenizer {tokenizer!r}: {size!r} is no number of ids; give bpe:2048 or similar"
             )
         return Bpe(size=int(size))
     return _pretrained(tokenizer)
@@ -113,8 +117,8 @@ def _is_table(path: Path) -> bool:
     both."""
     if not path.is_dir():
         return regular(path).suffix in sources.FORMATS
-    rows = [file for file in sorted(path.rglob("*")) if file.suffix in sources.FORMATS]
-    texts = sorted(path.glob("*.txt"))
+    rows = [file for file in sources.shown(path.rglob("*"), path) if file.suffix in sources.FORMATS]
+    texts = sources.shown(path.glob("*.txt"), path)
     if rows and texts:
         raise ValueError(f"folder {path} has both {texts[0].name} and {rows[0].name}; give one kind of file")
     return bool(rows)

@@ -10,6 +10,7 @@ own `recipes/` and `evals/`. Code from a Hub repository is never run.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import importlib.util
 import re
@@ -55,7 +56,7 @@ def check_rows(file: Path) -> None:
     if FORMATS.get(file.suffix) != "json":
         return
     with open(regular(file), "rb") as handle:
-        begin = handle.read(BLOCK).lstrip()[:1]
+        begin = handle.read(BLOCK).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
         if begin not in (b"{", b"["):
             raise ValueError(f"{file} begins with no JSON object; give one object a line")
         handle.seek(0)
@@ -143,9 +144,12 @@ def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset
         for file in _files(path, tuple(FORMATS)):
             check_rows(file)
         with foreign(path, "data set"):
-            if path.is_dir():
-                return datasets.load_dataset(str(path), config, split=split)
-            return datasets.load_dataset(FORMATS[path.suffix], data_files=str(path), split=split)
+            try:
+                if path.is_dir():
+                    return datasets.load_dataset(str(path), config, split=split)
+                return datasets.load_dataset(FORMATS[path.suffix], data_files=str(path), split=split)
+            except datasets.exceptions.DatasetGenerationError as error:
+                raise error.__cause__ or error from None  # pyarrow says what is wrong, and in which row
     except ConnectionError:
         raise ConnectionError(f"cannot fetch {source} (no network); connect, or give a local copy") from None
     except (RuntimeError, ValueError) as error:
@@ -188,10 +192,18 @@ def weights(source: str, pinned: str) -> Path:
     return path
 
 
+def shown(files: Iterable[Path], folder: Path) -> list[Path]:
+    """`files` of a folder, sorted by path, without hidden ones (a name on the way begins with a dot), as `datasets`
+    leaves them out: a system's own, caches, and what macOS stores beside a file (`._book.txt`)."""
+    return sorted(
+        file for file in files if not any(name.startswith(".") for name in file.relative_to(folder).parts)
+    )
+
+
 def _files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Files of the file or folder `path` that have one of these suffixes, sorted by path; ValueError where there are
-    none."""
-    found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    """Files of the file or folder `path` that have one of these suffixes, without hidden ones, sorted by path;
+    ValueError where there are none."""
+    found = [path] if path.is_file() else shown((file for file in path.rglob("*") if file.is_file()), path)
     found = [file for file in found if file.suffix in suffixes]
     if not found:
         raise ValueError(f"{path} has no {' or '.join(suffixes)} file; give another path")

@@ -65,6 +65,8 @@ class Results(Sequence[Record]):
 
     def __add__(self, other: Results) -> Results:
         """The records of both results, so that checkpoints that were scored one after the other share one table."""
+        if not isinstance(other, Results):
+            return NotImplemented
         records, skipped = (*self.records, *other.records), (*self.skipped, *other.skipped)
         return Results(records, skipped, self.given | other.given)
 

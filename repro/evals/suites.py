@@ -9,6 +9,8 @@ protocols of evals/corpora.toml, which are run as further tasks.
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +70,13 @@ class Suite:
         """The `[[plans]]` entries of a task; if the suite has none, one entry with the presets of the task."""
         given = [each for each in self.plans if each.task == task]
         return given or [Plans(task=task, presets=self.presets.get(task, list(PRESETS)))]
+
+
+def check_rates(rates: Sequence[TokensPerStep]) -> None:
+    """Raise ValueError unless each number of tokens per step is positive and finite, or "all"."""
+    for rate in rates:
+        if rate != "all" and not (isinstance(rate, int | float) and 0 < rate < math.inf):
+            raise ValueError(f"tokens_per_step={rate!r} is no rate; give a positive number, or 'all'")
 
 
 def read_suite(name: str) -> Suite:

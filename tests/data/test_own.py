@@ -249,3 +249,60 @@ def test_own_data_takes_the_form_of_each_recipe(name):
         parts.leaves(chats).get("revision"),
         parts.leaves(chats).get("documents.revision"),
     )
+
+
+# --- files as they are found ----------------------------------------------------------------------------------
+
+
+def test_a_byte_order_mark_is_no_character():
+    """Windows' editors write it."""
+    Path("book.txt").write_bytes(b"\xef\xbb\xbf" + Path(book(6, "plain.txt")).read_bytes())
+    assert [*own_documents("book.txt").texts("train")] == [*own_documents("plain.txt").texts("train")]
+    rows = lines("plain.jsonl", *({"text": f"Note {i}."} for i in range(6)))
+    Path("rows.jsonl").write_bytes(b"\xef\xbb\xbf" + Path(rows).read_bytes())
+    assert [*own_documents("rows.jsonl").texts("train")] == [*own_documents(rows).texts("train")]
+
+
+def test_hidden_files_of_a_folder_are_left_out():
+    Path("notes/.git").mkdir(parents=True)
+    for i in range(6):
+        Path(f"notes/{i}.txt").write_text(f"Note {i}.", "utf-8")
+    plain = own_documents("notes")
+    Path("notes/._1.txt").write_bytes(b"\x00\x05\x16\xff")  # macOS, beside a file on another system's disk
+    Path("notes/.git/x.json").write_text("{}", "utf-8")
+    assert own_documents("notes") == plain and len([*plain.texts("train")]) == 4
+
+
+@pytest.mark.parametrize("text", ["", " \n\n", "no blank line\n" * 50])
+def test_too_few_documents_are_said_in_the_users_terms(text):
+    Path("book.txt").write_text(text, "utf-8")
+    with pytest.raises(ValueError, match=r"has [01] documents, but 4 or more are needed; separate documents"):
+        own_documents("book.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "begin", "what"),
+    [
+        ("book.txt.gz", b"\x1f\x8b\x08", "compressed"),
+        ("rows.jsonl.gz", b"\x1f\x8b\x08", "compressed"),
+        ("book.docx", b"PK\x03\x04", "an archive"),
+        ("book.pdf", b"%PDF-1.4", "a PDF"),
+    ],
+)
+def test_what_is_no_text_is_named(name, begin, what):
+    Path(name).write_bytes(begin + b"a\n\nb\n\nc\n\nd")
+    with pytest.raises(ValueError, match=f"{name} is {what} .*and not text; unpack or convert it"):
+        own_documents(name)
+
+
+def test_a_broken_row_is_named():
+    rows = [f'{{"text": "Note {i}."}}\n' for i in range(6)]
+    Path("rows.jsonl").write_text("".join(rows)[:-6], "utf-8")
+    with pytest.raises(ValueError, match=r"JSON parse error: .* in row 5"):
+        own_documents("rows.jsonl")
+
+
+@pytest.mark.parametrize("name", ["char", "chars", "Characters", "characters:3", "bpe", "bpe:"])
+def test_a_misspelt_tokenizer_is_not_looked_up_on_the_hub(name):
+    with pytest.raises(ValueError, match=r"give (characters|bpe:2048)"):
+        own_data(NANO, book(6), name, 16)

@@ -12,7 +12,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
 from repro.core.reading import convert
-from repro.evals.engines.engine import Api, Completion, Settings
+from repro.evals.engines.engine import NO_GREEDY, Api, Completion, Scored, Settings, Unsupported
 from repro.evals.lm.adapter import before_stops
 from repro.evals.lm.overrides import requested_length
 from repro.evals.work_queue import WorkQueue
@@ -59,12 +59,12 @@ class EngineAdapter(LM):
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """(log-likelihood in nats, whether greedy decoding gives the continuation) of each request (context,
-        continuation). Spaces at the end of a context belong to the continuation, as in `repro.evals.lm.prompts`."""
+        continuation). Spaces at the end of a context belong to the continuation, as in `repro.evals.lm.prompts`.
+        Unsupported if the engine does not say which tokens are likely."""
         pairs = [_split(*request.args) for request in requests]
 
         def find(some: range) -> list[tuple[float, bool]]:
-            found = self.engine.score([pairs[i] for i in some])
-            return [(each.value, each.greedy) for each in found]
+            return [_score(each) for each in self.engine.score([pairs[i] for i in some])]
 
         chunks = self.work.map_chunks(len(pairs), CHUNK, find, _read_scores)
         scores = [score for chunk in chunks for score in chunk]
@@ -121,6 +121,12 @@ class EngineAdapter(LM):
             stop=tuple([until] if isinstance(until, str) else until),
             seed=int.from_bytes(key[:4], "big") >> 1,
         )
+
+
+def _score(found: Scored) -> tuple[float, bool]:
+    if found.greedy is None:
+        raise Unsupported(NO_GREEDY)
+    return found.value, found.greedy
 
 
 def _split(context: str, continuation: str) -> tuple[str, str]:

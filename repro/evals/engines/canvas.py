@@ -28,7 +28,7 @@ from torch import Tensor
 
 from repro.core.parts import sha256, to_json
 from repro.evals.engines.http import Connection, Limits
-from repro.evals.engines.openai import value_of
+from repro.evals.engines.replies import value_of
 from repro.model import Model
 from repro.models.attention import KVCache, Mask
 from repro.models.backbone import Role

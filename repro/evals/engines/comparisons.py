@@ -11,11 +11,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from repro.evals.engines.alignment import BROKEN, is_broken
 from repro.evals.engines.engine import Completion, Scored, Token
 
 END = "<end of text>"
-BROKEN = "\ufffd"
-"""Stands for each token that is only part of a character, since engines write such tokens in different ways."""
 PRECISIONS = (
     (1e-7, "equal numbers"),
     (2e-4, "the size of float32 rounding"),
@@ -89,6 +88,33 @@ def walk(a: Completion, b: Completion, tolerance: float) -> Walk:
     return Walk(len(ours), None, differences)
 
 
+def parted(a: Completion, b: Completion, stop: str, tolerance: float) -> bool:
+    """Whether two texts write different tokens at an undecided position before the string `stop`, so that nothing can
+    be said of how they end."""
+    found = walk(a, b, tolerance).divergence
+    return (
+        found is not None and not found.decided and END not in (found.a, found.b) and stop not in found.before
+    )
+
+
+def seeds_obeyed(a: Sequence[Completion], b: Sequence[Completion], tolerance: float, level: float) -> bool:
+    """Whether draws with equal seeds, `a` and `b`, are equal up to the tolerance of log-probabilities.
+
+    If those of two laws differ by at most the tolerance e, draws by one race of exponential times (as vLLM draws)
+    differ at a token with a probability of at most 2 tanh(e / 2) < e; draws by inverse CDF may differ more often, so
+    2 e is allowed. Texts that part among all tokens compared then have at most a binomial law; too many of them have a
+    probability below `level`. Texts without tokens must be equal.
+    """
+    walks = [walk(x, y, tolerance) for x, y in zip(a, b, strict=True)]
+    ends = sum(each.divergence is not None for each in walks)
+    if not ends or not all(x.tokens and y.tokens for x, y in zip(a, b, strict=True) if x.text or y.text):
+        return not ends
+    from scipy.stats import binom
+
+    compared = sum(each.same for each in walks) + ends
+    return float(binom.sf(ends - 1, compared, min(1.0, 2 * tolerance))) >= level
+
+
 def compared_scores(a: Sequence[Scored], b: Sequence[Scored]) -> tuple[list[float], int]:
     """Absolute differences in nats of the log-probabilities of equal tokens of two engines' scores of the same texts,
     and the number of texts that the engines tokenise differently."""
@@ -130,8 +156,7 @@ def _at(tokens: Sequence[Token], position: int, made: Completion) -> Token | Non
 
 
 def _shown(token: Token) -> str:
-    broken = not token.text or BROKEN in token.text or token.text.startswith("bytes:")
-    return BROKEN if broken else token.text
+    return BROKEN if is_broken(token.text) else token.text
 
 
 def _differences(a: Sequence[Token], b: Sequence[Token]) -> Iterator[float]:

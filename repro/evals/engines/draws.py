@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from repro.evals.engines.comparisons import seeds_obeyed
 from repro.evals.engines.engine import Engine, Settings, Token
 from repro.evals.engines.findings import Finding
 
@@ -19,23 +20,20 @@ SEEDS, LENGTH = 8, 12
 TOP = 5
 
 
-def law_of_draws(name: str, engine: Engine, prompts: Sequence[str], draws: int) -> Finding:
+def law_of_draws(name: str, engine: Engine, prompts: Sequence[str], draws: int, tolerance: float) -> Finding:
     """Whether an engine draws from its own probabilities and obeys seeds.
 
-    Fails if a seed gives two different texts, if texts of different seeds coincide though the probability of that is
-    below `LEVEL`, or if the first tokens of `draws` seeds per prompt do not fit the stated probabilities (chi-squared
-    test).
+    Fails if seeds give two different texts more often than log-probabilities within `tolerance` (nats) explain, if
+    texts of different seeds coincide though the probability of that is below `LEVEL`, or if the first tokens of `draws`
+    seeds per prompt do not fit the stated probabilities (chi-squared test).
     """
     title = f"law of draws of {name}"
     seeds = range(1, SEEDS + 1)
     how = [Settings(LENGTH, temperature=1.0, seed=seed, top=TOP) for seed in seeds]
-    texts = [
-        [each.text for each in engine.complete([prompts[0]] * SEEDS, how, "completions")] for _ in range(2)
-    ]
-    if texts[0] != texts[1]:
-        seed, one, other = next(
-            (s, x, y) for s, x, y in zip(seeds, texts[0], texts[1], strict=True) if x != y
-        )
+    twice = [engine.complete([prompts[0]] * SEEDS, how, "completions") for _ in range(2)]
+    texts = [[each.text for each in some] for some in twice]
+    if not seeds_obeyed(*twice, tolerance, LEVEL):
+        seed, one, other = next((s, x, y) for s, x, y in zip(seeds, *texts, strict=True) if x != y)
         return Finding(title, "fail", f"seed {seed} is ignored: it gives {one!r}, then {other!r}")
     first = _first_tokens(engine, prompts)
     known = first.get(prompts[0])

@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 Api = Literal["completions", "chat"]
+NO_GREEDY = (
+    "the engine gives log-probabilities of a prompt without the likely tokens beside them (top_logprobs), so whether"
+    " greedy decoding gives an answer, which tasks of likelihoods ask, is not known"
+)
 
 
 class Unsupported(ValueError):
@@ -65,11 +69,11 @@ class Completion:
 @dataclass(frozen=True)
 class Scored:
     """Log-likelihood of a continuation in nats, summed over its `tokens`. `greedy`: whether each token was the most
-    likely one."""
+    likely one (None: the engine does not say which tokens are likely)."""
 
     value: float
     tokens: tuple[Token, ...]
-    greedy: bool
+    greedy: bool | None
 
 
 class Engine(Protocol):
@@ -103,8 +107,10 @@ def total(tokens: Sequence[Token], where: str) -> Scored:
             f"{where}: the engine gives log-probabilities for {len(known)} of the {len(tokens)} tokens of the"
             " continuation (the first token of a text has none); give each document a context"
         )
-    greedy = all(
-        not token.top or (token.logprob is not None and token.logprob >= max(token.top.values()))
-        for token in tokens
+    stated = all(token.top for token in tokens)
+    greedy = (
+        all(value >= max(token.top.values()) for value, token in zip(known, tokens, strict=True))
+        if stated
+        else None
     )
     return Scored(math.fsum(known), tuple(tokens), greedy)

@@ -3,19 +3,23 @@
     connection = Connection("http://localhost:8000/v1", Limits())
     replies = connection.post_all("completions", bodies, Reply)      # in the order of `bodies`
 
-A request is made again after a status of a busy or failing server (`BUSY`), a refused, broken or slow connection, and
-an answer that is no JSON; the wait doubles each time, and is at least what the header Retry-After says. Other statuses
-are errors of the request. The server's API key is read from the environment variable REPRO_ENGINE_KEY and is neither
-stored nor printed. Redirects are not followed, so that the key goes to no other host.
+Busy or failing servers (408, 429, 5xx), refused, cut and slow connections, answers that are no JSON and those that say
+that they were ended by a failure are tried again, each time after twice the wait, or after what the header Retry-After
+says. Other statuses are errors of the request.
+The server's API key is read from the environment variable REPRO_ENGINE_KEY and is neither stored nor printed.
+Redirects are not followed, so that the key goes to no other host.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -38,6 +42,9 @@ MOST_AT_ONCE = 10_000
 """Largest number of requests at once; each has a thread and a connection."""
 MOST_BYTES = 64 << 20
 """Largest reply in bytes: about a million log-probabilities."""
+ENDED = frozenset({"abort", "error"})
+"""Values of `finish_reason` of a text that a failure ended: vLLM and SGLang write "abort" when they are shut down
+(vllm-project/vllm vllm/v1/request.py: RequestStatus), OpenRouter "error" when the server behind it failed."""
 REMEDY = "check that the URL is an OpenAI-compatible server's, ending in /v1"
 
 
@@ -72,12 +79,14 @@ class Refused(ValueError):
 
 
 class _Again(Exception):
-    """A request failed for a reason that may be temporary; `wait`: seconds that the server asks to wait (None: it does
-    not say)."""
+    """A request failed for a reason that may be temporary. `wait`: seconds that the server asks to wait (None: it does
+    not say); `remedy`: what the user can do if the reason stays."""
 
-    def __init__(self, reason: str, wait: float | None = None) -> None:
+    def __init__(
+        self, reason: str, wait: float | None = None, remedy: str = "start the server, or raise --timeout"
+    ) -> None:
         super().__init__(reason)
-        self.wait = wait
+        self.wait, self.remedy = wait, remedy
 
 
 def checked_url(url: str) -> str:
@@ -109,6 +118,7 @@ class Connection:
         from requests.adapters import HTTPAdapter
 
         self.url = checked_url(self.url)
+        _key()
         self._session = requests.Session()
         adapter = HTTPAdapter(pool_maxsize=self.limits.concurrency)
         self._session.mount("http://", adapter), self._session.mount("https://", adapter)
@@ -151,8 +161,7 @@ class Connection:
                 if not left:
                     tried = f"{tries} times" if tries > 1 else "once"
                     raise ConnectionError(
-                        f"{self.url}/{path} was asked {tried} without an answer ({error}); start the server, or"
-                        " raise --timeout"
+                        f"{self.url}/{path} was asked {tried} without an answer ({error}); {error.remedy}"
                     ) from error
                 self.sleep(min(self.limits.longest_wait, max(wait, error.wait or 0.0)))
                 wait *= 2
@@ -179,13 +188,21 @@ class Connection:
             raise ValueError(f"{url}: {_short(str(error), 200)}; {REMEDY}") from None
         if reply.status_code in BUSY:
             raise _Again(f"status {reply.status_code}, {_short(_text(content), 120)}", _retry_after(reply))
+        if reply.is_redirect:
+            to = _short(reply.headers["Location"], 120)
+            raise Refused(
+                url, reply.status_code, f"it redirects to {to}, which is not followed; give that address"
+            )
         if reply.status_code != 200:
-            said = _short(_text(content), 300)
+            said = _short(_text(content), 300) or "an empty reply"
             raise Refused(url, reply.status_code, f"{said}; {REMEDY}" if method == "GET" else said)
         try:
-            return parse_json(content, Any, url, REMEDY)
-        except ValueError as error:
-            raise _Again(_short(str(error), 160)) from None
+            found = parse_json(content, Any, url, REMEDY, lenient=True)
+        except ValueError:
+            said = repr(_short(_text(content), 60)) if content else "nothing"
+            raise _Again(f"an answer that is no JSON, {said}", remedy=REMEDY) from None
+        _check_ended(url, found)
+        return found
 
     def _content(self, reply: requests.Response) -> bytes:
         """The bytes of a reply. ValueError for more than `MOST_BYTES`, _Again for one that takes longer than the
@@ -200,17 +217,44 @@ class Connection:
         return bytes(content)
 
 
-def _authorise(request: requests.PreparedRequest) -> requests.PreparedRequest:
+def _check_ended(url: str, found: Any) -> None:
+    """Raise _Again or Refused for a reply of status 200 that says that it failed: `{"error": ...}` in place of an
+    answer, as OpenRouter writes it, or a text that a failure ended (`ENDED`)."""
+    if not isinstance(found, dict):
+        return
+    if found.get("error") and not found.get("choices"):
+        code = found["error"].get("code") if isinstance(found["error"], dict) else None
+        if isinstance(code, int) and code not in BUSY:
+            raise Refused(url, code, _short(str(found["error"]), 300))
+        raise _Again(f"an error in place of an answer, {_short(str(found['error']), 120)}")
+    choices = found.get("choices")
+    for choice in choices if isinstance(choices, list) else []:
+        if isinstance(choice, dict) and choice.get("finish_reason") in ENDED:
+            raise _Again(f"a text that ended with {choice['finish_reason']!r}")
+
+
+def _key() -> str:
+    """The API key; ValueError, without the key, for one that no header can hold."""
     key = os.environ.get(KEY, "").strip()
-    if key:
+    if not key.isascii() or not key.isprintable():
+        raise ValueError(f"the API key in ${KEY} has characters that no key has; copy it again")
+    return key
+
+
+def _authorise(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    if key := _key():
         request.headers["Authorization"] = f"Bearer {key}"
     return request
 
 
 def _cause(error: BaseException) -> str:
     """Why there was no connection: the operating system's words in the chain of errors, else those of `error`."""
+    import urllib3
+
     found: BaseException | None = error
     while found is not None:
+        if isinstance(found, urllib3.exceptions.IncompleteRead):
+            return "cut in the middle of a reply"
         if isinstance(found, OSError) and found.strerror:
             return found.strerror.lower()
         found = found.__cause__ or found.__context__
@@ -218,9 +262,19 @@ def _cause(error: BaseException) -> str:
 
 
 def _retry_after(reply: requests.Response) -> float | None:
-    """Seconds of the header Retry-After (RFC 9110, section 10.2.3); None where it is absent or a date."""
+    """Seconds of the header Retry-After, a number or a date (RFC 9110, section 10.2.3); None without a valid one."""
     text = reply.headers.get("Retry-After", "")
-    return float(text) if text.isdecimal() else None
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - datetime.now(
+            UTC
+        ).timestamp()
+    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def _text(content: bytes) -> str:

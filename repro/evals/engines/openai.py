@@ -18,8 +18,10 @@ from msgspec import Struct
 
 from repro.core.errors import nearest
 from repro.core.parts import Part, canonical, part, sha256, to_json
+from repro.evals.engines.alignment import Unaligned, of_continuation
 from repro.evals.engines.engine import Api, Completion, Scored, Settings, Token, Unsupported, total
 from repro.evals.engines.http import Connection, Limits, Reply
+from repro.evals.engines.replies import Chat, Completions, chat, completion, only, tokens_of
 
 if TYPE_CHECKING:
     from repro.evals.engines.rolling import Windows
@@ -34,8 +36,6 @@ PROBES = ("the sky", "one two three", "my name is")
 FAR = 0.5
 """Largest difference, in nats, that rounding explains between the log-probabilities of a token as part of a prompt and
 as generated."""
-LEAST = -9999.0
-"""What vLLM writes for minus infinity, which JSON lacks (vllm-project/vllm v0.15.0 completion/serving.py)."""
 
 
 @part
@@ -52,7 +52,6 @@ class OpenAIServer(Part):
         return sha256(to_json(canonical(self)))
 
 
-# --- replies ------------------------------------------------------------------------------------------------
 class _Model(Struct):
     id: str
     max_model_len: int | None = None
@@ -62,60 +61,6 @@ class _Models(Struct):
     data: list[_Model]
 
 
-class _Logprobs(Struct):
-    tokens: list[str] | None = None
-    token_logprobs: list[float | None] | None = None
-    top_logprobs: list[dict[str, float] | None] | None = None
-    text_offset: list[int] | None = None
-
-
-class _Choice(Struct):
-    text: str
-    finish_reason: str | None = None
-    logprobs: _Logprobs | None = None
-
-
-class _Usage(Struct):
-    prompt_tokens: int | None = None
-
-
-class _Completions(Struct):
-    choices: list[_Choice]
-    usage: _Usage | None = None
-
-
-class _Top(Struct):
-    token: str
-    logprob: float
-
-
-class _ChatToken(Struct):
-    token: str
-    logprob: float
-    top_logprobs: list[_Top] = []
-
-
-class _ChatLogprobs(Struct):
-    content: list[_ChatToken] | None = None
-
-
-class _Message(Struct):
-    content: str | None = None
-    refusal: str | None = None
-
-
-class _ChatChoice(Struct):
-    message: _Message
-    finish_reason: str | None = None
-    logprobs: _ChatLogprobs | None = None
-
-
-class _Chat(Struct):
-    choices: list[_ChatChoice]
-    usage: _Usage | None = None
-
-
-# --- server -------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Server:
     """An OpenAI-compatible server; `identity`: what records say of it; `extra`: further fields of every request."""
@@ -142,9 +87,9 @@ class Server:
         and ConnectionError as `Connection.post`."""
         if api == "chat":
             bodies = [self._chat_body(prompt, how) for prompt, how in zip(prompts, settings, strict=True)]
-            return [_chat(reply) for reply in self._replies("chat/completions", bodies, _Chat, together)]
+            return [chat(reply) for reply in self._replies("chat/completions", bodies, Chat, together)]
         bodies = [self._completion_body(prompt, how) for prompt, how in zip(prompts, settings, strict=True)]
-        return [_completion(reply) for reply in self._replies("completions", bodies, _Completions, together)]
+        return [completion(reply) for reply in self._replies("completions", bodies, Completions, together)]
 
     def _replies(
         self, path: str, bodies: list[dict[str, Any]], kind: type[Reply], together: bool
@@ -158,7 +103,7 @@ class Server:
         continuation.
 
         Also raises Unsupported if the server gives prompt tokens other log-probabilities than the same tokens
-        generated.
+        generated, or tokens that do not make up the prompt.
         """
         self._check_once()
         return self._scores(pairs)
@@ -169,19 +114,19 @@ class Server:
         does not."""
         self._check_once()
         bodies = [self._body({"prompt": [*before, *after], **ECHO}) for before, after in windows]
-        replies = self.connection.post_all("completions", bodies, _Completions)
+        replies = self.connection.post_all("completions", bodies, Completions)
         return [
             total(self._echoed(reply, len(before) + len(after))[len(before) :], self.name)
             for (before, after), reply in zip(windows, replies, strict=True)
         ]
 
-    def _echoed(self, reply: _Completions, count: int) -> list[Token]:
+    def _echoed(self, reply: Completions, count: int) -> list[Token]:
         """The `count` tokens of the prompt that a reply repeats, without the token that the server generated after
         them; Unsupported if the reply lacks them or has another number."""
-        found = _only(reply.choices).logprobs
+        found = only(reply.choices).logprobs
         if found is None or not found.tokens:
             raise Unsupported(self._no_echo())
-        tokens = _tokens(found)
+        tokens = tokens_of(found)
         if len(tokens) not in (count, count + 1):
             raise Unsupported(
                 f"{self.identity.url} answers log-probabilities of {len(tokens)} tokens to a prompt of {count} ids; use"
@@ -213,21 +158,24 @@ class Server:
 
     def _scores(self, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
         bodies = [self._body({"prompt": context + continuation, **ECHO}) for context, continuation in pairs]
-        replies = self.connection.post_all("completions", bodies, _Completions)
+        replies = self.connection.post_all("completions", bodies, Completions)
         return [self._scored(*pair, reply) for pair, reply in zip(pairs, replies, strict=True)]
 
-    def _scored(self, context: str, continuation: str, reply: _Completions) -> Scored:
-        found = _only(reply.choices).logprobs
-        whole = context + continuation
-        if found is None or not found.tokens or not _only(reply.choices).text.startswith(whole):
+    def _scored(self, context: str, continuation: str, reply: Completions) -> Scored:
+        choice, whole = only(reply.choices), context + continuation
+        if choice.logprobs is None or not choice.logprobs.tokens or not (choice.text or "").startswith(whole):
             raise Unsupported(self._no_echo())
-        tokens, at = [], 0
-        for number, token in enumerate(_tokens(found)):
-            at = found.text_offset[number] if found.text_offset else at
-            if at < len(whole) and at + len(token.text) > len(context):
-                tokens.append(token)
-            at += len(token.text)
-        return total(tokens, self.name)
+        tokens = tokens_of(choice.logprobs)
+        written = len(choice.text) > len(whole) or choice.finish_reason == "length"
+        # the token behind the prompt is listed, except, by some servers, if it is the end of the text
+        for some in (tokens[:-1], tokens) if written else (tokens, tokens[:-1]):
+            try:
+                kept = of_continuation(whole, [token.text for token in some], len(context))
+            except Unaligned as error:
+                reason = error
+                continue
+            return total([some[number] for number in kept], self.name)
+        raise Unsupported(f"{self.identity.url} scores {whole[:40]!r} as other text: {reason}")
 
     def _no_echo(self) -> str:
         return (
@@ -254,63 +202,6 @@ def _sampling(how: Settings) -> dict[str, Any]:
     return {"max_tokens": how.length, **drawn, **stop}
 
 
-def _only(choices: list[Any]) -> Any:
-    if len(choices) != 1:
-        raise ValueError(f"the server answered {len(choices)} choices to one request; it must answer 1")
-    return choices[0]
-
-
-def value_of(logprob: float) -> float:
-    """The log-probability that a server means by the number `logprob`: minus infinity for `LEAST` or less."""
-    return logprob if logprob > LEAST else -float("inf")
-
-
-def _tokens(found: _Logprobs) -> list[Token]:
-    """The tokens of a reply; ValueError if its lists differ in length."""
-    tokens, values = found.tokens or [], found.token_logprobs or []
-    tops = found.top_logprobs or [None] * len(tokens)
-    if not len(tokens) == len(values) == len(tops) or len(found.text_offset or tokens) != len(tokens):
-        raise ValueError(
-            f"the server answered {len(tokens)} tokens with {len(values)} log-probabilities and {len(tops)} lists of"
-            " likely tokens; their numbers must agree"
-        )
-    return [
-        Token(
-            text, None if value is None else value_of(value), {t: value_of(v) for t, v in (top or {}).items()}
-        )
-        for text, value, top in zip(tokens, values, tops, strict=True)
-    ]
-
-
-def _completion(reply: _Completions) -> Completion:
-    choice = _only(reply.choices)
-    tokens = () if choice.logprobs is None else tuple(_tokens(choice.logprobs))
-    return _made(choice.text, choice.finish_reason, tokens, reply.usage, refused=False)
-
-
-def _chat(reply: _Chat) -> Completion:
-    choice = _only(reply.choices)
-    given = [] if choice.logprobs is None else choice.logprobs.content or []
-    tokens = tuple(
-        Token(
-            each.token,
-            value_of(each.logprob),
-            {top.token: value_of(top.logprob) for top in each.top_logprobs},
-        )
-        for each in given
-    )
-    refused = bool(choice.message.refusal)
-    return _made(choice.message.content or "", choice.finish_reason, tokens, reply.usage, refused)
-
-
-def _made(
-    text: str, finish: str | None, tokens: tuple[Token, ...], usage: _Usage | None, refused: bool
-) -> Completion:
-    refused = refused or finish == "content_filter"
-    counted = None if usage is None else usage.prompt_tokens
-    return Completion("" if refused else text, finish, tokens, counted, refused)
-
-
 # --- connecting ---------------------------------------------------------------------------------------------
 def is_server(name: str) -> bool:
     """Whether a name is that of a server, "openai:URL"."""
@@ -333,9 +224,8 @@ def connect(name: str, model: str | None, limits: Limits, extra: dict[str, Any])
     names = list(served)
     if model is None:
         if len(names) != 1:
-            raise ValueError(
-                f"{url} serves {len(names)} models; name one with --model ({', '.join(names[:20])})"
-            )
+            known = f" ({', '.join(names[:20])}{', ...' if len(names) > 20 else ''})" if names else ""
+            raise ValueError(f"{url} serves {len(names)} models; name one with --model{known}")
         model = names[0]
     elif model not in names:
         raise ValueError(f"{url} serves no model {model!r}; {nearest(model, names)}")

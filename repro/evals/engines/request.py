@@ -20,7 +20,7 @@ from typing import Any
 
 from repro.core.files import runs
 from repro.core.parts import canonical
-from repro.evals.engines.engine import Api, Unsupported
+from repro.evals.engines.engine import NO_GREEDY, Api, Unsupported
 from repro.evals.engines.http import Refused
 from repro.evals.engines.openai import OpenAIServer, Server
 from repro.evals.engines.rolling import Windows
@@ -203,8 +203,8 @@ def _no_likelihoods(server: Server, api: Api, rolling: bool) -> str | None:
         if rolling:
             assert server.windows is not None
             server.windows.check(server)
-        else:
-            server.score([("the sky", " is")])
+        elif server.score([("the sky", " is")])[0].greedy is None:
+            return NO_GREEDY
     except (Unsupported, Refused) as error:
         return str(error)
     return None

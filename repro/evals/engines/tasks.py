@@ -42,6 +42,7 @@ class EngineTask(LmTask):
 class EngineLikelihood(EngineTask):
     """An lm-eval task that scores continuations by the log-likelihood that the engine gives them."""
 
+    version = 2  # tokens are matched with the text, not by text_offset
     generates = False
 
     def protocol(self) -> dict[str, Any]:
@@ -82,6 +83,7 @@ class EngineGeneration(EngineTask):
 
     length: int
     asks: str
+    version = 2  # null in place of a text counts as refused
     generates = True
 
     def protocol(self) -> dict[str, Any]:

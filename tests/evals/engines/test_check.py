@@ -85,7 +85,7 @@ def test_a_difference_in_precision_is_told_from_another_text(right):
 
 
 def test_too_few_draws_are_no_test(right):
-    found = law_of_draws("A", right, [PROMPTS[0]], 2)
+    found = law_of_draws("A", right, [PROMPTS[0]], 2, 0.005)
     assert found.outcome == "not checked" and "2 draws are too few to test the law" in found.says
 
 

@@ -1,0 +1,110 @@
+"""Which characters of a text each token of a server's reply writes.
+
+    spans(" caf\\u00e9 is", [" caf", "\\ufffd", "\\ufffd", " is"])     -> [(0, 4), (4, 5), (4, 5), (5, 8)]
+
+The field `text_offset` of OpenAI's protocol should say it, but sglang writes -1 (sgl-project/sglang
+python/sglang/srt/entrypoints/openai/utils.py: append_token_logprobs), and vLLM adds up the lengths of the tokens' texts
+(vllm-project/vllm vllm/entrypoints/openai/serving_completion.py: _create_completion_logprobs): it counts BOS, which the
+text does not show, and each part of a character as one character. So the texts of the tokens are searched in the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+BROKEN = "\ufffd"
+"""Stands for each token that is only part of a character, as engines write such tokens in different ways."""
+
+
+LONGEST_SPECIAL = 40
+"""Most characters of a special token, such as <|start_header_id|>."""
+
+
+class Unaligned(ValueError):
+    """The texts of the tokens do not make up the text."""
+
+
+def is_broken(token: str) -> bool:
+    """Whether a token's text does not say which characters it writes: a part of a character (U+FFFD, or OpenAI's
+    `bytes:\\xe2`), or nothing at all."""
+    return not token or BROKEN in token or token.startswith("bytes:")
+
+
+def spans(text: str, tokens: Sequence[str]) -> list[tuple[int, int]]:
+    """Start and end, in characters of `text`, of what each of `tokens` writes; together they cover the text.
+
+    Spaces that a tokenizer's decoder leaves out before a token belong to it. First tokens that the text does not show
+    (BOS) have an empty span. Tokens that are parts of characters share the span of these characters. Raises Unaligned
+    if a token cannot be found, or if text is left.
+    """
+    found: list[tuple[int, int]] = []
+    at = 0
+    while len(found) < len(tokens):
+        token = tokens[len(found)]
+        end = _end(text, at, token)
+        if end is not None:
+            found.append((at, end))
+        elif at == 0 and not is_broken(token):
+            found.append((0, 0))
+        else:
+            count, end = _run(text, at, tokens[len(found) :])
+            found += [(at, end)] * count
+        at = found[-1][1]
+    if at != len(text):
+        raise Unaligned(f"its tokens end before {text[at : at + 20]!r}")
+    return found
+
+
+def of_continuation(text: str, tokens: Sequence[str], start: int) -> list[int]:
+    """Numbers of the tokens of `text` that end after its character `start`: a token that begins before and ends after
+    it is one of them. Raises Unaligned as `spans`, and if parts of characters on both sides cannot be told apart."""
+    places = spans(text, tokens)
+    run = [number for number, (begin, end) in enumerate(places) if begin < start < end]
+    after = [number for number, (_, end) in enumerate(places) if end > start and number not in run]
+    if len(run) < 2:
+        return [*run, *after]
+    begin, end = places[run[0]]
+    sizes = [_bytes(tokens[number]) for number in run]
+    if sum(sizes) != len(text[begin:end].encode()):
+        raise Unaligned(f"it does not say which tokens of {text[begin:end]!r} are parts of which character")
+    before = len(text[begin:start].encode())
+    return [*(number for i, number in enumerate(run) if sum(sizes[: i + 1]) > before), *after]
+
+
+def _end(text: str, at: int, token: str) -> int | None:
+    """Where `token` ends if it is what `text` has at `at`, possibly after spaces; None if it is not, or is broken."""
+    if is_broken(token):
+        return None
+    token = token.replace("\u2581", " ")  # how SentencePiece shows a space
+    later = at + len(text[at:]) - len(text[at:].lstrip(" "))
+    for begin, shown in ((at, token), (later, token), (at, token.lstrip(" ")), (later, token.lstrip(" "))):
+        if shown and text.startswith(shown, begin):
+            return begin + len(shown)
+    return None
+
+
+def _run(text: str, at: int, tokens: Sequence[str]) -> tuple[int, int]:
+    """(number of tokens, end) of the first tokens up to one whose text is known; they write what `text` has from `at`
+    up to the first place where that one stands."""
+    count = next((i for i, token in enumerate(tokens) if not is_broken(token)), len(tokens))
+    if count == 0:
+        raise Unaligned(f"its token {tokens[0]!r} does not stand at {text[at : at + 20]!r}")
+    if count == len(tokens):
+        return count, len(text)
+    least = at + any(tokens[:count])  # tokens that are shown as nothing may be nothing
+    most = min(at + sum(map(_most, tokens[:count])), len(text))
+    for end in range(least, most + 1):
+        if _end(text, end, tokens[count]) is not None:
+            return count, end
+    raise Unaligned(f"its token {tokens[count]!r} is not in {text[at:most]!r}")
+
+
+def _most(token: str) -> int:
+    """Most characters that a broken token writes: one for each sign, or a special token that is shown as nothing."""
+    return max(1, len(token.partition("bytes:")[0])) if token else LONGEST_SPECIAL
+
+
+def _bytes(token: str) -> int:
+    """Number of bytes of a token that is part of a character: those that it names, else one."""
+    return len(re.findall(r"\\x", token)) or 1

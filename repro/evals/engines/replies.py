@@ -1,0 +1,149 @@
+"""What servers with OpenAI's protocol reply, read into completions.
+
+Servers differ in what they leave out or write as null, and in the form of log-probabilities: llama.cpp's `llama-server`
+writes those of the completions API in the form of the chat API (ggml-org/llama.cpp tools/server/server-task.cpp:
+to_json_oaicompat).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from repro.evals.engines.engine import Completion, Token
+
+LEAST = -9999.0
+"""What vLLM writes for minus infinity, which JSON lacks (vllm-project/vllm v0.15.0 completion/serving.py)."""
+
+
+class _Top(Struct):
+    token: str
+    logprob: float
+
+
+class _ChatToken(Struct):
+    token: str
+    logprob: float | None = None
+    top_logprobs: list[_Top] | None = None
+
+
+class _ChatLogprobs(Struct):
+    content: list[_ChatToken] | None = None
+
+
+class Logprobs(_ChatLogprobs):
+    """Log-probabilities of the completions API; `content` in the form of the chat API."""
+
+    tokens: list[str] | None = None
+    token_logprobs: list[float | None] | None = None
+    top_logprobs: list[dict[str, float] | None] | None = None
+    text_offset: list[int] | None = None
+
+
+class _Choice(Struct):
+    text: str | None = None
+    finish_reason: str | None = None
+    logprobs: Logprobs | None = None
+
+
+class _Usage(Struct):
+    prompt_tokens: int | None = None
+
+
+class Completions(Struct):
+    """Reply of the completions API."""
+
+    choices: list[_Choice]
+    usage: _Usage | None = None
+
+
+class _Part(Struct):
+    type: str
+    text: str | None = None
+
+
+class _Message(Struct):
+    content: str | list[_Part] | None = None
+    refusal: str | None = None
+
+
+class _ChatChoice(Struct):
+    message: _Message
+    finish_reason: str | None = None
+    logprobs: _ChatLogprobs | None = None
+
+
+class Chat(Struct):
+    """Reply of the chat API."""
+
+    choices: list[_ChatChoice]
+    usage: _Usage | None = None
+
+
+def only(choices: list[Any]) -> Any:
+    """The only element of `choices`; ValueError if there are more or none."""
+    if len(choices) != 1:
+        raise ValueError(f"the server answered {len(choices)} choices to one request; it must answer 1")
+    return choices[0]
+
+
+def value_of(logprob: float) -> float:
+    """The log-probability that a server means by the number `logprob`: minus infinity for `LEAST` or less."""
+    return logprob if logprob > LEAST else -float("inf")
+
+
+def tokens_of(found: Logprobs) -> list[Token]:
+    """The tokens of a reply of the completions API; ValueError if its lists differ in length."""
+    if found.content is not None:
+        return _chat_tokens(found)
+    tokens, values = found.tokens or [], found.token_logprobs or []
+    tops = found.top_logprobs or [None] * len(tokens)
+    if not len(tokens) == len(values) == len(tops) or len(found.text_offset or tokens) != len(tokens):
+        raise ValueError(
+            f"the server answered {len(tokens)} tokens with {len(values)} log-probabilities and {len(tops)} lists of"
+            " likely tokens; their numbers must agree"
+        )
+    return [
+        Token(
+            text, None if value is None else value_of(value), {t: value_of(v) for t, v in (top or {}).items()}
+        )
+        for text, value, top in zip(tokens, values, tops, strict=True)
+    ]
+
+
+def completion(reply: Completions) -> Completion:
+    """The text of a reply of the completions API."""
+    choice = only(reply.choices)
+    tokens = [] if choice.logprobs is None else tokens_of(choice.logprobs)
+    return _made(choice.text, choice.finish_reason, tokens, reply.usage, refused=False)
+
+
+def chat(reply: Chat) -> Completion:
+    """The text of a reply of the chat API."""
+    choice = only(reply.choices)
+    tokens = [] if choice.logprobs is None else _chat_tokens(choice.logprobs)
+    text = choice.message.content
+    if isinstance(text, list):
+        text = "".join(part.text or "" for part in text if part.type == "text")
+    return _made(text, choice.finish_reason, tokens, reply.usage, bool(choice.message.refusal))
+
+
+def _chat_tokens(found: _ChatLogprobs) -> list[Token]:
+    return [
+        Token(
+            each.token,
+            None if each.logprob is None else value_of(each.logprob),
+            {top.token: value_of(top.logprob) for top in each.top_logprobs or ()},
+        )
+        for each in found.content or ()
+    ]
+
+
+def _made(
+    text: str | None, finish: str | None, tokens: list[Token], usage: _Usage | None, refused: bool
+) -> Completion:
+    """A completion; one without a text (null, as beside a tool call or an unfinished reasoning) counts as refused."""
+    refused = refused or text is None or finish == "content_filter"
+    counted = None if usage is None else usage.prompt_tokens
+    return Completion("" if refused else text or "", finish, tuple(tokens), counted, refused)
