@@ -178,7 +178,7 @@ def test_a_folder_stands_for_a_name_with_a_hash():
     two = of_several({"nll": metric(1.0)}, {"nll": metric(3.0)})
     given = {"a": "runs/mine", "b": "runs/other"}
     found = Results(two[:1], given={"a": given["a"]}) + Results(two[1:], given={"b": given["b"]})
-    assert found.title() == "runs/mine (mdlm@nano+a23456), runs/other (mdlm@nano+b23456), suite toy"
+    assert found.title() == "runs/mine: mdlm@nano+a23456, runs/other: mdlm@nano+b23456, suite toy"
     head = found.table(100).partition("┡")[0].partition("┏")[2]
     assert "runs/mine" in head and "runs/other" in head and "+" not in head
     assert list(found.frame()["checkpoint"]) == list(given.values()) and "runs/mine" in found.to_latex()
