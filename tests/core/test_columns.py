@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from repro.core.columns import columns, packed
+from repro.core.columns import columns
 
 ROWS = [("task", "preset", "hours"), ("gsm8k", "random:temperature=0.7+nucleus:p=0.9", "1.25")]
 
@@ -28,12 +28,4 @@ def test_a_cell_keeps_its_own_lines():
     assert list(columns([("steps", "1 (0.350)\n4 (0.300)", "2.0%")], (1,), (), 80)) == [
         "steps  1 (0.350)  2.0%",
         "       4 (0.300)",
-    ]
-
-
-def test_the_mark_of_an_unfinished_network_takes_two_lines():
-    assert packed("mdlm@nano (step 39 of 900)", 10).split("\n") == [
-        "mdlm@nano ",
-        "(step 39 ",
-        "of 900)",
     ]
