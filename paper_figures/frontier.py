@@ -40,6 +40,7 @@ from repro.results.difference import difference, look
 from repro.results.record import Record
 from repro.results.store import tokens_order
 from repro.results.tables.matched import GENERATED, LEVEL, Sweep, panel_of, sweeps
+from repro.results.tables.text import per_step
 from repro.results.tables.text_quality import COLUMNS, REFERENCES, points
 
 MARKERS = {
@@ -169,8 +170,7 @@ def _block(strip: SubFigure, panel: str, rows: DataFrame, sweeps: Sequence[Sweep
                 label_ends(axes, [*ends, *elsewhere.values(), *references], 6)
             elsewhere |= {end.text: replace(end, leader=False) for end in ends}
     for column, rate in enumerate(rates):
-        title = f"{rate} token{'' if rate == '1' else 's'} per step" if rate else "adaptive"
-        grid[0, column].set_title(title, fontsize=7, color=INK)
+        grid[0, column].set_title(per_step(rate) if rate else "adaptive", fontsize=7, color=INK)
         grid[-1, column].set_xlabel("entropy, nats per token")
     strip.suptitle(panel, x=0.01, ha="left", fontsize=7.5, color=INK)
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from repro.core.cli import first, run, say
+from repro.core.cli import first, run, say, width
 from repro.core.devices import take_device
 from repro.core.errors import Usage, nearest
 from repro.evals import cli
@@ -252,7 +252,7 @@ def _show_factors(done: Sequence[tuple[Prepared, list[Record]]], as_json: bool) 
         records = [each.record for each in found.values()]
         _print_json({"factors": factors.data(analysed)} | _found(records, ()))
         return
-    say(line for each in analysed for line in factors.say(each))
+    say(line for each in analysed for line in factors.say(each, width(sys.maxsize)))
     for folder in dict.fromkeys(grid.store.folder for grid, _ in done):
         print(f"records: {folder}", file=sys.stderr)
 

@@ -11,6 +11,7 @@ from typing import Protocol
 from repro.core.cli import first, say
 from repro.evals.runner import Cell
 from repro.results.record import Record
+from repro.results.tables.text import per_step
 
 
 class Progress(Protocol):
@@ -39,7 +40,7 @@ class Lines:
         began = time.perf_counter()
         for number, (record, fresh) in enumerate(run, start=1):
             labels = record.labels
-            rate = None if labels.tokens_per_step is None else f"{labels.tokens_per_step} tokens per step"
+            rate = None if labels.tokens_per_step is None else per_step(labels.tokens_per_step)
             what = ", ".join(each for each in (labels.task, labels.preset, rate) if each is not None)
             took = f"{time.perf_counter() - began:.1f} s" if fresh else "stored before"
             say([f"{self.which}{what}: {took} ({number} of {self.total})"], sys.stderr)

@@ -31,6 +31,7 @@ from repro.evals.task import Ask, Task
 from repro.model import Model
 from repro.results.record import Record
 from repro.results.store import Store
+from repro.results.tables.text import per_step
 from repro.samplers.plan import Plan, ServedPlan, cache, check
 from repro.samplers.presets import PRESETS, default_preset, preset
 
@@ -157,7 +158,7 @@ def _plans(
         try:
             check(sampler, model.recipe.process, planned)
         except ValueError as error:
-            yield Skip(f"{name} at {label} tokens per step" if label else name, str(error))
+            yield Skip(f"{name} at {per_step(label)}" if label else name, str(error))
             continue
         yield Cell(task, Ask(sampler, planned, seed, request.limit), shown, label)
 

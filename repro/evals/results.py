@@ -98,14 +98,14 @@ class Results(Sequence[Record]):
         return file.getvalue() + "".join(f"{line}\n" for line in lines)
 
     def title(self) -> str:
-        """Names of checkpoints and suites, as `mdlm@nano, suite nano`; the name of a checkpoint's folder is followed by
-        that of its recipe, as `runs/mine (mdlm@nano.text+20445a)`."""
+        """Names of checkpoints and suites, as `mdlm@nano, suite nano`; with a folder's name its recipe's, as
+        `runs/mine: mdlm@nano.text+20445a`."""
         suites = dict.fromkeys(record.labels.suite for record in self.records)
         labels, names = checkpoints(self.records), checkpoints(self.records, self.given)
         said = [
             name
             if digest not in self.given or name == labels[digest]
-            else f"{self.given[digest]} ({labels[digest]})"
+            else f"{self.given[digest]}: {labels[digest]}"
             for digest, name in names.items()
         ]
         return f"{', '.join(dict.fromkeys(said)) or 'no records'}" + (

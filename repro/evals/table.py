@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from repro.core.cli import broken
+from repro.core.columns import packed
 from repro.results.record import Metric, Record
 from repro.results.shares import interval, shown
 from repro.results.tables.parallelism import timed
@@ -71,7 +73,8 @@ def show(
     names = checkpoints(records, given)
     free = [r for r in records if r.question.sampler is None]
     drawn = [r for r in records if r.question.sampler is not None]
-    console.print(f"{title} (± and brackets: 95 % intervals)", highlight=False, markup=False)
+    head = broken(f"{title} (± and brackets: 95 % intervals)", console.width)
+    console.print("\n".join(head), highlight=False, markup=False)
     for table in (*_free(console, free, names), *_numbered(free, names)):
         _print(console, table)
     if drawn:
@@ -120,17 +123,6 @@ def _print(console: Console, table: Table) -> None:
     before, console.width = console.width, max(console.width, _needed(console, table))
     console.print(table)
     console.width = before
-
-
-def packed(name: str, longest: int) -> str:
-    """A name broken into lines of at most `longest` characters, after one of ":,+/_" or a space; a longer piece stays
-    whole, and the mark of an unfinished network (`Labels.marked`) takes at most two lines."""
-    lines = [""]
-    for piece in re.split(r"(?<=[:,+/_ ])(?<!\(step )(?<! of )", name.replace("\n", "")):
-        if lines[-1] and len(lines[-1]) + len(piece) > longest:
-            lines.append("")
-        lines[-1] += piece
-    return "\n".join(lines)
 
 
 def _table(left: Sequence[str], right: Sequence[str], caption: str | None = None) -> Table:

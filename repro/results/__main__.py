@@ -12,12 +12,13 @@ python -m repro.results export --every-eval-ever --out DIR      # records in the
 from __future__ import annotations
 
 import json
+import sys
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from repro.core.cli import Parser, run, say
+from repro.core.cli import Parser, run, say, width
 from repro.core.files import write_text
 from repro.results.page.build import write
 from repro.results.recipes import differing, recipe_named
@@ -89,7 +90,7 @@ def _factors(arguments: Namespace) -> Iterable[str]:
         write_text(arguments.csv, factors.csv(found))
     if arguments.json:
         return [json.dumps(factors.data(found), indent=1)]
-    return [line for each in found for line in factors.say(each)]
+    return [line for each in found for line in factors.say(each, width(sys.maxsize))]
 
 
 def _parser() -> Parser:

@@ -9,10 +9,12 @@ they are exact sums of squares, so nothing is fitted (docs/method.md#factors).
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from repro.core.columns import columns
 from repro.core.stats import Interval, holm, wilson
 from repro.results.crossing import Crossing, Stored, crossings, named
 from repro.results.tables.text import csv_text
@@ -249,19 +251,19 @@ def _best_sampler(crossing: Crossing) -> dict[str, str] | None:
 # --- text -----------------------------------------------------------------------------------------------------
 
 
-def say(found: Factors) -> Iterator[str]:
+HEADS = ("factor", "levels", "share", "with interactions", "p", "flips", "largest change in accuracy")
+
+
+def say(found: Factors, room: int = sys.maxsize) -> Iterator[str]:
     """Lines of text about one crossing: a table with one row per factor, the other shares, and sentences that say which
-    factor matters most and, where samplers were varied, which one was best."""
+    factor matters most and, where samplers were varied, which one was best. `room`: characters of a line of the
+    table."""
     what = found.metric if found.filter == "none" else f"{found.metric} ({found.filter})"
     yield (
         f"{found.task} of {found.checkpoint}: {what}, mean {found.accuracy:.3f} over {found.n} items in {found.cells}"
         " combinations"
     )
-    heads = ("factor", "levels", "share", "with interactions", "p", "flips", "largest change in accuracy")
-    rows = [heads, *map(_cells, found.rows)]
-    wide = [max(len(row[i]) for row in rows) for i in range(len(heads))]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, wide, strict=True)).rstrip()
+    yield from _table([HEADS, *map(_cells, found.rows)], room)
     yield (
         f"rest of the variance of the accuracy: choice of items {found.items:.1%}, items that react differently to the"
         f" settings (and residual) {found.items_by_settings:.1%}; interactions of factors {found.interactions:.1%}"
@@ -271,6 +273,19 @@ def say(found: Factors) -> Iterator[str]:
     if noise:
         yield f"The batch size alone flips {noise:.1%} of items: numerical noise, below which other flips say nothing."
     yield from _ranking(found)
+
+
+def _table(rows: Sequence[Sequence[str]], room: int) -> Iterator[str]:
+    """The table with a line per factor; where that is wider than `room`, two tables with a line per level, of shares
+    and of flips."""
+    whole = list(columns(rows, names=(), right=(), room=room))
+    if max(map(len, whole)) <= room:
+        yield from whole
+        return
+    stacked = [(factor, levels.replace(", ", "\n"), *more) for factor, levels, *more in rows]
+    yield from columns([row[:5] for row in stacked], names=(0, 1), right=(), room=room)
+    yield ""
+    yield from columns([(row[0], *row[5:]) for row in rows], names=(0, 2), right=(), room=room)
 
 
 def _cells(row: Factor) -> tuple[str, ...]:

@@ -148,6 +148,28 @@ def test_a_ranking_of_samplers_names_its_exceptions_and_its_one_template():
     assert any("random = margin in 1 of 1" in line for line in lines)
 
 
+def test_a_narrow_terminal_gets_two_tables_and_no_number_is_cut():
+    y = np.zeros((20, 2, 3, 2))
+    y[:9, 1, 0] = 1
+    y[:4, 0, :, 1] = 1
+    found = factors(
+        crossing(y, sampler="low_confidence|random:temperature=0.7", steps="1|4|all", template="none|chat")
+    )
+    wide, narrow = (list(say(found, room)) for room in (400, 80))
+    end = narrow.index(next(line for line in narrow if line.startswith("rest of the variance")))
+    assert max(map(len, narrow[1:end])) <= 80 < max(map(len, wide[1:5]))
+    assert narrow[end:] == wide[5:]
+    for row in found.rows:
+        cells = "\n".join(narrow[1:end])
+        assert (
+            f"{row.share_with_others:.1%}" in cells
+            and f"{row.flips:.3f} [{row.flips_interval.low:.3f}," in cells
+        )
+        assert all(
+            f"{level} ({value:.3f})" in cells for level, value in zip(row.levels, row.accuracy, strict=True)
+        )
+
+
 # --- records --------------------------------------------------------------------------------------------------
 
 TASK = {"name": "choice", "version": 1, "template": "none", "shots": None}

@@ -18,6 +18,7 @@ from typing import Any
 from msgspec import Struct
 
 from repro.core.reading import read_json_lines
+from repro.core.stats import paired_difference
 from repro.evals.engines.comparisons import Walk, compared_scores, parted, size_of, walk
 from repro.evals.engines.draws import law_of_draws
 from repro.evals.engines.engine import Completion, Engine, Settings, Unsupported

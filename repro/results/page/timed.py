@@ -10,6 +10,7 @@ from repro.results.page.series import Items, how, keep, plot, series_of
 from repro.results.page.sources import Json, Sources
 from repro.results.record import Record, text
 from repro.results.tables.speed import ADAPTIVE_PINS, PART, speeds
+from repro.results.tables.text import per_step
 
 if TYPE_CHECKING:
     from pandas import Series
@@ -124,10 +125,4 @@ def _accuracy(sources: Sources, row: Series, own: Sequence[Record], what: str, i
 def _per_step(tokens: str) -> str:
     """Text such as `2 tokens per step`; for less than one token per step, such as `2 steps per token`."""
     rate = float(tokens) if tokens.replace(".", "", 1).isdigit() else 1.0
-    return (
-        f"{tokens} tokens per step"
-        if rate > 1
-        else "1 token per step"
-        if rate == 1
-        else f"{1 / rate:g} steps per token"
-    )
+    return per_step(tokens) if rate >= 1 else f"{1 / rate:g} steps per token"

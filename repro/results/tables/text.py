@@ -1,4 +1,4 @@
-"""Text of tables: Markdown pages, CSV files, and values with their uncertainties."""
+"""Text of tables: Markdown pages, CSV files, values with their uncertainties, and tokens per step."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ def grid(header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
 def csv_text(numbers: DataFrame) -> str:
     """CSV text of a frame, with at most six significant digits; a NaN is an empty field."""
     return numbers.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+
+
+def per_step(tokens: str) -> str:
+    """Text `1 token per step` of a label of planned tokens per step (a number, or `all`)."""
+    return f"{tokens} token{'' if tokens == '1' else 's'} per step"
 
 
 def measured(value: float, se: float, sd_seeds: float) -> str:
