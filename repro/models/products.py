@@ -25,7 +25,8 @@ def suits_onednn(x: Tensor, weight: Tensor) -> bool:
     """Whether x [..., D] times weight [V, D], or its transpose, is computed by oneDNN. Tensors of subclasses
     (quantised, sharded) and compiled code keep torch's own product."""
     return (
-        onednn_is_faster()
+        not torch.compiler.is_compiling()
+        and onednn_is_faster()
         and x.dtype is torch.float32
         and weight.dtype is torch.float32
         and weight.numel() >= LEAST
@@ -33,7 +34,6 @@ def suits_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.is_cpu
         and type(weight) in PLAIN
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
     )
 
 
