@@ -428,7 +428,7 @@ def test_a_name_on_the_hub(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(ConnectionError, match="no folder nobody/nothing, and the Hub is out of reach"):
         load("nobody/nothing")
-    with pytest.raises(ConnectionError, match=r"give that .nearest is 'GSAI-ML/LLaDA-8B-Base'"):
+    with pytest.raises(ConnectionError, match=r"give the path .nearest is 'GSAI-ML/LLaDA-8B-Base'"):
         load("GSAI-ML/LLaDA-8B-Bse")
     (tmp_path / "runs").mkdir(exist_ok=True)
     for path in ("runs/nothing", "./nobody/nothing", "nothing"):
