@@ -126,8 +126,11 @@ class Space:
             raise ValueError(f"denoise takes integer ids [n, {self.length}], got {describe(ids)}")
         if time.ndim and tuple(time.shape) != (len(ids),):
             raise ValueError(f"denoise takes t as a number or [n], got {describe(time)}")
-        if not bool(((time >= 0) & (time <= 1)).all()):
-            raise ValueError("denoise takes t in [0, 1], 1 being pure noise")
+        outside = ~((time >= 0) & (time <= 1))
+        if outside.any():
+            raise ValueError(
+                f"denoise takes t in [0, 1], 1 being pure noise, got {float(time[outside][0]):g}"
+            )
         low, high = map(int, ids.aminmax()) if len(ids) else (0, 0)
         if low < 0 or high >= self.symbols:
             raise ValueError(f"denoise takes ids 0 to {self.symbols - 1}, got {low} to {high}")

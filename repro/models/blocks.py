@@ -29,10 +29,12 @@ class BlockPrediction(Prediction):
         self, denoiser: Denoiser, tokens: Tensor, clean: Tensor, t: Tensor, attention: Mask, block: int
     ) -> None:
         super().__init__(denoiser, tokens, t, attention)
-        if denoiser.required_block_size != block:
+        read = denoiser.required_block_size
+        if read != block:
+            reads = "whole rows" if read is None else f"blocks of {read}"
             raise ValueError(
-                f"the process noises blocks of {block} tokens, and this network reads blocks of"
-                f" {denoiser.required_block_size}; give the process and the backbone (dit_blocks) the same `block`"
+                f"the process noises blocks of {block} tokens, and this network reads {reads}; give the process and"
+                " the backbone (dit_blocks) the same `block`"
             )
         self._noisy, self._clean, self._block = tokens, clean, block
         self._views = tokens.shape[1] // clean.shape[1]

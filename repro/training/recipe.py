@@ -79,9 +79,10 @@ class Recipe(Part):
                 " or another objective"
             )
         if block is not None and read != block:
+            reads = "whole rows" if read is None else f"blocks of {read}"
             raise ValueError(
-                f"the process noises blocks of {block} tokens, the backbone reads blocks of {read}; give both the same"
-                " block (backbone dit_blocks)"
+                f"the process noises blocks of {block} tokens, the backbone reads {reads}; give both the same block"
+                " (backbone dit_blocks)"
             )
 
     def digest(self) -> str:

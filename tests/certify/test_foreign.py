@@ -96,7 +96,7 @@ def test_bad_results_give_one_line(line):
     assert "returned ids 7 to 7; valid: 0 to 3" in of(f"return {MASKS} + 4")
     assert "raised ZeroDivisionError at line 3 of theirs.py" in of("return 1 / 0")
     assert "raised SystemExit" in of("import sys; sys.exit(0)")
-    assert "denoise takes t in [0, 1]" in of(f"return space.denoise({MASKS}, 2.0)")
+    assert "denoise takes t in [0, 1], 1 being pure noise, got 2" in of(f"return space.denoise({MASKS}, 2.0)")
     assert "denoise takes ids 0 to 3, got 9 to 9" in of(f"return space.denoise(0 * {MASKS} + 9, .5)")
     nan = "def f(space, x0, seed): return (space.mask * x0[:, 0] * torch.nan)\n"
     says = line(nan + "f.claims, f.meaning, f.draws = 'bound', 'x0_mean', 'exact'")

@@ -256,7 +256,9 @@ def test_incomplete_crossings_are_refused(tmp_path):
 def test_what_is_no_crossing_is_refused(tmp_path):
     one = {("none", 2, 0): [1, 0], ("chat", 2, 0): [1, 1]}
     first = entries(tmp_path / "a", one)
-    with pytest.raises(ValueError, match="no task of a checkpoint in this folder was evaluated under several levels"):
+    with pytest.raises(
+        ValueError, match="no task of a checkpoint in this folder was evaluated under several levels"
+    ):
         analyse(first[:1])
     with pytest.raises(ValueError, match="limit is 4 and 8, which --factors cannot vary"):
         analyse(first[:1] + entries(tmp_path / "b", one, limit=8)[1:])

@@ -74,9 +74,8 @@ def _require_positive(rule: Any, *pins: str) -> None:
 
 def _require_eos(eos: int | None, rule: Rule) -> int:
     if eos is None:
-        raise ValueError(
-            f"scoring rule {type(rule).__name__} needs an EOS id and this judge has none; use rule every_token"
-        )
+        name = next(name for name, known in RULES.items() if type(known) is type(rule))
+        raise ValueError(f"scoring rule {name} needs an EOS id and this judge has none; use rule every_token")
     return eos
 
 
