@@ -21,8 +21,10 @@ from typing import Any
 from benchmarks import cost, decoding, duo, growth, likelihood, loading, masked, peers, precision, vocabulary
 from benchmarks.row import Row
 from repro.core.cli import Parser, natural, run
+from repro.core.devices import processor
 from repro.core.errors import nearest
 from repro.core.files import ROOT, write_text
+from repro.core.onednn import onednn_is_faster
 
 ROWS: dict[str, Callable[[int], list[Row]]] = {
     "decode": decoding.small,
@@ -107,7 +109,8 @@ def _machine() -> dict[str, Any]:
     from repro.core.lazy import torch
 
     return {
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
+        "float32 products": "oneDNN" if onednn_is_faster() else "torch's own",
         "threads": torch.get_num_threads(),
         "malloc": "keeps its pages" if "MALLOC_TRIM_THRESHOLD_" in os.environ else "as shipped",
         "torch": torch.__version__.partition("+")[0],

@@ -3,12 +3,15 @@ CPU.
 
 take_device("cuda:1")     from here on, models of this process run there
 device()                  where they run
+processor()               name of the CPU
 """
 
 from __future__ import annotations
 
 import os
+import platform
 import re
+from pathlib import Path
 
 from repro.core.errors import nearest
 from repro.core.lazy import torch
@@ -64,3 +67,14 @@ def take_device(name: str | None = None) -> str:
 
 def _best() -> str:
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def processor() -> str:
+    """The processor's name where the system tells it, else its architecture."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text("utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()

@@ -22,6 +22,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from repro.core.cli import Parser, fill, run
+from repro.core.devices import processor
 from repro.core.files import RESULTS, ROOT, runs
 from repro.core.lazy import torch
 from repro.core.onednn import onednn, onednn_is_faster
@@ -111,18 +112,7 @@ def _device() -> str:
     if torch.backends.mps.is_available():
         return "mps, Apple's GPU; models run there unless --device says otherwise, training runs on the CPU"
     built = "this torch is built for CUDA" if torch.version.cuda else "this torch is built for CPUs only"
-    return f"cpu, {_processor()}; no GPU is visible ({built})"
-
-
-def _processor() -> str:
-    """The processor's name where the system tells it, else its architecture."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text("utf-8", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
+    return f"cpu, {processor()}; no GPU is visible ({built})"
 
 
 def _precision() -> str:

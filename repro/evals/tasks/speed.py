@@ -14,14 +14,13 @@ time, read after the device's queue has finished.
 from __future__ import annotations
 
 import math
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from repro.core.devices import processor
 from repro.core.lazy import torch
 from repro.core.parts import part
 from repro.evals.decoding import decoded
@@ -331,9 +330,4 @@ def device_name(device: torch.device) -> str:
     """Product name of a device, such as that of its GPU or CPU model."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    if device.type == "cpu" and Path("/proc/cpuinfo").is_file():
-        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
+    return processor()
