@@ -19,19 +19,19 @@ class DuoStep:
     recipe `duo_script` has the script's loss, so agreement is measured with it.
     """
 
-    def __init__(self, vocab_size: int | None = None) -> None:
+    def __init__(self, vocab_size: int | None = None, rows: int = 8, length: int = 128) -> None:
         from repro.core import registry
 
         recipe = registry.recipe("duo")
-        sizes = Sizes(ids=vocab_size or recipe.data.vocabulary().size, mask=None, bos=None, length=128)
-        self.name = f"Duo step, V={sizes.ids:,}, d=256, 2 layers, B=8, L=128"
+        sizes = Sizes(ids=vocab_size or recipe.data.vocabulary().size, mask=None, bos=None, length=length)
+        self.name = f"Duo step, V={sizes.ids:,}, d=256, 2 layers, B={rows}, L={length}"
         self.loss, self.same, self.process = (
             recipe.objective,
             registry.recipe("duo_script").objective,
             recipe.process,
         )
         self.denoiser = llama(sizes, self.process, width=256, layers=2, ffn=1024, heads=4).train()
-        self.batch = batch(sizes, rows=8)
+        self.batch = batch(sizes, rows)
 
     def ours(self) -> float:
         """A step of recipe `duo`; returns its loss."""
