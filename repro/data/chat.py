@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import string
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,20 +30,9 @@ if TYPE_CHECKING:
 
 
 @part
-class Chat(Data):
-    """Chat rows of L = `max_length` ids. Vocabulary size and special ids are settings, so that cost plans need no
-    tokenizer.
-
-    `scored`: with "answer" the candidates are the positions after the first SEP that are neither PAD nor SEP (including
-    the tokens of "<newline>Assistant:<newline>", but not the closing SEP), and rows without candidates, whose prompt
-    was cut off, are dropped; with "all" they are the positions that are not PAD. `source_rows`: N; if `revision` is
-    resolved, a source with another number of rows is an error. `heldout_fraction` f: the first ceil(f n) of
-    default_rng(`split_seed`).permutation(n) are held out, as by `Dataset.train_test_split`. A row's name
-    (`Rows.example`) is its number in the source.
-
-    A literal "[SEP]" in a question becomes the SEP id, so that the answer starts within the question, as in the
-    reference scripts; the same holds for prompts (`prompt`).
-    """
+class SourceOfChats(Data):
+    """Base class of rows from the column `messages` of a dataset, on the Hub or on disk, with the `tokenizer` of a Hub
+    name or a folder. `source_rows`: N; if `revision` is resolved, a source with another number of rows is an error."""
 
     source: str
     revision: str
@@ -50,6 +40,47 @@ class Chat(Data):
     source_rows: int
     tokenizer: str
     tokenizer_revision: str
+
+    def resolve(self) -> dict[str, str | int]:
+        return {
+            "revision": sources.revision(self.source, self.revision, "dataset"),
+            "tokenizer_revision": sources.revision(self.tokenizer, self.tokenizer_revision, "model"),
+            "source_rows": len(sources.dataset(self.source, None, self.revision, self.split)),
+        }
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer().backend_tokenizer.decode(list(map(int, ids)), skip_special_tokens=False)
+
+    def _source(self) -> Any:
+        """The dataset. Raises ConnectionError, with a one-line message, where it cannot be reached, and ValueError for
+        another number of rows."""
+        source = sources.dataset(self.source, None, self.revision, self.split)
+        if self.revision != UNRESOLVED and len(source) != self.source_rows:
+            raise ValueError(
+                f"{self.source}: expected {self.source_rows} rows, found {len(source)}; correct source_rows or revision"
+            )
+        return source
+
+    @abstractmethod
+    def _tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer; ValueError if a setting of the vocabulary contradicts it."""
+
+
+@part
+class Chat(SourceOfChats):
+    """Chat rows of L = `max_length` ids. Vocabulary size and special ids are settings, so that cost plans need no
+    tokenizer.
+
+    `scored`: with "answer" the candidates are the positions after the first SEP that are neither PAD nor SEP (including
+    the tokens of "<newline>Assistant:<newline>", but not the closing SEP), and rows without candidates, whose prompt
+    was cut off, are dropped; with "all" they are the positions that are not PAD. `heldout_fraction` f: the first
+    ceil(f n) of default_rng(`split_seed`).permutation(n) are held out, as by `Dataset.train_test_split`. A row's name
+    (`Rows.example`) is its number in the source.
+
+    A literal "[SEP]" in a question becomes the SEP id, so that the answer starts within the question, as in the
+    reference scripts; `prompt` does so too.
+    """
+
     template: str
     max_length: int
     scored: Literal["answer", "all"]
@@ -88,11 +119,7 @@ class Chat(Data):
     def splits(self) -> Iterator[tuple[Literal["train", "heldout"], Iterable[Rows]]]:
         """(split, chunks of rows) of both splits, each in permuted order; ConnectionError, with a one-line message,
         where the source cannot be reached."""
-        source = sources.dataset(self.source, None, self.revision, self.split)
-        if self.revision != UNRESOLVED and len(source) != self.source_rows:
-            raise ValueError(
-                f"{self.source}: expected {self.source_rows} rows, found {len(source)}; correct source_rows or revision"
-            )
+        source = self._source()
         with Spool(np.min_scalar_type(self.total)) as spool:
             fit = [np.empty(0, bool)]
             for ids in self._ids(source):
@@ -102,7 +129,7 @@ class Chat(Data):
             used = np.flatnonzero(np.concatenate(fit))
             if len(used) == 0:
                 raise ValueError(
-                    f"{self.source}: no answer begins within max_length={self.max_length}; increase it"
+                    f"{self.source}: no answer begins within max_length={self.max_length}; give a larger one"
                 )
             every = spool.read()
             order = used[np.random.default_rng(self.split_seed).permutation(len(used))]
@@ -117,15 +144,6 @@ class Chat(Data):
             ids = np.stack([every[i] for i in chosen])
             yield Rows(ids, self._candidates(ids), chosen)
 
-    def resolve(self) -> dict[str, str | int]:
-        """Values of the settings that may be UNRESOLVED (a placeholder for what only the Hub or the files know), looked
-        up now: dotted path -> value. `derive(data, data.resolve())` fixes them all."""
-        return {
-            "revision": sources.revision(self.source, self.revision, "dataset"),
-            "tokenizer_revision": sources.revision(self.tokenizer, self.tokenizer_revision, "model"),
-            "source_rows": len(sources.dataset(self.source, None, self.revision, self.split)),
-        }
-
     def encode(self, text: str) -> list[int]:
         tokenizer = self._tokenizer()
         encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
@@ -135,9 +153,6 @@ class Chat(Data):
                     f"{text[start:stop]!r} has no id in the vocabulary of {self.tokenizer}; leave it out"
                 )
         return encoding["input_ids"]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return self._tokenizer().backend_tokenizer.decode(list(map(int, ids)), skip_special_tokens=False)
 
     def prompt(self, text: str) -> list[int]:
         """Ids of a question as in a training row, up to the answer: [CLS] and the filled template
@@ -150,8 +165,7 @@ class Chat(Data):
         ids = [self.cls, *self.encode(before.format(user=text, sep=sep))]
         if len(ids) >= self.max_length:
             raise ValueError(
-                f"the prompt takes {len(ids)} ids, so that max_length={self.max_length} leaves no answer; shorten the"
-                " prompt"
+                f"the prompt takes {len(ids)} ids, so that max_length={self.max_length} leaves no answer; shorten it"
             )
         return ids
 
@@ -166,7 +180,7 @@ class Chat(Data):
             for row, messages in enumerate(block["messages"], start):
                 if len(messages) < 2:
                     raise ValueError(
-                        f"{self.source}: row {row} has {len(messages)} messages, fewer than 2; remove the row"
+                        f"{self.source}: row {row} has {len(messages)} messages, fewer than 2; remove it"
                     )
             texts = [
                 self.template.format(
@@ -188,8 +202,8 @@ class Chat(Data):
         return written & after_first
 
     def _tokenizer(self) -> PreTrainedTokenizerFast:
-        """The tokenizer of the source; ValueError names a setting (`mask`, `pad`, `cls`, `sep`, `total`) that does not
-        agree with this tokenizer."""
+        """The tokenizer of the source; ValueError names a setting (`mask`, `pad`, `cls`, `sep`, `total`) that
+        contradicts it."""
         tokenizer = sources.tokenizer(self.tokenizer, self.tokenizer_revision)
         for pin in ("mask", "pad", "cls", "sep"):
             pinned, found = getattr(self, pin), getattr(tokenizer, f"{pin}_token_id")
@@ -197,6 +211,6 @@ class Chat(Data):
                 raise ValueError(f"{pin}={pinned}, but {self.tokenizer} has {found}; set {pin}={found}")
         if len(tokenizer) > self.total:
             raise ValueError(
-                f"total={self.total}, but {self.tokenizer} has {len(tokenizer)} ids; set total to that number or more"
+                f"total={self.total}, but {self.tokenizer} has {len(tokenizer)} ids; set total to that or more"
             )
         return tokenizer

@@ -19,7 +19,8 @@ import numpy as np
 from repro.core import rng
 from repro.core.parts import part
 from repro.data import sources
-from repro.data.corpus import UNRESOLVED, Data, Rows, Vocabulary, check_heldout
+from repro.data.chat import SourceOfChats
+from repro.data.corpus import Rows, Vocabulary, check_heldout
 from repro.data.rows import CHUNK
 from repro.data.spool import Spool, Spooled
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @part
-class Dialogues(Data):
+class Dialogues(SourceOfChats):
     """Rows of `length` ids from a dataset's column `messages` (role and content of each message).
 
     Vocabulary size and special ids are settings, so that cost plans need no tokenizer.
@@ -39,12 +40,6 @@ class Dialogues(Data):
     ConnectionError where the source cannot be reached.
     """
 
-    source: str
-    revision: str
-    split: str
-    source_rows: int
-    tokenizer: str
-    tokenizer_revision: str
     head: str
     tail: str
     length: int
@@ -75,22 +70,11 @@ class Dialogues(Data):
         """Number of training rows if no row is dropped."""
         return self.source_rows - math.ceil(self.heldout_fraction * self.source_rows)
 
-    def resolve(self) -> dict[str, str | int]:
-        return {
-            "revision": sources.revision(self.source, self.revision, "dataset"),
-            "tokenizer_revision": sources.revision(self.tokenizer, self.tokenizer_revision, "model"),
-            "source_rows": len(sources.dataset(self.source, None, self.revision, self.split)),
-        }
-
     def build(self) -> dict[Literal["train", "heldout"], Rows]:
         return {split: Rows.joined(chunks, self.length) for split, chunks in self.splits()}
 
     def splits(self) -> Iterator[tuple[Literal["train", "heldout"], Iterable[Rows]]]:
-        source = sources.dataset(self.source, None, self.revision, self.split)
-        if self.revision != UNRESOLVED and len(source) != self.source_rows:
-            raise ValueError(
-                f"{self.source}: expected {self.source_rows} rows, found {len(source)}; correct source_rows or revision"
-            )
+        source = self._source()
         numbers: list[int] = []
         with Spool(np.min_scalar_type(self.size)) as spool:
             for number, *pair in self._pairs(source):
@@ -123,9 +107,6 @@ class Dialogues(Data):
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer()(text, add_special_tokens=False)["input_ids"]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return self._tokenizer().backend_tokenizer.decode(list(map(int, ids)), skip_special_tokens=False)
 
     def prompt(self, text: str) -> list[int]:
         """Token ids of one question as in a training row, up to the answer: BOS, the question, the head of the answer.
