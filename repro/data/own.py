@@ -78,7 +78,7 @@ def own_documents(source: str) -> Documents:
     if path is not None and not _is_table(path):
         every = AllFiles(path=source, sha256=UNRESOLVED)
         stride = _stride(source, sum(1 for _ in every.texts("heldout")))
-        return Files(path=source, **every.resolve(), heldout_stride=stride)
+        return Files(path=source, sha256=str(every.resolve()["sha256"]), heldout_stride=stride)
     revision = sources.revision(source, UNRESOLVED, "dataset")
     rows = sources.dataset(source, None, revision, "train")
     stride = _stride(source, len(rows))

@@ -135,6 +135,7 @@ def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset
     """
     path, found = local(source), revision(source, pinned, "dataset")
     import datasets
+    from datasets.exceptions import DatasetGenerationError
 
     try:
         if path is None:
@@ -146,7 +147,7 @@ def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset
                 if path.is_dir():
                     return datasets.load_dataset(str(path), config, split=split)
                 return datasets.load_dataset(FORMATS[path.suffix], data_files=str(path), split=split)
-            except datasets.exceptions.DatasetGenerationError as error:
+            except DatasetGenerationError as error:
                 raise error.__cause__ or error from None  # pyarrow says what is wrong, and in which row
     except ConnectionError:
         raise ConnectionError(f"cannot fetch {source} (no network); connect, or give a local copy") from None
