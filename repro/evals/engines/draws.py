@@ -16,6 +16,8 @@ LEVEL = 1e-4
 """p-value below which a test of the sampling distribution fails: a correct engine fails once in ten thousand tests."""
 LEAST = 5.0
 """Smallest expected count of a class of the chi-squared test (Cochran 1954); rarer tokens are pooled in one class."""
+FEWEST = 50
+"""Least number of tokens of the test of their mean log-probability."""
 SEEDS, LENGTH = 8, 12
 TOP = 5
 
@@ -25,7 +27,8 @@ def law_of_draws(name: str, engine: Engine, prompts: Sequence[str], draws: int, 
 
     Fails if seeds give two different texts more often than log-probabilities within `tolerance` (nats) explain, if
     texts of different seeds coincide though the probability of that is below `LEVEL`, or if the first tokens of `draws`
-    seeds per prompt do not fit the stated probabilities (chi-squared test).
+    seeds per prompt do not fit the stated probabilities (chi-squared test of each prompt; normal test of the mean
+    log-probability of all drawn tokens, which sees another temperature sooner).
     """
     title = f"law of draws of {name}"
     seeds = range(1, SEEDS + 1)
@@ -44,9 +47,13 @@ def law_of_draws(name: str, engine: Engine, prompts: Sequence[str], draws: int, 
     if not first:
         return Finding(title, "not checked", "seeds are obeyed; the engine states no probabilities")
     p_values = []
+    found = [token for each in twice[0] for token in each.tokens[1:]]  # the first ones are among the draws
+    ended = sum(each.finish == "stop" for each in twice[0])
     for prompt, token in first.items():
         how = [Settings(1, temperature=1.0, seed=seed, top=TOP) for seed in range(1, draws + 1)]
         made = engine.complete([prompt] * draws, how, "completions")
+        found += [each.tokens[0] for each in made if each.tokens]
+        ended += sum(each.finish == "stop" for each in made)
         drawn = Counter(each.tokens[0].text if each.tokens else "" for each in made)
         if drawn[""]:  # the text ended at once; which of the stated tokens ends it is not said
             token = replace(token, top={text: value for text, value in token.top.items() if drawn[text]})
@@ -62,6 +69,13 @@ def law_of_draws(name: str, engine: Engine, prompts: Sequence[str], draws: int, 
             data = {"p": p, "draws": draws}
             return Finding(title, "fail", f"after {prompt!r} {what} is drawn {said}; {cut}", data)
         p_values.append(p)
+    p, mean, expected = drawn_log_probability(found, ended)
+    if p < LEVEL:
+        says = (
+            f"{len(found)} drawn tokens have a mean log-probability of {mean:.3f}, {expected:.3f} is expected"
+        )
+        hint = f"(p {p:.1g}): another temperature, or a law that is cut off"
+        return Finding(title, "fail", f"{says} {hint}", {"p": p, "draws": draws})
     if not p_values:
         return Finding(title, "not checked", f"seeds are obeyed; {draws} draws are too few to test the law")
     says = f"{draws} draws for each of {len(p_values)} prompts fit the stated law (smallest p {min(p_values):.2g})"
@@ -90,6 +104,37 @@ def chi_squared(
     if len(kept) == 1:
         return None, (worst, kept[worst])
     return float(chi2.sf(sum(terms.values()), len(kept) - 1)), (worst, kept[worst])
+
+
+def drawn_log_probability(tokens: Sequence[Token], ended: int) -> tuple[float, float, float]:
+    """Of drawn tokens, two-sided p-value of the mean of their log-probabilities in nats, this mean, and the expected
+    one. A token that is not among the `TOP` likeliest counts with the log-probability of the last of these.
+
+    Whatever was drawn before, a position adds its difference from the expected value of the stated law; so the sum is a
+    martingale whose variance is the sum of those of the laws. Its law is taken as normal, and nothing is tested (p 1)
+    for fewer than `FEWEST` tokens. An engine may leave out the tokens that ended texts: for each of these (`ended`) the
+    largest difference of a position, on average, is allowed.
+    """
+    from scipy.stats import norm
+
+    seen, expected, variance, widest, count = 0.0, 0.0, 0.0, 0.0, 0
+    for token in tokens:
+        likely = sorted(token.top.items(), key=lambda each: -each[1])[:TOP]
+        if not likely or not math.isfinite(likely[-1][1]):
+            continue
+        last = likely[-1][1]
+        chances = [math.exp(value) for _, value in likely]
+        law = [*zip(chances, (value for _, value in likely), strict=True), (max(0.0, 1 - sum(chances)), last)]
+        mean = math.fsum(chance * value for chance, value in law)
+        variance += math.fsum(chance * (value - mean) ** 2 for chance, value in law)
+        expected += mean
+        widest += max(likely[0][1] - mean, mean - last)
+        seen += dict(likely).get(token.text, last)
+        count += 1
+    if count < FEWEST or not variance:
+        return 1.0, seen / max(1, count), expected / max(1, count)
+    off = max(0.0, abs(seen - expected) - ended * widest / count) / math.sqrt(variance)
+    return float(2 * norm.sf(off)), seen / count, expected / count
 
 
 def _first_tokens(engine: Engine, prompts: Sequence[str]) -> dict[str, Token]:

@@ -19,7 +19,7 @@ from repro.evals.engines.check import (
     read_prompts,
 )
 from repro.evals.engines.comparisons import walk
-from repro.evals.engines.draws import chi_squared, law_of_draws
+from repro.evals.engines.draws import chi_squared, drawn_log_probability, law_of_draws
 from repro.evals.engines.engine import Completion, Token
 from repro.evals.engines.http import Limits
 from repro.evals.engines.openai import connect
@@ -169,3 +169,22 @@ def test_draws_of_another_law_have_a_small_p():
     assert p == pytest.approx(0.003823, abs=1e-6)  # exp(-chi2 / 2), chi2 .6 + .5333 + 10
     assert worst == "" and expected == pytest.approx(10, abs=1e-4)
     assert chi_squared(stated, Counter({"a": 8}), 8)[0] is None, "one class: nothing is tested"
+
+
+def test_the_mean_log_probability_of_draws():
+    """Of the law .6, .3, .1 (the last counts as the second) the mean is .6 log .6 + .4 log .3, the variance .1153."""
+    top = {"a": -0.5108256, "b": -1.2039728}
+
+    def drawn(*counts, ended=0):
+        return drawn_log_probability(
+            [Token(text, 0.0, top) for text, count in zip("abc", counts, strict=True) for _ in range(count)],
+            ended,
+        )
+
+    p, mean, expected = drawn(60, 30, 10)
+    assert p > 0.9999 and mean == pytest.approx(expected) == pytest.approx(
+        0.6 * -0.5108256 + 0.4 * -1.2039728
+    )
+    assert drawn(70, 20, 10)[0] == pytest.approx(0.0412, abs=1e-4)  # 10 of 100, 2.04 of sqrt(.24 * 100)
+    assert drawn(70, 20, 10, ended=20)[0] == 1, "the ends of texts that are not listed may explain it"
+    assert drawn(30, 10, 0)[0] == 1, "too few"

@@ -20,10 +20,11 @@ WORDS = [f" {first}{second}" for first in "abcde" for second in "xyz"]
 @dataclass
 class Words:
     """An engine over words: the law of a word is a function of the text before it, with normal noise on each
-    log-probability, new at each call."""
+    log-probability, new at each call. `scale`: temperature at which it draws where 1 is asked for."""
 
     noise: float = 0.0
     ignores_seed: bool = False
+    scale: float = 1.0
     keeps_stop: bool = False
     chat: bool = True
     echo: bool = True
@@ -52,7 +53,7 @@ class Words:
             law = self.law(before, noise)
             word = max(law, key=law.get)
             if how.temperature:
-                word = draws.choices(WORDS, [math.exp(law[each]) for each in WORDS])[0]
+                word = draws.choices(WORDS, [math.exp(law[each] / self.scale) for each in WORDS])[0]
             top = dict(sorted(law.items(), key=lambda each: -each[1])[: how.top])
             tokens.append(Token(word, law[word], top))
             before.append(word)
@@ -70,6 +71,7 @@ class Words:
 
 
 PLAN = Plan(tuple(Prompt(text) for text in PROMPTS), length=12, tolerance=0.05, draws=40)
+MANY = replace(PLAN, draws=200)
 
 
 def test_an_engine_with_noise_within_the_tolerance_agrees_with_itself():
@@ -88,11 +90,14 @@ def test_an_engine_with_noise_within_the_tolerance_agrees_with_itself():
     [
         ({"ignores_seed": True}, "law of draws of B"),
         ({"keeps_stop": True}, "stop rule of B"),
+        ({"scale": 1.3}, "law of draws of B"),
+        ({"scale": 0.75}, "law of draws of B"),
         ({"noise": 0.2}, "batch of B"),
     ],
 )
 def test_faults_are_found_at_a_wide_tolerance(fault, check):
-    assert check in compare(Words(0.008), Words(**{"noise": 0.008, **fault}), PLAN).failed
+    plan = MANY if "scale" in fault else PLAN
+    assert check in compare(Words(0.008), Words(**{"noise": 0.008, **fault}), plan).failed
 
 
 def test_what_one_engine_refuses_is_not_checked():
