@@ -188,8 +188,8 @@ def _pages(header: Sequence[str], groups: Sequence[Group], left: int, inches: fl
 
 def latex_of_markdown(text: str, inches: float = WIDTH) -> list[str]:
     """LaTeX of the tables in Markdown text, at most `inches` wide, one string a `tabular`. Successive sections
-    (`## NAME`) with equal headers share a `tabular`; columns without any text are left out. The title and the paragraphs before the first table
-    become comments of the first string. Empty for a text without a table."""
+    (`## NAME`) with equal headers share a `tabular`; columns without any text are left out. The title and the
+    paragraphs before the first table become comments of the first string. Empty for a text without a table."""
     tables: list[tuple[list[str], list[Group]]] = []
     header: list[str] = []
     rows: list[list[str]] | None = None
