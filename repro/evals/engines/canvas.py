@@ -131,7 +131,7 @@ class RemoteDenoiser(Denoiser):
         """The request for one row of ids: its last `width` ids are the canvas, the ones before are the prompt.
         ValueError if the prompt has a mask, whose token the server would not predict."""
         prompt, canvas = list(ids[: max(0, len(ids) - width)]), list(ids[-width:])
-        if (masked := prompt.count(self.vocabulary.mask)) > 0:
+        if masked := sum(each == self.vocabulary.mask for each in prompt):
             raise ValueError(
                 f"{masked} positions to be written lie before a canvas of {width} columns; give a larger canvas, or"
                 " generate fewer tokens"
