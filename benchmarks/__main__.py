@@ -21,8 +21,10 @@ from typing import Any
 from benchmarks import cost, decoding, duo, growth, likelihood, loading, masked, peers, precision, vocabulary
 from benchmarks.row import Row
 from repro.core.cli import Parser, natural, run
+from repro.core.devices import processor
 from repro.core.errors import nearest
 from repro.core.files import ROOT, write_text
+from repro.core.onednn import onednn_is_faster
 
 ROWS: dict[str, Callable[[int], list[Row]]] = {
     "decode": decoding.small,
@@ -50,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Speed ratios, side by side (algorithmic, CPU).",
         [
             "python -m benchmarks",
-            "python -m benchmarks --rows masked --repeats 1",
+            "python -m benchmarks --rows masked_head --repeats 1",
             "python -m benchmarks --peer llada=../LLaDA --peer lm_eval",
         ],
     )
@@ -107,7 +109,8 @@ def _machine() -> dict[str, Any]:
     from repro.core.lazy import torch
 
     return {
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
+        "float32 products": "oneDNN" if onednn_is_faster() else "torch's own",
         "threads": torch.get_num_threads(),
         "malloc": "keeps its pages" if "MALLOC_TRIM_THRESHOLD_" in os.environ else "as shipped",
         "torch": torch.__version__.partition("+")[0],
@@ -120,7 +123,8 @@ def _store(file: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _others(file: Path, measured: set[str]) -> list[dict[str, Any]]:
-    """Stored rows of peers that are not measured now, if they are of the same machine."""
+    """Stored rows of peers that are not measured now; [] if they are of another machine or of other versions
+    (`_machine`)."""
     if not file.is_file():
         return []
     stored = json.loads(file.read_text("utf-8"))

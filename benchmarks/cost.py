@@ -29,7 +29,7 @@ AXES: Mapping[str, tuple[int, ...]] = {
     "steps": (8, 32, 128),
 }
 MOST = {"rows": 1, "length": 2, "vocabulary": 1, "steps": 1, "records": 1}
-"""Exponent that each axis has at most by the algorithm: attention is quadratic in the length."""
+"""Axis -> largest exponent that the algorithm allows: attention is quadratic in the length."""
 PROCESSES, SAMPLES = (1, 2, 4), 4_096
 RECORDS = (1_000, 5_000, 25_000)
 CHILD = """
@@ -54,7 +54,8 @@ print(json.dumps(seconds))
 @dataclass(frozen=True)
 class CostRow(Row):
     """A row with its work, axis and quantity, the `values` at `sizes` of that axis, and their slope. `ours`: the value
-    at the largest size; `opponent`: what growth from the smallest by the expected exponent would give."""
+    at the largest size; `opponent`: what that value would be after growth from the smallest size with the expected
+    exponent."""
 
     work: str
     axis: str
@@ -78,7 +79,8 @@ SIZES = Size(rows=8, length=128, vocabulary=1_024, steps=16)
 
 
 def cost(repeats: int) -> list[Row]:
-    """All rows; the target is to grow no faster than the algorithm, and for processes to lose a fifth at most."""
+    """All rows; `repeats`: timings of each time, except those by the number of records. The target is to grow no faster
+    than the algorithm; for processes that share an evaluation, to lose a fifth of the time at most."""
     found: list[Row] = []
     for work, make, axes in (
         ("training step", training, ("rows", "length", "vocabulary")),
@@ -124,7 +126,7 @@ def processes(repeats: int) -> list[Row]:
 
 
 def _together(count: int) -> list[float]:
-    """CPU seconds of each of `count` processes."""
+    """CPU seconds of each of `count` processes that share one evaluation."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", CHILD, folder]
         started = [
@@ -150,7 +152,7 @@ def records() -> list[Row]:
 def row(
     work: str, axis: str, quantity: str, values: Mapping[int, float], most: int, target: float = 1.0
 ) -> CostRow:
-    """The row of `values` by size; `most`: the exponent expected at most."""
+    """The row of `values` (size on the axis -> value of `quantity`); `most`: largest exponent that is expected."""
     sizes, found = tuple(values), tuple(values.values())
     expected = found[0] * (sizes[-1] / sizes[0]) ** most
     k = slope(sizes, found)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from benchmarks.nets import Sizes, llama
-from benchmarks.row import Row, Timed, timed
+from benchmarks.row import Row, Timed, against, timed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,17 +25,18 @@ LENGTH, BLOCK = 128, 32
 
 
 def small(repeats: int) -> list[Row]:
-    """A vocabulary of 32k and a prompt of 64 tokens."""
+    """Rows of decoding at a vocabulary of 32k and a prompt of 64 tokens."""
     return _against(32_000, 64, repeats, exact=(2.0, 1.4), dual=4.0, prefix=None)
 
 
 def wide(repeats: int) -> list[Row]:
-    """LLaDA's vocabulary of 126k and a prompt of 128 tokens."""
+    """Rows of decoding at LLaDA's vocabulary of 126k and a prompt of 128 tokens."""
     return _against(126_464, 128, repeats, exact=(5.0, 2.2), dual=None, prefix=None)
 
 
 def cached(repeats: int) -> list[Row]:
-    """A vocabulary of 32k and a prompt of 256 tokens: the savings of a cache grow with the prompt."""
+    """Rows of decoding with caches at a vocabulary of 32k and a prompt of 256 tokens: the savings of a cache grow with
+    the prompt."""
     return _against(32_000, 256, repeats, exact=None, dual=7.0, prefix=4.0)
 
 
@@ -47,7 +48,9 @@ def _against(
     dual: float | None,
     prefix: float | None,
 ) -> list[Row]:
-    """Our decoding, exact and cached, against LLaDA's loop with and without its float64 noise at T = 0."""
+    """Rows of our decoding, exact and cached, against LLaDA's loop. Targets of the ratio: `exact`, without a cache,
+    against the loop with and without its float64 noise at T = 0; `dual` and `prefix`, with these caches (None: not
+    measured)."""
     from repro.core import rng
     from repro.processes.absorbing import Absorbing
     from repro.samplers.decode import decode
@@ -80,7 +83,8 @@ def _against(
         if target is not None:
             sides[name] = ours(cache)
             wanted.append((f"{name}, {where}", name, "llada", target))
-    found = timed(sides, repeats)
+    others = [name for name in ("llada", "quiet") if name in sides]
+    found = against(sides, repeats, others)
     return [_row(name, found, mine, theirs, target) for name, mine, theirs, target in wanted]
 
 
@@ -88,15 +92,11 @@ def _row(name: str, found: Timed, mine: str, theirs: str, target: float) -> Row:
     decoded, ids = found.results[mine], found.results[theirs]
     equal = (decoded.ids[0] == ids).double().mean().item()
     cost = decoded.cost
-    return Row(
-        row=name,
-        ours=found.seconds[mine],
-        opponent=found.seconds[theirs],
-        ratio=found.seconds[theirs] / found.seconds[mine],
-        target=target,
-        agreement=f"{equal:.0%} of tokens equal; {cost.forwards.item()} forwards,"
-        f" {cost.token_forwards.item():,} token-forwards",
+    agreement = (
+        f"{equal:.0%} of tokens equal; {cost.forwards.item()} forwards,"
+        f" {cost.token_forwards.item():,} token-forwards"
     )
+    return found.row(name, target, agreement, mine, theirs)
 
 
 def llada_loop(denoiser: Denoiser, prompt: list[int], length: int, block: int, noisy: bool) -> Tensor:
@@ -129,8 +129,8 @@ def llada_loop(denoiser: Denoiser, prompt: list[int], length: int, block: int, n
 
 
 def autoregressive(repeats: int) -> list[Row]:
-    """A causal network of the same size with its exact KV cache, against recomputing the prefix for each token
-    (docs/method.md#ar-baseline)."""
+    """Row of decoding with a causal network of the same size and its exact KV cache, against recomputing the prefix for
+    each token (docs/method.md#ar-baseline)."""
     from repro.core import rng
     from repro.core.lazy import torch
     from repro.models.attention import Mask

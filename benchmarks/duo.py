@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from benchmarks.nets import Sizes, batch, llama
-from benchmarks.row import Row, interleaved, peak_bytes, product_share
+from benchmarks.row import Row, against, peak_bytes, product_share
 
 if TYPE_CHECKING:
     from repro.objectives.objective import Objective
@@ -19,19 +19,19 @@ class DuoStep:
     recipe `duo_script` has the script's loss, so agreement is measured with it.
     """
 
-    def __init__(self, vocab_size: int | None = None) -> None:
+    def __init__(self, vocab_size: int | None = None, rows: int = 8, length: int = 128) -> None:
         from repro.core import registry
 
         recipe = registry.recipe("duo")
-        sizes = Sizes(ids=vocab_size or recipe.data.vocabulary().size, mask=None, bos=None, length=128)
-        self.name = f"Duo step, V={sizes.ids:,}, d=256, 2 layers, B=8, L=128"
+        sizes = Sizes(ids=vocab_size or recipe.data.vocabulary().size, mask=None, bos=None, length=length)
+        self.name = f"Duo step, V={sizes.ids:,}, d=256, 2 layers, B={rows}, L={length}"
         self.loss, self.same, self.process = (
             recipe.objective,
             registry.recipe("duo_script").objective,
             recipe.process,
         )
         self.denoiser = llama(sizes, self.process, width=256, layers=2, ffn=1024, heads=4).train()
-        self.batch = batch(sizes, rows=8)
+        self.batch = batch(sizes, rows)
 
     def ours(self) -> float:
         """A step of recipe `duo`; returns its loss."""
@@ -46,7 +46,7 @@ class DuoStep:
 
     def script(self) -> float:
         """A step of the reference script (docs/method.md#uniform-script, docs/method.md#symmetric-kl) at our noise
-        levels; returns its loss without the constant."""
+        levels; returns its loss without the constant of its reverse term, on which no gradient depends."""
         from torch.nn import functional
 
         from repro.core import rng
@@ -89,11 +89,13 @@ def duo_step(repeats: int) -> list[Row]:
     step = DuoStep()
     ours, script = (f"{product_share(side):.0%}" for side in (step.ours, step.script))
     agreement = f"{step.agreement()}; matrix products take {ours} of our time, {script} of the script's"
-    return [interleaved(step.name, step.ours, step.script, 3.0, repeats, agreement)]
+    found = against({"ours": step.ours, "theirs": step.script}, repeats)
+    return [found.row(step.name, 3.0, agreement)]
 
 
 def duo_memory(repeats: int) -> list[Row]:
-    """Peak memory of the same two steps beyond the weights, in MiB; deterministic, so `repeats` is not used."""
+    """Peak memory of the two steps of `duo_step` beyond the weights, in MiB; deterministic, so `repeats` is not
+    used."""
     step = DuoStep()
     agreement = step.agreement()
     ours, script = (peak_bytes(work) / 2**20 for work in (step.ours, step.script))

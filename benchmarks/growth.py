@@ -72,7 +72,8 @@ def _child(command: list[str]) -> dict[str, float]:
 
 
 def copies(records: list[Record]) -> Iterator[Record]:
-    """The records without end: as they are, then under other train seeds and, after `SEEDS` rounds, other recipes."""
+    """An endless sequence of records: the given ones, then copies with other train seeds and, after `SEEDS` rounds,
+    with other recipe names."""
     for round_ in count():
         for record in records:
             yield _copy(record, *divmod(round_, SEEDS)) if round_ else record

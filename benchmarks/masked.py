@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class MaskedStep:
     """A training step with half of the tokens masked: objective `masked_ce`, and log-softmax at every position.
 
-    The mask id follows the `vocab_size` others.
+    The mask id is `vocab_size`, after the ids of all tokens.
     """
 
     def __init__(self, vocab_size: int, rows: int = 8, length: int = 128) -> None:

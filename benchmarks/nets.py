@@ -51,7 +51,7 @@ def batch(data: Sizes, rows: int) -> Batch:
     )
 
 
-def llama(data: Sizes, process: Process, width: int, layers: int, ffn: int, heads: int) -> Denoiser:
+def llama(data: Data, process: Process, width: int, layers: int, ffn: int, heads: int) -> Denoiser:
     """A Llama with random weights, causal for a left-to-right process."""
     from repro.models.backbone import Role
     from repro.models.llama import Llama

@@ -11,8 +11,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.decoding import llada_loop
+from benchmarks.forwards import forwards_alone
 from benchmarks.nets import Sizes, llama
-from benchmarks.row import Compared, Row, timed
+from benchmarks.row import Compared, against
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +60,7 @@ LLADA = {Case(32_000, 64, 32, 16): 1.6, Case(126_464, 64, 16, 16): 2.5}
 FAST = Case(32_000, 64, 32, 16)
 """The case of Fast-dLLM's loops."""
 LONG = Case(32_000, 256, 64, 32)
-"""A longer text for those with a cache, with Fast-dLLM's block length."""
+"""The case of Fast-dLLM's loops with a cache on a longer text, with the block length of that project."""
 
 
 class Network:
@@ -82,8 +83,8 @@ class Network:
         use_cache: bool = False,
         replace_position: Tensor | None = None,
     ) -> SimpleNamespace:
-        """Logits of `ids` [B, L]. With `replace_position` [B, S] bool the columns of `ids` in the cache, whose entries
-        they overwrite; else they come after those of `past_key_values`."""
+        """Logits of `ids` [B, L]. With `replace_position` ([B, S] bool: the columns of `ids` in the cache) `ids`
+        overwrite entries of the cache; else they come after the columns of `past_key_values`."""
         from repro.models.attention import Mask
 
         cache = _cache(ids, past_key_values, replace_position) if use_cache else None
@@ -93,7 +94,7 @@ class Network:
 
 
 def _cache(ids: Tensor, past: list[Any] | None, replaced: Tensor | None) -> Any:
-    """Our KV cache with the entries of `past`, and room for `ids` [B, L] where they replace none."""
+    """Our KV cache with the entries of `past`, and space for `ids` [B, L] unless they replace entries (`replaced`)."""
     from repro.core.lazy import torch
     from repro.models.attention import KVCache
 
@@ -113,21 +114,26 @@ def _cache(ids: Tensor, past: list[Any] | None, replaced: Tensor | None) -> Any:
 def llada(generate: Callable[..., Tensor], case: Case, target: float, repeats: int) -> Compared:
     """Our decoding against LLaDA's `generate` (ML-GSAI/LLaDA@b7e6c35 generate.py:44-119); `llada_loop` runs as well."""
     denoiser, prompt = case.denoiser(), case.prompt_ids()
-    found = timed(
+
+    def ours() -> Decoded:
+        return _ours(denoiser, prompt, case, None)
+
+    found = against(
         {
-            "ours": lambda: _ours(denoiser, prompt, case, None),
+            "ours": ours,
             "theirs": lambda: generate(*_arguments(denoiser, prompt), **_settings(case)),
             "rewritten": lambda: llada_loop(denoiser, prompt, case.length, case.block, noisy=False),
+            "network": forwards_alone(denoiser, ours),
         },
         repeats,
+        ("theirs", "rewritten"),
     )
     ids = found.results["theirs"][0, case.prompt :]
-    mine, theirs, rewritten = (found.seconds[side] for side in ("ours", "theirs", "rewritten"))
     agreement, equal = tokens(found.results["ours"].ids[0], ids)
     loop, same = tokens(found.results["rewritten"], ids)
-    agreement += f"; our rewritten loop: {loop}, {rewritten / theirs:.2f} of its seconds"
-    row = Row(f"generate.py, {case.name()}", mine, theirs, theirs / mine, target, agreement)
-    return Compared(row, equal and same)
+    share = found.seconds["rewritten"] / found.seconds["theirs"]
+    agreement += f"; our rewritten loop: {loop}, {share:.2f} of its seconds; {found.bound()}"
+    return Compared(found.row(f"generate.py, {case.name()}", target, agreement), equal and same)
 
 
 def fast_dllm(
@@ -155,10 +161,15 @@ def _fast_loop(
     """The row of one of Fast-dLLM's loops against our decoding with the same cache."""
     denoiser, prompt = case.denoiser(), case.prompt_ids()
     loop = getattr(modules["llada/generate.py"], name)
-    found = timed(
+
+    def ours() -> Decoded:
+        return _ours(denoiser, prompt, case, cache)
+
+    found = against(
         {
-            "ours": lambda: _ours(denoiser, prompt, case, cache),
+            "ours": ours,
             "theirs": lambda: loop(*_arguments(denoiser, prompt), **_settings(case)),
+            "network": forwards_alone(denoiser, ours),
         },
         repeats,
     )
@@ -166,10 +177,8 @@ def _fast_loop(
     decoded = found.results["ours"]
     agreement, equal = tokens(decoded.ids[0], ids[0, case.prompt :])
     own = int(decoded.cost.forwards.item())
-    agreement += f"; {own} and {forwards} forwards"
-    mine, theirs = found.seconds["ours"], found.seconds["theirs"]
-    row = Row(f"{name}, {case.name()}", mine, theirs, theirs / mine, target, agreement)
-    return Compared(row, equal and own == forwards)
+    agreement += f"; {own} and {forwards} forwards; {found.bound()}"
+    return Compared(found.row(f"{name}, {case.name()}", target, agreement), equal and own == forwards)
 
 
 def _arguments(denoiser: Denoiser, prompt: list[int]) -> tuple[Network, Tensor]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.row import TOLERANCE, Compared, Row, product_share, timed
+from benchmarks.row import TOLERANCE, Compared, against
 from repro.core.lazy import torch
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def generative_perplexity(metrics: Any, case: Case, repeats: int) -> Compared:
     """Our gen_ppl by rule `duo` against `record_generative_perplexity` (s-sahoo/duo@7c9b498 metrics.py:165-210): the
-    same ids, and the same judge, a GPT-2 with random weights, which neither loads in the time that is measured."""
+    same ids, and the same judge, a GPT-2 with random weights, which neither side loads while it is timed."""
     from repro.core import rng
     from repro.evals.text_quality.gen_ppl import gen_ppl, rule
     from repro.evals.text_quality.judges import TransformersJudge
@@ -45,22 +45,24 @@ def generative_perplexity(metrics: Any, case: Case, repeats: int) -> Compared:
         model.record_generative_perplexity(ids, case.length, retokenize=False, device="cpu")
         return (sums[0] / sums[1]).exp().item()
 
+    def alone() -> None:
+        with torch.no_grad():
+            judge.network(ids)
+
     loader = SimpleNamespace(from_pretrained=lambda name: judge.network)
     own, metrics.transformers = metrics.transformers, SimpleNamespace(AutoModelForCausalLM=loader)
     try:
-        found = timed({"ours": ours, "theirs": theirs}, repeats)
+        found = against({"ours": ours, "theirs": theirs, "network": alone}, repeats)
     finally:
         metrics.transformers = own
-    share = product_share(ours)
     off = abs(found.results["ours"] / found.results["theirs"] - 1)
-    seconds, opponent = found.seconds["ours"], found.seconds["theirs"]
     layers, width, _ = case.judge
     name = (
         f"record_generative_perplexity, {case.texts} texts of {case.length} ids,"
         f" judge with V={case.ids:,}, d={width}, {layers} layers"
     )
-    agreement = f"values differ by {off:.1e}; matrix products take {share:.0%} of our time"
-    return Compared(Row(name, seconds, opponent, opponent / seconds, 1.2, agreement), off <= TOLERANCE)
+    agreement = f"values differ by {off:.1e}; {found.bound()}"
+    return Compared(found.row(name, 1.2, agreement), off <= TOLERANCE)
 
 
 def _save_judge(folder: Path, case: Case) -> None:

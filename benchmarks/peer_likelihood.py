@@ -9,7 +9,7 @@ from benchmarks import peer_decoding
 from benchmarks.likelihood import DRAWN, LENGTHS
 from benchmarks.nets import Sizes, llama
 from benchmarks.peer_decoding import LLADA, Case, Network
-from benchmarks.row import Compared, Row, timed
+from benchmarks.row import Compared, against
 from repro.evals.likelihood.batched import BatchedDenoiser
 from repro.evals.likelihood.likelihood import LikelihoodRequest
 from repro.evals.likelihood.orders import NextToken
@@ -31,7 +31,7 @@ def llada(modules: dict[str, Any], repeats: int) -> Iterator[Compared]:
 
 
 def monte_carlo(get_log_likelihood: Any, case: Case, repeats: int) -> Compared:
-    """128 draws per continuation of `LENGTHS` tokens against LLaDA's (ML-GSAI/LLaDA@b7e6c35
+    """128 draws per continuation of `LENGTHS` tokens against LLaDA's `get_log_likelihood` (ML-GSAI/LLaDA@b7e6c35
     get_log_likelihood.py:47-85), which draws its own masks."""
     from repro.core import rng
     from repro.core.lazy import torch
@@ -62,18 +62,17 @@ def monte_carlo(get_log_likelihood: Any, case: Case, repeats: int) -> Compared:
                 for request in requests
             ]
 
-    found = timed({"ours": ours, "theirs": theirs}, repeats)
+    found = against({"ours": ours, "theirs": theirs}, repeats)
     off = max(
         abs(own.value - other) / (2**0.5 * own.se)
         for own, other in zip(found.results["ours"], found.results["theirs"], strict=True)
     )
-    mine, other = found.seconds["ours"], found.seconds["theirs"]
     name = (
         f"get_log_likelihood.py, V={case.ids // 1000}k, prompt {case.prompt},"
         f" continuations of {', '.join(map(str, LENGTHS))}, {DRAWN.draws} draws each"
     )
     agreement = f"own draws on both sides; estimates differ by at most {off:.1f} standard errors"
-    return Compared(Row(name, mine, other, other / mine, 2.0, agreement), off <= ERRORS)
+    return Compared(found.row(name, 2.0, agreement), off <= ERRORS)
 
 
 def hflm(modules: dict[str, Any], repeats: int, case: Case | None = None) -> Iterator[Compared]:
@@ -97,17 +96,16 @@ def hflm(modules: dict[str, Any], repeats: int, case: Case | None = None) -> Ite
             model.batch_size_per_gpu = batch
             return model._loglikelihood_tokens(asked, disable_tqdm=True)
 
-        found = timed({"ours": ours, "theirs": theirs}, repeats)
+        found = against({"ours": ours, "theirs": theirs}, repeats)
         pairs = list(zip(found.results["ours"], found.results["theirs"], strict=True))
         off = max(abs(own.value - value) for own, (value, _) in pairs)
         greedy = all(own.greedy == other for own, (_, other) in pairs)
-        mine, other = found.seconds["ours"], found.seconds["theirs"]
         name = (
             f"HFLM, {len(requests)} requests, V={case.ids // 1000}k, prompts of {case.prompt // 4} to"
             f" {case.prompt - 1}, continuations of 1 to {case.length - 1}, batch {batch}"
         )
         agreement = f"nats differ by {off:.1e}, greedy flags {'equal' if greedy else 'differ'}"
-        yield Compared(Row(name, mine, other, other / mine, target, agreement), greedy and off <= TOLERANCE)
+        yield Compared(found.row(name, target, agreement), greedy and off <= TOLERANCE)
 
 
 def _choices(case: Case) -> list[LikelihoodRequest]:

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import peer_decoding, peer_diffusion, peer_dllm, peer_likelihood
+from benchmarks import peer_decoding, peer_dllm, peer_duo, peer_harness, peer_likelihood, peer_mdlm
 from benchmarks.row import Compared, Row
 from repro.certify.peers.diffusion import STANDS_IN
 from repro.certify.peers.imports import peer_module
@@ -32,9 +32,10 @@ class Peer:
     """A peer's `files` below its checkout (none: `package` is installed), the function that makes its rows, and the
     third-party modules that get a stand-in where they are absent.
 
-    `project`: names of modules, given to `measure`, that import others of the checkout and third-party ones, of which
-    those in STANDS_IN of repro/certify/peers/diffusion.py (flash_attn, lightning and others) get stand-ins where they
-    are not installed; `packages`: packages of the checkout whose `__init__` is not run.
+    `project`: names of modules that `measure` gets in place of `files`, because they import other modules of the
+    checkout; of their third-party modules, those in STANDS_IN of repro/certify/peers/diffusion.py (flash_attn,
+    lightning and others) get stand-ins where they are not installed; `packages`: packages of the checkout whose
+    `__init__` is not run.
     """
 
     files: tuple[str, ...]
@@ -48,15 +49,18 @@ class Peer:
 PEERS = {
     "llada": Peer(("generate.py", "get_log_likelihood.py"), peer_likelihood.llada),  # ML-GSAI/LLaDA
     "fast_dllm": Peer(  # NVlabs/Fast-dLLM
-        ("llada/generate.py",),
-        peer_decoding.fast_dllm,
+        ("llada/generate.py", "llada/eval_llada.py"),
+        lambda modules, repeats: [
+            *peer_decoding.fast_dllm(modules, repeats),
+            *peer_harness.fast_harness(modules["llada/eval_llada.py"], repeats),
+        ],
         stands_in=FAST_STANDS_IN,
     ),
     "duo": Peer(  # s-sahoo/duo
-        ("algo.py", "trainer_base.py", "utils.py", "metrics.py"), peer_diffusion.duo, project=("algo",)
+        ("algo.py", "trainer_base.py", "utils.py", "metrics.py"), peer_duo.duo, project=("algo",)
     ),
     "mdlm": Peer(  # kuleshov-group/mdlm
-        ("diffusion.py", "noise_schedule.py", "utils.py"), peer_diffusion.mdlm, project=("diffusion",)
+        ("diffusion.py", "noise_schedule.py", "utils.py"), peer_mdlm.mdlm, project=("diffusion",)
     ),
     "dllm": Peer(  # ZHZisZZ/dllm
         ("dllm/core/samplers/mdlm.py", "dllm/core/trainers/mdlm.py"),
@@ -128,7 +132,10 @@ class Checkout:
         try:
             found = list(peer.measure(modules, repeats))
         except (TypeError, AttributeError) as error:
-            raise ValueError(f"{self.name} at {commit} cannot be called as before: {error}") from error
+            raise ValueError(
+                f"{self.name} at {commit} cannot be called as before ({error}); use the commit in"
+                " results/bench/peers.json"
+            ) from error
         return [PeerRow(**vars(one.row), peer=self.name, commit=commit, equal=one.equal) for one in found]
 
     def modules(self) -> dict[str, Any]:

@@ -17,9 +17,10 @@ COMPARED = 10
 
 
 def precision(repeats: int) -> list[Row]:
-    """Seconds of a step of each recipe, batch and sizes as pinned: optimizer step included, data prepared before.
+    """Seconds of a training step of each recipe at its batch and sizes, with the optimizer step and without preparing
+    data.
 
-    What bfloat16 gains depends on the processor (AMX, AVX512-BF16, none); products are not all of a step.
+    What bfloat16 gains depends on the processor (AMX, AVX512-BF16, none) and on the share of matrix products in a step.
     """
     from repro.core.parts import derive
     from repro.data.corpus import prepared

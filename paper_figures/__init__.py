@@ -89,12 +89,15 @@ def bar_sentence(seeds: Sequence[int]) -> str:
     return f"bars: 95 % interval of the mean over {count} train seeds{single}"
 
 
-def spread_out(heights: Sequence[float], gap: float) -> list[float]:
-    """Label heights at least `gap` apart, in the same order, moved as little as possible (least squares)."""
+def spread_out(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Label heights at least `gap` apart, in the same order and from `low` to `high`, moved as little as possible
+    (least squares). Where there are too many for that, they extend beyond both ends alike."""
     from scipy.optimize import isotonic_regression
 
+    beyond = max(0.0, gap * (len(heights) - 1) - (high - low)) / 2
+    most = high + beyond - gap * (len(heights) - 1)
     rank = sorted(range(len(heights)), key=lambda i: heights[i])
-    close = isotonic_regression([heights[i] - gap * k for k, i in enumerate(rank)]).x
+    close = isotonic_regression([heights[i] - gap * k for k, i in enumerate(rank)]).x.clip(low - beyond, most)
     placed = {i: float(close[k]) + gap * k for k, i in enumerate(rank)}
     return [placed[i] for i in range(len(heights))]
 
@@ -125,16 +128,17 @@ def label_ends(axes: Axes, ends: Sequence[End], size: float = 6.5) -> None:
     place = axes.transData + axes.transAxes.inverted()
     panel = 72 * axes.get_window_extent().height / root.dpi  # in points, before the layout: about right
     points = [round(float(place.transform((end.x, end.y))[1]), 2) for end in ends]
-    heights = spread_out([height + 1e-6 * i for i, height in enumerate(points)], 1.6 * size / panel)
-    # the outermost labels may stand half a line beyond the panel
-    shift = max(0.0, -0.05 - min(heights)) - max(0.0, max(heights) - 1.05)
+    # the lowest may stand half a line below the panel; above it is the title
+    heights = spread_out(
+        [height + 1e-6 * i for i, height in enumerate(points)], 1.6 * size / panel, -0.05, 1.0
+    )
     for end, height in zip(ends, heights, strict=True):
         tip, middle, start = (offset_copy(axes.transAxes, root, x=x, units="points") for x in (4, 8, 13))
         if end.leader:
             axes.annotate(
                 "",
                 (end.x, end.y),
-                (1, height + shift),
+                (1, height),
                 textcoords=tip,
                 arrowprops={
                     "arrowstyle": "-",
@@ -148,7 +152,7 @@ def label_ends(axes: Axes, ends: Sequence[End], size: float = 6.5) -> None:
         if end.marker:
             face = "white" if end.hollow else end.ink
             axes.plot(
-                *([1], [height + shift], end.marker),
+                *([1], [height], end.marker),
                 color=end.ink,
                 markerfacecolor=face,
                 markersize=4 if end.hollow else 3.4,
@@ -157,7 +161,7 @@ def label_ends(axes: Axes, ends: Sequence[End], size: float = 6.5) -> None:
                 clip_on=False,
             )
         axes.text(
-            *(1, height + shift, end.text),
+            *(1, height, end.text),
             color=end.ink,
             va="center",
             fontsize=size,

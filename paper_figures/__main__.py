@@ -81,8 +81,8 @@ def draw(
     empty: bool = True,
 ) -> dict[str, str]:
     """File name -> text of a figure drawn from records, benchmark rows or certificates: deterministic SVG, and CSV.
-    With `pdf` the drawing is also written to this file, `width` inches wide. `empty`: whether a figure is made where
-    nothing of what is given is for it."""
+    With `pdf` the drawing is also written to this file, `width` inches wide. `empty`: whether a figure that finds no
+    data in `given` is drawn (as a sentence) or left out."""
     from matplotlib import style
 
     buffer = io.BytesIO()

@@ -31,7 +31,8 @@ DASHED = "solid: masked diffusion, dashed: uniform, dotted: left to right"
 
 
 def query(records: Sequence[Record]) -> DataFrame:
-    """The rows of the speed table, sorted by recipe, with column `rule`: the line to which a setting belongs."""
+    """The rows of the speed table, sorted by recipe, with column `rule`: the sampler whose curve a setting is a point
+    of."""
     drawn = speeds(records)
     adaptive = drawn.tokens_per_step == ""
     drawn["rule"] = drawn.preset.where(~adaptive, drawn.preset.map(lambda name: ADAPTIVE_PINS.sub("", name)))
@@ -40,7 +41,7 @@ def query(records: Sequence[Record]) -> DataFrame:
 
 
 def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
-    """One panel per section."""
+    """One panel per suite, scale, engine, device and numerics class."""
     found = query(records)
     drawn = found[[*COLUMNS, "nfe", "n", "seeds"]].reset_index(drop=True)
     if drawn.empty:

@@ -25,7 +25,8 @@ CLOCKS = {"process": "CPU time", "wall": "wall clock"}
 
 
 def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
-    """One row per section: throughput on the left, batch 1 on the right."""
+    """One row of panels per suite, scale, engine, device and numerics class: throughput on the left, batch 1 on the
+    right."""
     found = query(records)
     drawn = found[[*COLUMNS, "nfe", *TIMED, "batch", "n", "seeds", "clock"]].reset_index(drop=True)
     if drawn.empty:

@@ -1,7 +1,8 @@
 """How time and memory grow: with rows, length, vocabulary, steps, processes and records, on logarithmic axes.
 
 Drawn from results/bench/cost.json (`make bench`) instead of records. Values are relative to those at the smallest size,
-and labels give the exponent of the fitted power law; the grey line is growth in proportion. CPU seconds of one machine.
+and labels give the exponent of the fitted power law; the grey line is proportional growth. CPU seconds are those of one
+machine.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from pandas import DataFrame
 
-from paper_figures import OTHER, PAGE, End, empty, footer, label_ends
+from paper_figures import OTHER, PAGE, End, empty, footer, label_ends, log10_axis
 
 COLUMNS = ["work", "axis", "quantity", "size", "value", "slope"]
 PANELS = {
@@ -89,10 +90,8 @@ def _panel(axes: Axes, points: DataFrame) -> None:
         ends.append(End(float(sizes[-1]), float(y.iloc[-1]), text, ink, "o", not time))
     axes.plot(sizes, [size / sizes[0] for size in sizes], color=OTHER, linewidth=0.8, alpha=0.6, zorder=0)
     axes.set_xscale("log")
-    axes.set_yscale("log")
     axes.xaxis.set_major_locator(FixedLocator(sizes))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}" if x < 1000 else f"{x / 1000:.0f}k"))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-    axes.yaxis.set_minor_locator(NullLocator())
+    log10_axis(axes, (1, 2, 5))
     label_ends(axes, ends, 6)

@@ -3,9 +3,9 @@
 One block per suite and scale, one column per number of tokens per step. A sampler is better where its curve is lower
 (gen_ppl) or higher (MAUVE) at the same entropy: a low gen_ppl alone can be reached by repetition. Bands: 95 % of
 resampled curves at each entropy (`repro.results.tables.matched`). Squares are held-out text; crosses are naive texts
-that deceive one of the numbers (a few tokens repeated, tokens drawn by frequency), at the edge where their entropy is
-beyond it. A gen_ppl below that of real text at its entropy is no improvement: such text repeats what the scoring model
-finds likely. Published points are hollow and shown only where they were scored by the same protocol.
+that deceive one of the numbers (a few tokens repeated, tokens drawn by frequency), at the edge of the panel where their
+entropy lies beyond it. A gen_ppl below that of real text at its entropy is no improvement: such text repeats what the
+scoring model finds likely. Published points are hollow and shown only where they were scored by the same protocol.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from repro.results.difference import difference, look
 from repro.results.record import Record
 from repro.results.store import tokens_order
 from repro.results.tables.matched import GENERATED, LEVEL, Sweep, panel_of, sweeps
+from repro.results.tables.text import per_step
 from repro.results.tables.text_quality import COLUMNS, REFERENCES, points
 
 MARKERS = {
@@ -169,8 +170,7 @@ def _block(strip: SubFigure, panel: str, rows: DataFrame, sweeps: Sequence[Sweep
                 label_ends(axes, [*ends, *elsewhere.values(), *references], 6)
             elsewhere |= {end.text: replace(end, leader=False) for end in ends}
     for column, rate in enumerate(rates):
-        title = f"{rate} token{'' if rate == '1' else 's'} per step" if rate else "adaptive"
-        grid[0, column].set_title(title, fontsize=7, color=INK)
+        grid[0, column].set_title(per_step(rate) if rate else "adaptive", fontsize=7, color=INK)
         grid[-1, column].set_xlabel("entropy, nats per token")
     strip.suptitle(panel, x=0.01, ha="left", fontsize=7.5, color=INK)
 
@@ -229,7 +229,8 @@ def _lines(axes: Axes, ours: DataFrame, name: str) -> None:
 
 
 def _references(axes: Axes, rows: DataFrame, name: str, limits: tuple[float, float]) -> list[End]:
-    """Draw reference texts, at the edge where they are beyond it, and published points; returns labels of the texts."""
+    """Draw reference texts (at the edge of the panel if they lie beyond it) and published points; returns labels of the
+    texts."""
     low, high = limits
     ends = []
     for kind in REFERENCES:

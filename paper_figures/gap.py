@@ -63,7 +63,8 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
     )
     panels[-1].xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     panels[-1].set_xlabel("nats per token above the exact value")
-    footer(drawing, "; ".join([bar_sentence(drawn.seeds), *_losses(drawn)]))
+    small = ["small dots: train seeds"] if drawn.seeds.max() > 1 else []
+    footer(drawing, "; ".join([bar_sentence(drawn.seeds), *small, *_losses(drawn)]))
     return drawing, drawn
 
 

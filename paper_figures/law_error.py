@@ -27,7 +27,8 @@ MOST = 8
 
 
 class Column(NamedTuple):
-    """A column of panels: which certificates it shows, its title, and where its axis turns linear."""
+    """A column of panels: which numbers of certificates it shows (`statistic`, `space`, `oracle`), its title, and the
+    value `floor` below which its axis is linear."""
 
     statistic: str
     space: str
@@ -90,7 +91,7 @@ def _of(frame: DataFrame, column: Column) -> Series:
 
 
 def rows(drawn: DataFrame) -> list[tuple[str, str, list[str]]]:
-    """Noise, kind and presets of each row of panels: at most MOST presets, in the order of the table of styles."""
+    """Noise, kind and presets of each row of panels: at most MOST presets, in alphabetical order."""
     found = []
     claimed = drawn[drawn.verdict != "modes"]
     for noise in NOISES:

@@ -1,8 +1,8 @@
 """Lossless lookahead: tokens per round of forwards against the tokens forwarded for them, by the number of states.
 
-One curve per checkpoint and rule, at temperature 1 above and 0 below; the best number of states by the stated rule is
-filled (`repro.results.tables.lookahead`). One token per step is the point (1, 1). The tokens are those of one token
-per step in all of them.
+One curve per checkpoint and rule, at temperature 1 above and 0 below; the best number of states (`best` of
+`repro.results.tables.lookahead.rows`) is filled. One token per step is the point (1, 1), and all curves write the same
+tokens as it.
 """
 
 from __future__ import annotations
@@ -65,5 +65,5 @@ def _panel(axes: Axes, rows: DataFrame) -> None:
 
 
 def _greedy(preset: str) -> bool:
-    """Whether a preset takes the most likely token: it names no temperature and is not the sampler of a law."""
+    """Whether a preset takes the most likely token: its name has no temperature and is not `sample`."""
     return base(preset) != "sample" and "temperature" not in preset

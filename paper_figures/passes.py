@@ -17,6 +17,7 @@ from paper_figures.samplers import name_of, style_of
 from repro.core.stats import NORMAL
 from repro.results.record import Record
 from repro.results.tables.pass_at_k import rows
+from repro.results.tables.text import per_step
 
 
 def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
@@ -42,8 +43,7 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
 
 def _panels(drawn: DataFrame) -> list[tuple[str, str, DataFrame]]:
     """Checkpoint, tokens per step in words, and rows of each panel."""
-    names = {"": "adaptive", "1": "1 token per step"}
-    rate = [names.get(each, f"{each} tokens per step") for each in drawn.tokens_per_step]
+    rate = [per_step(each) if each else "adaptive" for each in drawn.tokens_per_step]
     panels = drawn.assign(rate=rate).groupby(["checkpoint", "rate"], sort=True)
     return [(part.checkpoint.iloc[0], part.rate.iloc[0], part) for _, part in panels]
 

@@ -126,7 +126,8 @@ def figure(records: Sequence[Record]) -> tuple[Figure, DataFrame]:
     drawn = drawn.drop(columns="recipe_family")
     if not blocks:
         return empty("no records of tasks law and sudoku yet"), drawn
-    heights = [0.62 + 1.3 * len(METRICS[str(task)]) for task, _, _ in blocks]
+    # a panel is as high as the labels beside it
+    heights = [0.62 + max(1.6, 1.3 * len(METRICS[str(task)])) for task, _, _ in blocks]
     drawing = Figure(figsize=(PAGE, sum(heights) + 0.3))
     strips = drawing.subfigures(len(blocks), 1, squeeze=False, height_ratios=heights)[:, 0]
     for strip, (task, scale, points) in zip(strips, blocks, strict=True):

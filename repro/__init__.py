@@ -8,7 +8,8 @@
 >>> print(results.table())
 >>> print(certify(my_sampler).text())
 
-Models are given as loaded ones, as folders or by name; wrong arguments raise a ValueError of one sentence.
+Models are given as loaded ones, as folders or by name. A wrong value raises ValueError, an unknown argument TypeError,
+with one sentence.
 """
 
 from __future__ import annotations

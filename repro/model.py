@@ -1,8 +1,8 @@
 """Load a model for sampling and scoring, from a checkpoint folder or by name.
 
 load("runs/mdlm@nano-s0")            last checkpoint of a training run
-load("mdlm@nano")                    the run of that recipe in its own folder, or its adapters in results/adapters
-load("oracle:mdlm@nano")             exact denoiser (oracle) of the synthetic language of that recipe; it has no file
+load("mdlm@nano")                    the run of that recipe in runs/mdlm@nano-s0, else its adapters in results/adapters
+load("oracle:mdlm@nano")             exact denoiser (oracle) of the synthetic language of that recipe; reads no file
 load("LLaDA-8B-Base")                local folder of released weights, in its authors' layout (repro.hub.release)
 load("GSAI-ML/LLaDA-8B-Base")        released weights on the Hugging Face Hub, at the revision in evals/checkpoints.toml
 """
@@ -96,11 +96,11 @@ def load(
     """The model of a checkpoint folder (of a run or of one step), of released weights, or of an oracle by name.
 
     `device`: "cuda", "cuda:1", "mps" or "cpu"; None: the GPU if there is one (CUDA, then MPS), else the CPU; an oracle
-    runs on the CPU unless it is given. `weights`: "auto" takes averaged weights if the checkpoint has them. `precision`
-    and `template` (chat template of prompts; "auto": the one that evals/checkpoints.toml gives for the name, else none)
-    are for released weights only. Raises ValueError for a missing, truncated or unsupported checkpoint, for an unknown
-    name (with the most similar valid one) and for a device that is not here; ConnectionError if the Hub cannot be
-    reached.
+    runs on the CPU unless `device` is given. `weights`: "auto" takes averaged weights if the checkpoint has them.
+    `precision` and `template` (chat template of prompts; "auto": the one that evals/checkpoints.toml gives for the
+    name, else none) are for released weights only. Raises ValueError for a missing, truncated or unsupported
+    checkpoint, for an unknown name (with the most similar valid one) and for a device that is not here; ConnectionError
+    if the Hub cannot be reached.
     """
     if str(ckpt).startswith("oracle:"):
         from repro.recipes.scale import by_name
@@ -133,7 +133,7 @@ def load(
 
 def _run_of(name: str | Path) -> Path | None:
     """The run folder of a recipe's name (RECIPE or RECIPE@SCALE) with seed 0, else the folder of its released adapters;
-    None for other names, if neither exists, and if a file or folder of that name does."""
+    None for other names, if neither folder exists, and if there is a file or folder called `name`."""
     recipe = str(name).partition("@")[0]
     if recipe not in registry.RECIPES or Path(name).exists():
         return None
@@ -198,7 +198,7 @@ def _place(ckpt: str | Path) -> tuple[Path, str | None]:
     except ConnectionError:
         near = "" if entry is not None else f" ({nearest(text, read())})"
         raise ConnectionError(
-            f"no folder {text}, and the Hub is out of reach (no network); copy its folder here and give that{near}"
+            f"no folder {text}, and the Hub is out of reach (no network); copy its folder here and give the path{near}"
         ) from None
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from repro.core import parts, rng
 from repro.core.arguments import checked
-from repro.core.cli import Parser, natural, run
+from repro.core.cli import Parser, add_chat_template, add_weights, natural, run
 from repro.core.files import write_text
 from repro.evals.cli import DEVICE, LISTED, Listing
 from repro.evals.lm.prompts import encode_prompt
@@ -80,8 +80,8 @@ def _samples(
     seed: int,
     cache: str | None,
 ) -> list[dict[str, Any]]:
-    """One JSON object per generated text, in the order of `sample`: prompt, text, ids, number of forwards, and what it
-    was made with. Arguments as in `sample`."""
+    """One JSON object per generated text, in the order of `sample`: prompt, text, ids, number of forward passes, and
+    checkpoint, sampler, seed and plan. Arguments as in `sample`."""
     ids = _prompts(model, prompts, n)
     rule = preset(sampler)
     plan = _plan(model, rule, ids, gen_length, block_length, steps, cache)
@@ -113,11 +113,11 @@ def stream(
     seed: int = 0,
     cache: str | None = None,
 ) -> Stream:
-    """The steps of the decode of one text, from `prompt` or without one, each computed as it is read.
+    """The steps of the decode of one text, from `prompt` or without a prompt; a step is computed when it is read.
 
-    Iterate over it for ids, text and confidence after each step (`repro.samplers.stream.StreamStep`); in a notebook it
-    shows all steps. The last text is that of `sample` with the same arguments, without the cut at a stop id. Arguments
-    and errors are those of `sample`.
+    Iterate over the `Stream` for ids, text and confidence after each step (`repro.samplers.stream.StreamStep`); in a
+    notebook it shows all steps. The last text is that of `sample` with the same arguments, without the cut at a stop
+    id. Arguments and errors are those of `sample`.
     """
     model = model if isinstance(model, Model) else load(model)
     rng.check_seeds(seed)
@@ -162,7 +162,9 @@ def _plan(
 
 def _prompts(model: Model, prompts: Sequence[str] | None, n: int) -> list[list[int]]:
     if n < 1 or (prompts is not None and not prompts):
-        raise ValueError(f"n={n}, prompts={prompts}: nothing to generate; give 1 or more")
+        raise ValueError(
+            f"n={n}, prompts={prompts}: nothing to generate; give n of 1 or more, and 1 prompt or more or None"
+        )
     if prompts is None:
         return [[] for _ in range(n)]
     added = model.recipe.process.causal and model.data.vocabulary().bos_rule == "row"
@@ -173,7 +175,7 @@ def _gen_length(model: Model, ids: list[list[int]], wanted: int | None) -> int:
     longest, room = max(map(len, ids)), model.data.row_length()
     if longest >= room:
         raise ValueError(
-            f"a prompt of {longest} ids leaves no room to generate: this model has {room} positions; shorten it"
+            f"a prompt of {longest} ids leaves no room to generate: this model has {room} positions; shorten the prompt"
         )
     length = room - longest if wanted is None else wanted
     if not 1 <= length <= room - longest:
@@ -235,23 +237,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="checkpoint folder, Hub name, RECIPE@SCALE (its run in runs/), or oracle:RECIPE@SCALE (exact model of its"
         " synthetic language)",
     )
-    parser.add_argument(
-        "--weights",
-        choices=["auto", "raw", "ema"],
-        default="auto",
-        help="raw or averaged (ema) weights; auto: averaged if the checkpoint has them",
-    )
+    add_weights(parser)
+    add_chat_template(parser)
     parser.add_argument(
         "--precision",
         choices=["float32", "bfloat16", "int8"],
         default="float32",
         help="precision of released weights; int8 quantises the layers (extra: quantise)",
-    )
-    parser.add_argument(
-        "--chat-template",
-        choices=["auto", "none", "own", "seed", "seed_readme"],
-        default="auto",
-        help="chat template of prompts, for released weights only (auto: the one in evals/checkpoints.toml)",
     )
     parser.add_argument("--device", help=DEVICE)
     parser.add_argument("--prompt", help="text to continue")
@@ -298,7 +290,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError("--n 0 generates nothing; give 1 or more")
     if (args.json or args.out) and (args.watch or args.trace):
         raise ValueError(
-            "--json and --out write finished texts; leave them out with --watch and --trace FILE.json"
+            "--json and --out write finished texts, --watch and --trace the steps of one; leave out either pair"
         )
     if args.n > 1 and (args.watch or args.trace):
         raise ValueError(f"--watch and --trace show a single text; leave out --n {args.n}")
@@ -332,8 +324,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _write(samples: list[dict[str, Any]], as_json: bool, out: Path | None) -> None:
-    """Print texts, or with `as_json` JSON objects, one a line; with `out` write the objects to this file. Where several
-    texts have lines of their own, each begins below a line with its number."""
+    """Print texts, or with `as_json` JSON objects, one a line; with `out` write the objects to this file. If there are
+    several texts and any has several lines, each text begins below a line with its number."""
     lines = [json.dumps(each, ensure_ascii=False) for each in samples]
     if out is not None:
         write_text(out, "\n".join([*lines, ""]))

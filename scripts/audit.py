@@ -1,4 +1,4 @@
-"""Look the releases of constraints.txt up among published weaknesses (pip-audit).
+"""Look up the releases of constraints.txt in a database of published vulnerabilities (pip-audit).
 
 python -m scripts.audit    # exit code 1 for a finding; one line says so where the database cannot be reached
 
@@ -21,7 +21,7 @@ SECONDS = 600
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code of the command: 1 if a pinned release has a published weakness, else 0."""
+    """Exit code of the command: 1 if a pinned release has a published vulnerability, else 0."""
     about = "Look the pinned releases up among published weaknesses."
     Parser("python -m scripts.audit", about, ["python -m scripts.audit"]).parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:

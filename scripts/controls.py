@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from repro.certify.foreign import load
-from repro.certify.isolated import isolated
+from repro.certify.isolated import Unfinished, isolated
 from repro.certify.verdict import FULL
 from repro.core.files import write_text
 from repro.results.certificates import CONTROLS, FOLDER, read_controls
@@ -25,6 +25,8 @@ FILES = {"sampler": "examples/certify/{}_samplers.py", "loss": "examples/certify
 EFFORT = replace(FULL, seconds=600.0)
 """The default number of samples, with more wall time: the machine may be busy."""
 HANGS = replace(FULL, seconds=20.0)
+UNFINISHED = "finishes"
+"""Name under which code that does not run to its end is stored as refused."""
 
 
 def controls(group: str) -> list[tuple[str, str, str, str]]:
@@ -40,13 +42,17 @@ def controls(group: str) -> list[tuple[str, str, str, str]]:
 def certified(kind: str, file: str, family: str, name: str) -> dict[str, Any]:
     """One control: what it is in words, and the checks of its certificate that do not stand."""
     call = load(f"{file}:{name}")
-    certificate = isolated(f"{file}:{name}", None, HANGS if name == "hangs" else EFFORT)
+    try:
+        certificate = isolated(f"{file}:{name}", None, HANGS if name == "hangs" else EFFORT)
+        refused_by = sorted({check.name for check in certificate.checks if not check.stands})
+    except Unfinished:
+        refused_by = [UNFINISHED]
     return {
         "name": name,
         "kind": kind,
         "family": family,
         "what": (call.__doc__ or "").strip().splitlines()[0],
-        "refused_by": sorted({check.name for check in certificate.checks if not check.stands}),
+        "refused_by": refused_by,
     }
 
 

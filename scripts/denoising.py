@@ -5,7 +5,7 @@ or fonts.
 
 A trace is what `python -m repro.sample --trace` writes, with the tokens before the first step as `start`. A position is
 *noise* until the sampler writes it (a dot where it is masked), *new* in the step that writes it, *revised* in a step
-that replaces a written token, and *settled* otherwise; after the last step all are. Where motion is not wanted
+that replaces a written token, and *settled* otherwise; after the last step all are settled. Where motion is not wanted
 (prefers-reduced-motion), and where animation is not supported, the picture shows the final text.
 """
 

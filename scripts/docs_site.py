@@ -1,8 +1,9 @@
 """Hook of mkdocs (mkdocs.yml): pages and pictures that live outside docs/, and links that fit both GitHub and the site.
 
-A link of a page is relative to its file in the repository, as GitHub reads it. On the site, one to a page of the site
-leads there; one to another file of the repository becomes its path in plain text, since the site does not hold it.
-Nested lists are indented by two spaces a level in the files, and by four on the site, as Python-Markdown needs it.
+A link of a page is relative to its file in the repository, as GitHub reads it. On the site, a link to a page of the
+site leads there; a link to another file of the repository becomes the path of the file in plain text, since the site
+does not hold that file. Nested lists are indented by two spaces a level in the files, and by four on the site, as
+Python-Markdown needs it.
 """
 
 from __future__ import annotations

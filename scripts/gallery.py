@@ -1,8 +1,8 @@
 """Make the gallery of decoding strategies, docs/gallery.md, and the animated pictures of README and gallery.
 
     python -m scripts.gallery                    page and pictures, from docs/gallery.toml, traces and certificates
-    python -m scripts.gallery --check            exit code 1 if one is not current
-    python -m scripts.gallery --record RUNS      before that, record missing and outdated traces with the models of RUNS
+    python -m scripts.gallery --check            exit code 1 if page or a picture is not current
+    python -m scripts.gallery --record RUNS      first record missing and outdated traces, with the models in RUNS
 
 Every preset decodes one puzzle with the small model of its noise process. A trace (docs/traces/PRESET.json) is what
 `python -m repro.sample --trace` writes, and the tokens before the first step; page and pictures are pure functions of

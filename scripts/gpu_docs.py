@@ -1,7 +1,7 @@
 """Write the generated part of docs/gpu.md from the suite groups, the published numbers and the plan of each question.
 
-python -m scripts.gpu_docs              write it
-python -m scripts.gpu_docs --check      exit code 1 if it is not current
+python -m scripts.gpu_docs              write that part
+python -m scripts.gpu_docs --check      exit code 1 if that part is not current
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python -m scripts.items                     those of the 27 sentences, whose law and denoiser are exact
     python -m scripts.items --record RUNS       also those of the first sudokus, by the networks of RUNS
-    python -m scripts.items --check             exit code 1 if one is missing, or of other settings than its number
+    python -m scripts.items --check             exit code 1 if a file of a plotted setting is missing or outdated
 
 Every setting that the page plots has a file: the evaluation's own puzzles, seed and random streams, so that a network
 with the digest of the record writes what was scored. A network that was trained again writes nearly the same. In each
@@ -54,9 +54,9 @@ if TYPE_CHECKING:
     from repro.samplers.sampler import Sampler
 
 PUZZLES = 10
-"""Documents of evals/data/sudoku.jsonl, from the first."""
+"""Number of documents of evals/data/sudoku.jsonl, from the first, whose decodings are recorded."""
 DRAWS = 4
-"""Decodings of each setting on the 27 sentences."""
+"""Number of decodings of each setting on the 27 sentences."""
 LETTERS = "abc"
 Loss = Callable[["Decoder", "Frame"], float | None]
 """The exact KL of a step, None where it is not defined."""
@@ -122,7 +122,7 @@ def listed_loss(texts: Tensor, weights: Tensor, mask: int | None) -> Loss:
 
 
 def no_loss(decoder: Decoder, frame: Frame) -> None:
-    """Of a rule for whose steps no exact reference is known."""
+    """The `Loss` (always None) of a rule for whose steps no exact reference is known."""
 
 
 # --- 27 sentences -------------------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name not in CELLS + ORACLES:
             raise ValueError(f"no cell {name!r}; {nearest(name, CELLS + ORACLES)}")
     if not RAW.is_dir():
-        raise ValueError(f"no committed answers at {RAW}; reproduce from a checkout of the repository")
+        raise ValueError(f"no committed records at {RAW}; reproduce from a checkout of the repository")
     out = args.out or runs() / "reproduce"
     out.mkdir(parents=True, exist_ok=True)  # an error in each process would be said by each
     os.environ.setdefault("OMP_NUM_THREADS", "1")

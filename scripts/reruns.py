@@ -1,13 +1,13 @@
 """What the reproduction test must tell apart: reruns of a recipe, which differ by rounding, and half-trained networks.
 
-    python -m scripts.reruns                 # every judged recipe (about an hour on one core)
+    python -m scripts.reruns                 # every recipe in evals/reproduction.toml (about an hour on one core)
     python -m scripts.reruns duo@nano        # one recipe, made anew
 
 A rerun on another processor follows the same steps with other rounding. It is imitated by multiplying every weight
 after the first step by 1 + 2^-23 z with z ~ N(0, 1), about one unit in the last place, and training on as usual. A
-half-trained network is the first rerun at half of its steps. All have train seed 0 and answer the judged cells only
-(evals/reproduction.toml). Their records are stored in results/reruns and results/half_trained; `python -m repro.report`
-makes results/tables/reproduction.md from them (docs/method.md#reproduction-test).
+half-trained network is the first rerun at half of its steps. All have train seed 0 and are evaluated on the cells of
+evals/reproduction.toml only. Their records are stored in results/reruns and results/half_trained; `python -m
+repro.report` makes results/tables/reproduction.md from them (docs/method.md#reproduction-test).
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from repro.results.store import Store
 from repro.results.tables.reproduction import HALF
 
 REPEATS = 2
-"""Reruns of a recipe."""
+"""Number of reruns of a recipe that is not in MORE."""
 MORE = {"ar@nano.sudoku": 5, "llada@nano.sudoku": 5}
-"""Reruns of recipes whose likelihood rounding moves by per cents, so that two leave too wide an interval."""
+"""Number of reruns of each recipe whose likelihood changes by several per cent through rounding, so that the interval
+of two reruns would be too wide."""
 STEP = 2.0**-23
 """Relative size of the perturbation of a weight: the spacing of float32 numbers at 1."""
 
@@ -60,7 +61,7 @@ def go_on(name: str, out: Path, stop: int | None) -> Path:
 
 
 def answers(folder: Path, asked: Sequence[ReproductionCell]) -> Iterator[Record]:
-    """Records of the run in `folder` that answer the cells `asked` of its recipe."""
+    """Records of the run in `folder` for the cells `asked`, which are those of its recipe."""
     from repro.evals.request import Request, prepare
     from repro.model import load
 
@@ -85,7 +86,7 @@ def keep(store: Store, records: Sequence[Record]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; ValueError for a recipe without a judged cell."""
+    """Run the command line; ValueError for a recipe without a cell in evals/reproduction.toml."""
     parser = Parser(
         "python -m scripts.reruns",
         "Train reruns and half-trained networks of the judged recipes.",

@@ -1,4 +1,5 @@
-"""Draw the rooms of the package and the imports between them: docs/rooms.svg, the picture of docs/architecture.md.
+"""Draw the rooms (subpackages and top-level modules) of the package and the imports between them: docs/rooms.svg, the
+picture of docs/architecture.md.
 
     python -m scripts.rooms [--check]
 

@@ -69,7 +69,7 @@ def test_a_trained_folder_is_a_model(tmp_path):
         (lambda m: sample(m, [5]), "sample: prompts=[5] is no"),
         (lambda m: sample(m, n="4"), "sample: n='4' is no int"),
         (lambda m: sample(7), "sample: model=7 is no Model | str | Path"),
-        (lambda m: sample(m, n=0), "n=0, prompts=None: nothing to generate; give 1 or more"),
+        (lambda m: sample(m, n=0), "n=0, prompts=None: nothing to generate; give n of 1 or more"),
         (lambda m: sample("oracle:mdml@nano"), "no recipe 'mdml'; nearest is 'mdlm'"),
         (lambda m: stream(m, ["AB"]), "stream: prompt=['AB'] is no str | None"),
         (lambda m: stream(m, sampler="greedy"), "for left_to_right models; this one is absorbing"),

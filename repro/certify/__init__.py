@@ -9,7 +9,7 @@
 Start reading at `foreign` (what code must look like), `space` (the laws that it is tested on) and `verdict`. `sampler`
 and `loss` test foreign code, `presets` our own samplers; `oracle`, `reference`, `replay` and `long` are their tools.
 Examples are in examples/certify. This package may import every other one of `repro` except the command modules; none
-imports it. Exit code 0: the claim stands; 1: it does not; 2: bad input.
+imports it. Exit code 0: the claim stands; 1: it does not; 2: bad input, or code that did not run to its end.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ def certify(
     effort: Effort | None = None,
     told: Told | None = None,
 ) -> Certificate:
-    """The certificate of a sampler or loss; ValueError for an unknown signature, and if the function fails.
+    """Test a sampler or loss, `function`, whose form `repro.certify.foreign` describes, and return its certificate.
+    ValueError for an unknown signature, and if the function fails.
 
-    `noise` None: the noises that the function declares, else those under which a trial call works; `effort` None:
-    `repro.certify.verdict.FULL`; `told`: called with a line at the beginning of each test, for example `print` (None:
-    nothing is said).
+    `noise`: the noise to test under (None: those that the function declares, else those under which a trial call
+    works); `effort`: sample sizes (None: `repro.certify.verdict.FULL`); `told`: function that is called with a line of
+    text as each test begins, for example `print` (None: no such lines).
     """
     from repro.certify import foreign
     from repro.certify.verdict import FULL, Certificate, silent
@@ -65,8 +66,8 @@ def certify(
 
 
 class _Callable(ModuleType):
-    """`repro.certify` is a package and a function: importing the package hides the function of the same name, so the
-    package itself is callable."""
+    """Class of the module `repro.certify`, which makes it callable: `from repro import certify` gives the module, and
+    calling that calls the function `certify`."""
 
     def __call__(
         self,

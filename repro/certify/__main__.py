@@ -18,7 +18,8 @@ NOISES = ["absorbing", "uniform"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns 0 if the claim stands, else 1. Raises ValueError for bad input (exit code 2)."""
+    """Run the command; returns 0 if the claim stands, else 1. Raises ValueError for bad input and for code that does
+    not run to its end (exit code 2)."""
     parser = Parser(
         "python -m repro.certify",
         "Test whether a sampler or a loss is what it claims to be; exit code 1 if it is not.",
@@ -56,9 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ValueError("give one of FILE.py:NAME, --presets all, and --peer NAME=FOLDER")
     if args.target is None:
         many = "--presets" if args.presets is not None else "--peer"
-        for flag, value in (("--noise", args.noise), ("--rows", args.rows), ("--steps", args.steps)):
-            if value is not None:
-                raise ValueError(f"{flag} is for FILE.py:NAME only; leave it out with {many}")
+        unread = {"--noise": args.noise, "--rows": args.rows, "--steps": args.steps, "--quiet": args.quiet}
+        if args.presets is not None:
+            unread["--seconds"] = args.seconds
+        for flag, value in unread.items():
+            if value is not None and value is not False:
+                raise ValueError(f"{flag} has no effect with {many}; leave it out")
         if args.presets is not None:
             return _presets(args.presets, args.out or FOLDER, args.json)
         from repro.certify.peers.command import certify_peers
@@ -100,7 +104,7 @@ def _presets(wanted: str, folder: Path, as_json: bool) -> int:
     chosen = valid if wanted == "all" else wanted.split(",")
     for name in chosen:
         if name not in valid:
-            raise ValueError(f"no preset {name!r}; {nearest(name, valid)}, or all")
+            raise ValueError(f'no preset {name!r}; {nearest(name, valid)} ("all" certifies every preset)')
     good = True
     for name in chosen:
         found = certify_preset(name)

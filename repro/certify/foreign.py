@@ -41,7 +41,7 @@ CLAIMS = {"sampler": ("law", "mode"), "loss": ("bound", "law", "mode")}
 MEANINGS = ("x0_mean", "leave_one_out")
 DRAWS = {"exact": False, "random": True}
 NOISES: tuple[Noise, ...] = ("absorbing", "uniform")
-FORMS = "f(space, n, steps, seed) for a sampler, f(space, x0, seed) for a loss"
+FORMS = "a sampler f(space, n, steps, seed) or a loss f(space, x0, seed)"
 
 
 INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
@@ -50,8 +50,9 @@ INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.i
 
 @dataclass(frozen=True, kw_only=True)
 class Foreign:
-    """A foreign function `call` of the source file `file`, with its declared attributes (see the top of this file);
-    `draws`: whether a loss is a random estimate. It may use `seconds` of wall time from `began` (`time.monotonic`) on.
+    """A foreign function `call` of the source file `file`, with its declared attributes (explained in the module's
+    docstring); `draws`: whether a loss is a random estimate. Its calls may take `seconds` s of wall time, counted from
+    `began` (`time.monotonic`).
     """
 
     name: str
@@ -67,8 +68,8 @@ class Foreign:
     began: float
 
     def ids(self, space: Space, n: int, steps: int, seed: int) -> Tensor:
-        """Call the sampler: ids [n, L] int64 of n sentences, which may include [MASK]. ValueError for any other result,
-        if the code raises an error, or if its time is used up."""
+        """Call the sampler for n sentences of `space` in `steps` steps with `seed`: ids [n, L] int64, which may include
+        [MASK]. ValueError for any other result, if the code raises an error, or if its time is used up."""
         self._in_time(f"{n} rows with {steps} steps")
         with Guard(self.name, self.file):
             result = self.call(space, n, steps, seed)
@@ -81,8 +82,8 @@ class Foreign:
         return found.long()
 
     def nats(self, space: Space, x0: Tensor, seed: int) -> Tensor:
-        """Call the loss: nats of each row of x0 [n, L], [n] float64. ValueError for a wrong shape or values that are
-        not finite, if the code raises an error, or if its time is used up."""
+        """Call the loss on sentences x0 [n, L] of `space` with `seed`: nats of each row, [n] float64. ValueError for a
+        wrong shape or values that are not finite, if the code raises an error, or if its time is used up."""
         self._in_time(f"{len(x0)} rows")
         with Guard(self.name, self.file):
             result = self.call(space, x0.clone(), seed)
@@ -111,8 +112,8 @@ class Foreign:
         spent = time.monotonic() - self.began
         if spent > self.seconds:
             raise ValueError(
-                f"{self.name} has used {spent:.0f} s of wall time before {doing}; vectorise it over all n rows,"
-                f" or give more than --seconds {self.seconds:g}"
+                f"{self.name} has used {spent:.0f} s of wall time before a call of {doing}; vectorise it over all n"
+                f" rows, or give more than --seconds {self.seconds:g}"
             )
 
 
@@ -166,8 +167,9 @@ def load(target: str) -> Any:
 
 
 def read(call: Callable[..., Any], noise: Noise | None, seconds: float) -> Foreign:
-    """A function with its validated attributes; ValueError for missing or unknown ones, and if reading one of them
-    raises. `noise` None: the declared noises, or those under which trial calls succeed."""
+    """The function `call` with its validated attributes and `seconds` of wall time; ValueError for missing or unknown
+    attributes, and if reading one of them raises. `noise`: the noise to test under (None: those that the function
+    declares, or under which trial calls succeed)."""
     try:
         foreign = _described(call, noise, seconds)
     except (ValueError, MemoryError):
@@ -181,8 +183,7 @@ def read(call: Callable[..., Any], noise: Noise | None, seconds: float) -> Forei
 
 
 def _described(call: Callable[..., Any], noise: Noise | None, seconds: float) -> Foreign:
-    """A function with its validated attributes, without calling it; `noises` is empty if it declares none and `noise`
-    is None."""
+    """As `read`, but the function is never called: `noises` is empty if it declares none and `noise` is None."""
     if not callable(call):
         raise ValueError(f"{call!r} is not a function; give {FORMS}")
     name = str(call.__name__) if hasattr(call, "__name__") else type(call).__name__

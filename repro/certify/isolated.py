@@ -1,14 +1,15 @@
-"""Certify foreign code in a process of its own, with limits of wall time and memory, and always with a verdict.
+"""Certify foreign code in a process of its own, with limits of wall time and memory.
 
     certificate = isolated("FILE.py:NAME", None, FULL)
 
-Whatever the code does (exits, hangs, takes all memory, crashes the interpreter), the certificate says so. ValueError,
-as from `repro.certify.certify`, for code that is neither a sampler nor a loss.
+Whatever the code does, this process goes on: code that exits, hangs, takes all memory or crashes the interpreter has no
+certificate, and `Unfinished` says what it did.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -26,21 +27,24 @@ import msgspec
 
 from repro.certify import certify
 from repro.certify.space import Noise
-from repro.certify.verdict import UNKNOWN, Certificate, Check, Effort, Told, silent
+from repro.certify.verdict import Certificate, Effort, Told, silent
 
 MEMORY = 4 << 30
 """Bytes of data that the process may hold; the suite's own code and torch need less than 1 GiB of them."""
 GRACE = 25.0
 """Seconds beyond `Effort.seconds` that the process may run before it is killed: time for the checks themselves."""
 START = 600.0
-"""Seconds that the process may take before it imports the code: torch, on a busy machine."""
+"""Seconds that the process may take before it imports the code to be tested: it imports torch first, which is slow on a
+busy machine."""
 
-UNFINISHED = "finishes"
-"""Name of the check that fails, the only one in its certificate, when the code does not run to its end."""
 READY = b"!"
-"""What the process writes before it imports the code."""
+"""What the process writes just before it imports the code to be tested."""
 PR_SET_PDEATHSIG = 1
-"""Number of this option of Linux's prctl (linux/prctl.h)."""
+"""Number of the option of Linux's prctl by which the kernel signals a process when its parent ends (linux/prctl.h)."""
+
+
+class Unfinished(ValueError):
+    """The code did not run to its end, so that there is no verdict on its claim."""
 
 
 def isolated(
@@ -53,8 +57,10 @@ def isolated(
     """The certificate of `FILE.py:NAME`, made in a child process that ends with this one, however this one ends.
 
     `loader`: the function, as module:name, that turns `target` into a function there; `told`: whether each test is
-    named on stderr as it begins, with the seconds so far.
+    named on stderr as it begins, with the seconds so far. Raises ValueError for what `repro.certify.certify` refuses,
+    and Unfinished (a ValueError) for code that ends its process, takes too long or too much memory.
     """
+    name = target.rpartition(":")[2].partition("=")[0]
     request = {"target": target, "noise": noise, "effort": asdict(effort), "loader": loader, "told": told}
     asked = json.dumps(request)
     with _lifeline() as alive:
@@ -69,23 +75,27 @@ def isolated(
             finally:
                 child.kill()
         if found is None:
-            says = f"it was still running after {effort.seconds + GRACE:.0f} s and was ended"
-            return _ended(target, f"{says}; if it ends at all, give more than --seconds {effort.seconds:.0f}")
+            raise Unfinished(
+                f"{name} was still running after {effort.seconds + GRACE:.0f} s and was ended; if it ends at all, give"
+                f" more than --seconds {effort.seconds:.0f}"
+            )
     code = child.returncode
     if not found.endswith(b"\n"):
         ended = f"was ended by signal {-code}" if code < 0 else f"ended by itself with exit code {code}"
-        return _ended(target, f"its process {ended} before the certificate was complete")
+        raise Unfinished(
+            f"the process of {name} {ended} before the certificate was complete; it must return from each call"
+        )
     data = json.loads(found)
     if "error" in data:
         raise ValueError(data["error"])
     if "memory" in data:
-        return _ended(target, f"it asked for more than {MEMORY >> 30} GiB of memory")
+        raise Unfinished(f"{name} asked for more than {MEMORY >> 30} GiB of memory; make it use less")
     return msgspec.convert(data, Certificate)
 
 
 def _answer(child: subprocess.Popen[bytes], seconds: float) -> bytes | None:
-    """What a child process writes after `READY` until it closes its output; None if `seconds` later it still writes, or
-    still runs after it closed its output without a whole answer (a line).
+    """What a child process writes after `READY` until it closes its output. None if after `seconds` it still writes, or
+    has closed its output without a whole answer (a line) but still runs.
 
     After a whole answer the child may take longer to end: on a busy machine the interpreter needs seconds for that.
     """
@@ -116,8 +126,8 @@ def _has_ended(child: subprocess.Popen[bytes], seconds: float) -> bool:
 
 @contextmanager
 def _lifeline() -> Generator[int]:
-    """The reading end of a pipe, for a child process: it reaches end of file when this process has ended or left the
-    context."""
+    """Context manager that yields the reading end of a pipe, for a child process; the pipe reaches end of file when
+    this process ends or leaves the context."""
     alive, held = os.pipe()
     try:
         yield alive
@@ -126,27 +136,12 @@ def _lifeline() -> Generator[int]:
         os.close(held)
 
 
-def _ended(target: str, says: str) -> Certificate:
-    """The certificate of code that did not finish; `says`: what happened."""
-    check = Check(name=UNFINISHED, stands=False, says=says, false_alarm=0.0)
-    name = target.rpartition(":")[2]
-    return Certificate(
-        subject=name,
-        kind="function",
-        claims=UNKNOWN,
-        meaning=UNKNOWN,
-        checks=(check,),
-        evidence=(),
-        notes=(),
-        seconds=0.0,
-    )
-
-
 def _child(asked: str, alive: int) -> None:
-    """Certify within the limits and write the certificate to stdout, or one line that says why there is none.
+    """Main function of the child process: certify within the limits of time and memory, and write the certificate to
+    stdout, or one line that says why there is none.
 
-    `asked`: the request as JSON; `alive`: the descriptor of `_lifeline`. What the code itself writes to stdout, at
-    whatever level, goes to stderr.
+    `asked`: the request as JSON; `alive`: file descriptor of the pipe from `_lifeline`. What the code itself writes to
+    stdout, at whatever level, goes to stderr.
     """
     import resource
 
@@ -156,8 +151,11 @@ def _child(asked: str, alive: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     request = json.loads(asked)
     effort = msgspec.convert(request["effort"], Effort)
+    gc.disable()  # what imports make stays: searching it for garbage takes an eighth of their time
     for module in ("torch", "repro.certify.sampler", "repro.certify.loss"):
         importlib.import_module(module)  # not in the time of the code
+    gc.freeze()
+    gc.enable()
     os.write(answer, READY)
     try:
         module, _, name = request["loader"].partition(":")

@@ -1,8 +1,10 @@
-"""Tests on sentences too long to enumerate: the bigrams of the oracle language `strong` (32 tokens of 32 symbols).
+"""Tests on sentences too long to enumerate: the bigrams of the oracle language `strong` (32 tokens from a vocabulary of
+32).
 
 The statistic is the unbiased squared distance between the bigram law of samples and that of the language
 (`repro.evals.tasks.law`), which is 0 on average for true samples. For n true samples, n times the statistic is a
-weighted sum of centred chi-squares; its limit comes from matching the first two moments (Satterthwaite 1946).
+weighted sum of centred chi-squares; the limit of the check comes from matching the first two moments (Satterthwaite
+1946).
 """
 
 from __future__ import annotations
@@ -63,7 +65,8 @@ def limit(rows: int) -> float:
 
 @functools.lru_cache
 def ours(noise: Noise, steps: int, rows: int) -> Tensor:
-    """Sentences [rows, L] drawn by this suite's own ancestral sampling with the exact denoiser of `strong`."""
+    """Sentences [rows, L] drawn by this suite's own ancestral sampling, in `steps` steps under `noise`, with the exact
+    denoiser of `strong`."""
     process, length = process_of(noise), strong().length
     plan = Plan(gen_length=length, block_length=length, steps=steps)
     denoiser = oracle_denoiser(noise, HmmSource(strong()))
@@ -73,7 +76,8 @@ def ours(noise: Noise, steps: int, rows: int) -> Tensor:
 def long_bigrams(
     foreign: Foreign, noise: Noise, effort: Effort, spoil: Spoil | None = None
 ) -> list[Evidence]:
-    """Evidence: squared bigram distance of a sampler's long sentences from the language, at every number of steps."""
+    """Evidence: squared bigram distance of a sampler's long sentences from the language `strong`, at every number of
+    steps in `effort`, with the exact denoiser or one made wrong by `spoil`."""
     return _bigrams(_sentences(foreign, noise, effort, spoil), noise)
 
 
@@ -116,9 +120,10 @@ def _nll(ids: Tensor) -> tuple[float, float]:
 def long_checks(
     foreign: Foreign, noise: Noise, effort: Effort, slack: float
 ) -> tuple[list[Check], list[Evidence]]:
-    """Two checks of long sentences at the last number of steps, and the evidence at every number. Their squared bigram
-    distance from the language may be `slack` times that of ancestral sampling, and their mean -log p may exceed that of
-    true sentences by sqrt(slack) times as many nats as ancestral sampling's."""
+    """Two checks of long sentences at the largest number of steps, and evidence at every number of steps. The first
+    allows a squared bigram distance from the language of `slack` times that of ancestral sampling; the second allows
+    the mean -log p to exceed that of true sentences by sqrt(slack) times the excess of ancestral sampling. Sampling
+    error is allowed for in both."""
     sentences = _sentences(foreign, noise, effort)
     evidence, steps, rows = _bigrams(sentences, noise), effort.long_steps[-1], effort.long_rows
     mine = ours(noise, steps, rows)

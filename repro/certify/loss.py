@@ -10,11 +10,11 @@ of one call may share a stratified t, and the limit is a one-sided Student quant
 
 Sums are taken over sentences of two and of four tokens, since some defects need four. A random sum on the wrong side of
 1 by two to six standard errors is drawn again with four times as many calls, which then decide. A row's loss may not
-depend on the other rows of its call: it is compared with calls of that sentence alone, and with calls of one to three
-rows.
+depend on the other rows of its call: the loss of each sentence is compared with that in calls of the sentence alone,
+and in calls of one to three rows.
 
 The score is the expected loss under the law, with the exact conditionals and with wrong ones (raised to a power, or
-mixed with unigrams). It is proper if no wrong denoiser scores better.
+mixed with unigrams). A score is proper if no wrong denoiser scores better.
 
 Symbols: n rows, S sentences, C calls.
 """
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
 LENGTH, LONGER = 2, 4
 LONGER_REPEATS = 50
-"""A call has each sentence of LONGER tokens this many times less often than each of LENGTH tokens; there are nine times
-as many."""
+"""Factor by which a sentence of LONGER tokens occurs less often in a call than one of LENGTH tokens, since there are
+nine times as many sentences."""
 UNCLEAR, CLEAR, AGAIN = 2.0, 6.0, 4
 """A random sum on the wrong side of 1 by UNCLEAR to CLEAR standard errors is drawn again, with AGAIN times as many
 calls."""
@@ -81,8 +81,8 @@ class Means(NamedTuple):
 
 
 def certify_loss(foreign: Foreign, effort: Effort, told: Told = silent) -> Findings:
-    """Checks and evidence of a loss under every noise that it supports; `told` is called with a line as each test
-    begins."""
+    """Checks and evidence of a loss under every noise that it supports, with the sample sizes `effort`; `told` is
+    called with a line as each test begins."""
     checks: list[Check] = []
     evidence: list[Evidence] = []
     notes: list[str] = []
@@ -191,7 +191,8 @@ def _sums(foreign: Foreign, noise: Noise, length: int, effort: Effort) -> tuple[
 
 
 def _batches(foreign: Foreign, noise: Noise, exact: Means, effort: Effort) -> Check:
-    """Check that a row's loss does not depend on the other rows of its call."""
+    """Check that a row's loss does not depend on the other rows of its call; `exact`: losses in calls with all
+    sentences."""
     space = Space(noise, tiny(LENGTH), foreign.meaning)
     sentences = tiny(LENGTH).sentences
     if foreign.draws:
@@ -249,8 +250,9 @@ def _standard_errors(one: Tensor, other: Tensor) -> Tensor:
 def _score(
     foreign: Foreign, noise: Noise, exact: Means, effort: Effort
 ) -> tuple[dict[str, float], float, list[Evidence]]:
-    """Nats by which wrong denoisers score better than the exact one (only those that do, by name), the exact one's loss
-    minus the entropy, and the evidence. All use the same seeds, so differences are paired."""
+    """Three results: the wrong denoisers that score better than the exact one, each with the difference in nats; the
+    expected loss with the exact denoiser minus the entropy, in nats; and the evidence. All denoisers use the same
+    seeds, so differences are paired."""
     from scipy.stats import t
 
     law = tiny(LENGTH)
@@ -279,8 +281,8 @@ def _score_note(noise: Noise, better: dict[str, float], gap: float) -> str:
 
 
 def _mode_check(noise: Noise, sharper: bool, says: str) -> Check:
-    """Check of a loss that claims to seek modes: conditionals sharper than the true ones must score better. `says`: its
-    line of `_score_note`."""
+    """Check of a loss that claims to seek modes: conditionals sharper than the true ones must score better (`sharper`).
+    `says`: the text of `_score_note` for this noise."""
     return Check(
         name=f"modes, {noise}",
         stands=sharper,

@@ -41,7 +41,7 @@ def process_of(noise: Noise) -> Absorbing | Uniform:
 
 class OracleDenoiser(Denoiser):
     """Denoiser whose outputs are the conditionals of a space: features are log-probabilities [B, L, V + 2] of tokens,
-    [MASK] and [BOS], and the head is the identity. It is conditioned on time under uniform noise, where the
+    [MASK] and [BOS], and the head is the identity. The denoiser reads the time under uniform noise, where the
     conditionals depend on it."""
 
     def __init__(self, space: Space) -> None:

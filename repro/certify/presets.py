@@ -3,9 +3,10 @@
     python -m repro.certify --presets all            # every preset -> results/certificates/NAME.json
 
 On 27 sentences (3 tokens, 3 positions) the law is enumerated through the decoding loop's own draws, without sampling
-noise, under the exact denoiser and under wrong ones. A rule *converges* if on 9 sentences its distance to the law keeps
-falling up to 512 steps. On the oracle language `strong` (32 tokens), it stores the squared bigram distance and the path
-KL (`repro.certify.reference`). Presets at temperature 0 are certified at temperature 1 as well.
+noise, under the exact denoiser and under wrong ones. A sampler (rule) *converges* if on 9 sentences its distance to the
+law keeps falling up to 512 steps. For the oracle language `strong` (sentences of 32 tokens) a certificate holds the
+squared bigram distance and the path KL (`repro.certify.reference`). Presets at temperature 0 are certified at
+temperature 1 as well.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import math
 import platform
 from importlib.metadata import version
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 
 from repro.certify.long import strong, true_rows
 from repro.certify.oracle import CausalOracle, OracleDenoiser, oracle_denoiser
@@ -50,11 +51,12 @@ if TYPE_CHECKING:
 
 EXACT = 1e-9
 FALLS = 1.5
-"""Least factor by which a converging distance falls when steps double: order 1/N gives 2, a constant error 1."""
+"""Least factor by which a converging distance falls when the number of steps N doubles: an error of order 1/N gives 2,
+a constant error 1."""
 STEPS = (1, 2, 3, 6, 12, 24)
 SPOILED_STEPS = (1, 3, 12)
 MEMORY_STEPS = 6
-"""Most steps of a rule with memory on 27 sentences, since it has many states."""
+"""Largest number of steps at which a sampler with memory is certified on 27 sentences, since it has many states."""
 DOUBLED = (64, 128, 256, 512)
 LONG_STEPS = (1, 2, 4, 8, 16, 32, 64)
 LONG_ORACLES: dict[str, Spoil | None] = {
@@ -69,9 +71,27 @@ LOOKED_AHEAD = (
     *(f"{name}:temperature=1.0" for name in ("low_confidence", "random", "margin", "entropy")),
     "sample",
 )
-"""Rules that are certified with lookahead as well."""
+"""Samplers that are certified with lookahead as well."""
 
 Number = dict[str, Any]
+"""The fields of a `_Statistic`."""
+
+
+class _Statistic(NamedTuple):
+    """A statistic of a preset on one space, as certificates store it. `se`: its standard error; `true`: the statistic
+    of as many true samples; `best`: that of ancestral sampling; `excess`: mean -log p minus the entropy, in nats."""
+
+    noise: str
+    oracle: str
+    statistic: str
+    space: str
+    steps: int | None
+    tokens_per_step: float | None
+    value: float
+    se: float | None = None
+    true: float | None = None
+    best: float | None = None
+    excess: float | None = None
 
 
 def names() -> list[str]:
@@ -90,8 +110,8 @@ NOISE_FLOOR = 1e-12
 
 
 def _rounded(number: Number) -> Number:
-    """A number with its floats rounded to six significant digits, as tables print them, so that every processor stores
-    the same."""
+    """One entry of a certificate's `numbers` with its floats rounded to six significant digits, as tables print them,
+    so that every processor stores the same."""
     return {
         key: (0.0 if abs(value) < NOISE_FLOOR else float(f"{value:.6g}"))
         if isinstance(value, float)
@@ -101,8 +121,9 @@ def _rounded(number: Number) -> Number:
 
 
 def certify_preset(name: str) -> dict[str, Any]:
-    """The certificate of a preset with all its numbers and verdicts, in the form that is stored in
-    results/certificates."""
+    """Test whether a preset draws from the distribution that it claims. Returns the certificate as it is stored in
+    results/certificates: `verdicts` (one for each noise that the sampler decodes) and `numbers` (distances from the
+    true distribution)."""
     rule = preset(name)
     numbers: list[Number] = []
     verdicts: list[dict[str, Any]] = []
@@ -131,7 +152,8 @@ def certify_preset(name: str) -> dict[str, Any]:
 
 
 def certify_rule(rule: Sampler, noise: str) -> tuple[list[Number], dict[str, Any]]:
-    """Distances between a rule's exact output laws under a noise and the true law, and the verdict on its claim."""
+    """Distances of the exact output laws of a sampler (`rule`) under a noise from the true law, one for each number of
+    steps and denoiser, and the verdict on its claim."""
     numbers = []
     has_memory = rule.start(torch.zeros(1, LENGTH, dtype=torch.int64)) is not None
     for oracle, spoil in {"exact": None, **SPOILED}.items():
@@ -163,8 +185,8 @@ def _steps(rule: Sampler, ladder: tuple[int, ...], length: int) -> list[int | No
 def output_law(
     rule: Sampler, noise: str, source: Enumerated, spoil: Spoil | None, steps: int | None
 ) -> Tensor:
-    """The exact distribution [S] of the output of a sampler (`rule`) over the S sentences of `source`, with a denoiser
-    made wrong by `spoil` (None: the exact one)."""
+    """The exact distribution [S] of the output of a sampler (`rule`) over the S sentences of `source` under `noise`,
+    after `steps` steps (None: adaptive sampler), with a denoiser made wrong by `spoil` (None: the exact one)."""
     plan = Plan(gen_length=source.length, block_length=source.length, steps=steps)
     if noise == "left_to_right":
         listed = law(CausalOracle(source), LeftToRight(), rule, plan)
@@ -192,7 +214,7 @@ def _listed(
     forwards = float(steps) if steps is not None else _forwards(rule, noise, source, spoil)
     diffusion = noise != "left_to_right" and steps is not None
     best = ancestral(source, _oracle(noise, source, None).space.noise, steps).law if diffusion else None
-    return _number(
+    return _Statistic(
         noise,
         oracle,
         "total variation",
@@ -201,13 +223,13 @@ def _listed(
         source.length / forwards,
         total_variation(found, source.law),
         best=None if best is None or oracle != "exact" else total_variation(best, source.law),
-        nll=(found * -source.law.log()).sum().item() - source.entropy,
-    )
+        excess=(found * -source.law.log()).sum().item() - source.entropy,
+    )._asdict()
 
 
 def _forwards(rule: Sampler, noise: str, source: Enumerated, spoil: Spoil | None) -> float:
-    """Mean forward passes per row of an adaptive rule, from 2,000 rows. A rule with lookahead counts as without it:
-    one pass per token."""
+    """Mean forward passes per row of an adaptive rule, from 2,000 rows. A rule with lookahead is counted as if it had
+    none: one pass per token."""
     if rule.capabilities.looks_ahead:
         return float(source.length)
     denoiser = _oracle(noise, source, spoil)
@@ -235,8 +257,8 @@ def _converges(noise: str, doubled: list[Number]) -> dict[str, Any]:
 
 
 def _verdict_at(rule: Sampler, noise: str, finest: Number) -> dict[str, Any]:
-    """The verdict on a rule from `finest`, its distance from the law at the largest number of steps: for rules with a
-    quota, adaptive rules, and rules of any number of steps that claim no law or are exact there."""
+    """The verdict on a sampler (`rule`) from `finest`, its distance from the law at the largest number of steps.
+    `_converges` judges samplers that claim the law and only approach it with more steps."""
     far, nll = finest["value"], finest["excess"]
     match rule.claim():
         case "law":
@@ -245,7 +267,8 @@ def _verdict_at(rule: Sampler, noise: str, finest: Number) -> dict[str, Any]:
             says = f"exact {how}" if exact else f"total variation {far:.2g} {how}"
             return _verdict(noise, "exact" if exact else "stuck", exact, says)
         case "mode":
-            says = f"seeks modes: mean -log p {nll:+.2f} nats from the entropy"
+            side = "below" if nll <= 0 else "above"
+            says = f"its texts' mean -log p is {abs(nll):.2f} nats {side} that of true samples"
             return _verdict(noise, "modes", nll <= 0, says)
         case "biased":
             says = f"biased by construction: total variation {far:.2g}"
@@ -255,7 +278,8 @@ def _verdict_at(rule: Sampler, noise: str, finest: Number) -> dict[str, Any]:
 
 
 def _verdict_ahead(rule: Lookahead, noise: str) -> dict[str, Any]:
-    """The verdict on lookahead: its law must be that of its rule at one position per step, whatever the denoiser."""
+    """The verdict on a sampler with lookahead: with the exact denoiser and with wrong ones, its output law must be that
+    of the sampler without lookahead at one position per step."""
     source, far = tiny(LENGTH), 0.0
     for spoil in (None, *SPOILED.values()) if noise != "left_to_right" else (None,):
         laws = [
@@ -295,16 +319,17 @@ def _long(rule: Sampler, noise: str) -> list[Number]:
             forwards = (
                 decoded.cost.forwards.double().mean().item() if realised else float(steps or hmm.length)
             )
-            number = _number(
-                noise, oracle, "bigram distance squared", "strong", steps, hmm.length / forwards, value
+            tokens, true = hmm.length / forwards, _true_bigram()
+            number = _Statistic(
+                noise, oracle, "bigram distance squared", "strong", steps, tokens, value, se, true
             )
-            found.append(number | {"se": se, "true": _true_bigram()})
+            found.append(number._asdict())
     return found
 
 
 def _paths(rule: Sampler, noise: str) -> list[Number]:
-    """KL(law || rule) per token on the oracle language, or its upper bound, the path KL; empty for rules that cannot be
-    replayed (`repro.certify.replay`)."""
+    """KL(law || sampler) per token on the oracle language, or its upper bound, the path KL, at each number of steps;
+    empty for samplers that cannot be replayed (`repro.certify.replay`)."""
     hmm, found = strong(), []
     ours = isinstance(rule, Ancestral) and noise == "uniform"
     of = rule.capabilities
@@ -325,32 +350,6 @@ def _paths(rule: Sampler, noise: str) -> list[Number]:
         per_token = lost / hmm.length
         name = "KL (replay)" if exact else "path KL"
         tokens = hmm.length / steps if steps is not None else None
-        number = _number(noise, "exact", name, "strong", steps, tokens, per_token.mean().item())
-        found.append(number | {"se": per_token.std().item() / PATHS**0.5})
+        mean, se = per_token.mean().item(), per_token.std().item() / PATHS**0.5
+        found.append(_Statistic(noise, "exact", name, "strong", steps, tokens, mean, se)._asdict())
     return found
-
-
-def _number(
-    noise: str,
-    oracle: str,
-    statistic: str,
-    space: str,
-    steps: int | None,
-    tokens_per_step: float | None,
-    value: float,
-    best: float | None = None,
-    nll: float | None = None,
-) -> Number:
-    return {
-        "noise": noise,
-        "oracle": oracle,
-        "statistic": statistic,
-        "space": space,
-        "steps": steps,
-        "tokens_per_step": tokens_per_step,
-        "value": value,
-        "se": None,
-        "true": None,
-        "best": best,
-        "excess": nll,
-    }

@@ -52,7 +52,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture
 def sampler_space(request: pytest.FixtureRequest) -> SamplerSpace:
-    """A `SamplerSpace` of the level of --certify; without that option the test is skipped."""
+    """A `SamplerSpace` at the level that --certify gives (smoke or full); without that option the test is skipped."""
     level = request.config.getoption("--certify")
     if level is None:
         pytest.skip("certificates run with --certify (smoke) or --certify=full")
@@ -82,11 +82,12 @@ class SamplerSpace:
         meaning: Meaning | None = None,
         noise: Noise | None = None,
     ) -> Certificate:
-        """The certificate of a sampler `f(space, n, steps, seed) -> ids` or loss `f(space, x0, seed) -> nats`, whose
-        claim stands; the test fails with the failed checks if it does not.
+        """Certify a sampler `f(space, n, steps, seed) -> ids` or a loss `f(space, x0, seed) -> nats`; returns the
+        certificate if the claim stands, else the test fails and shows the failed checks.
 
-        `claims`, `meaning`: attributes of the function that it does not have itself (docs/certify.md). ValueError for a
-        function that is neither sampler nor loss; UsageError if the level `full` lacks a package.
+        `claims`, `meaning`: attributes of the function, if it does not have them itself (docs/certify.md); `noise`: as
+        in `repro.certify.certify`. ValueError for a function that is neither sampler nor loss; UsageError if the level
+        `full` lacks a package.
         """
         from repro.certify import certify
         from repro.certify.verdict import FULL, SMOKE

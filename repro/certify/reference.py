@@ -31,7 +31,8 @@ class Reference(NamedTuple):
 
 @functools.lru_cache
 def ancestral(source: Enumerated, noise: Noise, steps: int) -> Reference:
-    """The reference for `steps` evenly spaced steps from pure noise to t = 0."""
+    """Output law and path KL of ancestral sampling from the law `source`, in `steps` evenly spaced steps from t = 1
+    (pure noise) to t = 0."""
     symbols = source.vocab + (noise == "absorbing")
     states = words(symbols, source.length)
     clean = (states < source.vocab).all(1)
@@ -50,8 +51,8 @@ def ancestral(source: Enumerated, noise: Noise, steps: int) -> Reference:
 
 def step_losses(source: Enumerated, noise: Noise, t: float, s: float) -> Tensor:
     """KL( p(xs | xt) || product of its marginals ) of the step from t to s, in nats, for every noisy sentence xt in the
-    order of `repro.certify.space.words`, [Z]; 0 where xt has no probability. Their mean under p(xt), summed over steps,
-    is the path KL."""
+    order of `repro.certify.space.words`, [Z]; 0 where xt has no probability. The mean of these under p(xt), summed over
+    steps, is the path KL."""
     states = words(source.vocab + (noise == "absorbing"), source.length)
     return _losses(source, noise, states, _independent(source, noise, states, t, s), t, s)
 

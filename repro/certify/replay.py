@@ -33,7 +33,7 @@ class Replayed(NamedTuple):
 
 class Replay:
     """A source of draws that returns the tokens of x [n, L] and adds up their log-probabilities in `logq` [n]; other
-    draws come from the keyed stream, and make `exact` False."""
+    draws, such as those of positions, are pseudo-random and make `exact` False."""
 
     def __init__(self, x: Tensor, names: Sequence[int]) -> None:
         self.x, self.names = x, torch.tensor(list(names))
@@ -65,7 +65,7 @@ class Replay:
 
 def replay(decoder: Decoder, x: Tensor) -> Replayed | None:
     """The log-likelihood of sentences x [n, L] under the sampler of `decoder` (n rows without prompts), by replaying
-    its steps with their tokens; None if it did not write x."""
+    the sampler's steps with the tokens of x; None if they did not write x."""
     draw = Replay(x, range(len(x)))
     ids = decoder.begin(draw, decoder.ids)
     memory = decoder.sampler.start(ids)

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 STEPS = (1, 8)
 ROWS = 500
-"""Rows of a call."""
+"""Rows of each large call."""
 SIZES = (99, 1, 99, 3, 99, 10, 99, 31)
 """Numbers of rows of the small calls, used in turn."""
 SMALL_STEPS = 16
 """Steps of the small calls."""
 BINS = 9
-"""Classes of sentences, by their first two tokens of three, whose pairs are counted."""
+"""Number of classes of sentences, by the first two of their three tokens; pairs of classes are counted."""
 EXPECTED = 5
 """Least expected number of each pair of classes."""
 FIRST_SEED = 40_000
@@ -44,8 +44,8 @@ FIRST_SEED = 40_000
 def row_checks(
     foreign: Foreign, noise: Noise, source: Enumerated, large: Tensor, effort: Effort
 ) -> list[Check]:
-    """All checks that rows are independent draws of one law, on the enumerated law `source`; `large` [S]: counts of
-    sentences in large calls of SMALL_STEPS steps."""
+    """All checks that the rows of a sampler's calls are independent draws of one law, with the denoiser of the
+    enumerated law `source`; `large` [S]: counts of sentences in large calls of SMALL_STEPS steps."""
     space = Space(noise, source, foreign.meaning)
     seeds = _seeds(foreign, space, noise)
     if not seeds.stands:
@@ -118,8 +118,9 @@ def _neighbours(noise: Noise, calls: Sequence[Tensor], steps: int, cells: int) -
 
 
 def _merged(counts: Tensor) -> Tensor:
-    """Table [classes, classes] of the counts of pairs [BINS^2], with the rarest classes merged until every pair of
-    classes is expected at least `EXPECTED` times if rows are independent. Only the margins decide what is merged."""
+    """Contingency table [classes, classes] of the counts [BINS^2] of pairs of sentence classes. The rarest classes are
+    merged until independent rows would give every pair at least `EXPECTED` times on average; what is merged depends on
+    the table's row and column sums alone."""
     table = counts.view(BINS, BINS)
     while len(table) > 1:
         sizes = (table.sum(0) + table.sum(1)).argsort()

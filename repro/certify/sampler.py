@@ -53,16 +53,16 @@ SPOILED: dict[str, Spoil] = {
 }
 """Wrong denoisers, three levels of each kind: only these show errors that remasking and correctors can repair."""
 CHANCE = 1.4e-8
-"""Probability of each rare id: a race in float32, whose times are multiples of 6e-8, draws it far too seldom
-(2 times instead of 16.8 in a certificate)."""
+"""Probability of each rare id: an exponential race in float32, whose times are multiples of 6e-8, draws such an id far
+too seldom (2 times instead of 16.8 in a certificate)."""
 RARE, RARE_AT_ONCE = 250, 1000
 """Number of rare ids, and rows per call: few enough ids for a sampler that makes a matrix of all pairs of ids, and
 arrays of 2 MB, since memory of larger arrays is mapped anew at each call, which would take most of the time."""
 
 
 def certify_sampler(foreign: Foreign, effort: Effort, told: Told = silent) -> Findings:
-    """Checks and evidence of a sampler under every noise that it supports; `told` is called with a line as each test
-    begins."""
+    """Checks and evidence of a sampler under every noise that it supports, with the sample sizes `effort`; `told` is
+    called with a line as each test begins."""
     checks: list[Check] = []
     evidence: list[Evidence] = []
     for noise in foreign.noises:
@@ -85,7 +85,8 @@ def certify_sampler(foreign: Foreign, effort: Effort, told: Told = silent) -> Fi
 
 
 def _long(foreign: Foreign, noise: Noise, effort: Effort) -> tuple[list[Check], list[Evidence]]:
-    """Checks and evidence from long sentences, whose import needs the whole suite."""
+    """Evidence from long sentences, and checks if the sampler claims the law. `repro.certify.long` is imported only
+    here, since it needs packages of the whole suite that the smoke level does without."""
     from repro.certify.long import long_bigrams, long_checks
 
     if foreign.claims == "law":

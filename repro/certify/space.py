@@ -35,8 +35,8 @@ Noise = Literal["absorbing", "uniform"]
 CHUNK = 1 << 16
 """Rows that Bayes' rule is computed for at once; no result depends on it."""
 LISTED, LEVELS = 1_000, 1_000
-"""Largest number of noisy sentences for which the conditionals of all are tabulated, once for each noise level, and how
-many of these tables are kept."""
+"""Largest number of noisy sentences for which one table per noise level holds the conditionals of all, and largest
+number of tables that are kept."""
 
 
 class Source(Protocol):
@@ -126,8 +126,11 @@ class Space:
             raise ValueError(f"denoise takes integer ids [n, {self.length}], got {describe(ids)}")
         if time.ndim and tuple(time.shape) != (len(ids),):
             raise ValueError(f"denoise takes t as a number or [n], got {describe(time)}")
-        if not bool(((time >= 0) & (time <= 1)).all()):
-            raise ValueError("denoise takes t in [0, 1], 1 being pure noise")
+        outside = ~((time >= 0) & (time <= 1))
+        if outside.any():
+            raise ValueError(
+                f"denoise takes t in [0, 1], 1 being pure noise, got {float(time[outside][0]):g}"
+            )
         low, high = map(int, ids.aminmax()) if len(ids) else (0, 0)
         if low < 0 or high >= self.symbols:
             raise ValueError(f"denoise takes ids 0 to {self.symbols - 1}, got {low} to {high}")
@@ -220,7 +223,8 @@ class RareTokens:
 
 
 class RandomConditionals:
-    """A denoiser with independent random token probabilities for each noisy sentence: no joint law has them."""
+    """A denoiser with independent random token probabilities for each noisy sentence; no joint distribution has these
+    conditionals."""
 
     def __init__(self, vocab: int, length: int, seed: int) -> None:
         self.vocab, self.length, self.seed = vocab, length, seed

@@ -45,8 +45,9 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One test of the claim. `says`: its result in a sentence; `minimum_detectable`: what it detects, in a sentence (or
-    empty)."""
+    """One test of the claim. `stands`: whether the claim passed it; `says`: its result in a sentence; `false_alarm`:
+    upper bound on the probability that a correct program fails it; `minimum_detectable`: a sentence on the smallest
+    error that is detected (or empty)."""
 
     name: str
     stands: bool
@@ -61,10 +62,6 @@ class Findings(NamedTuple):
     checks: tuple[Check, ...]
     evidence: tuple[Evidence, ...]
     notes: tuple[str, ...]
-
-
-UNKNOWN = "unknown"
-"""Claim and meaning of code that ended before it could be asked for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +92,8 @@ class Certificate:
 
     def text(self) -> str:
         """The certificate for a terminal: verdict, checks, evidence (a table for each space and noise), paragraph."""
-        claim = "its claim" if self.claims == UNKNOWN else f"the claim {self.claims!r}"
-        lines = [f"{self.subject}: {claim} {'stands' if self.stands else 'DOES NOT STAND'}", ""]
+        verdict = "stands" if self.stands else "DOES NOT STAND"
+        lines = [f"{self.subject}: the claim {self.claims!r} {verdict}", ""]
         for check in self.checks:
             lines.append(f"  {'ok  ' if check.stands else 'FAIL'}  {check.name}: {check.says}")
         lines += [f"  note  {note}" for note in self.notes]
@@ -116,8 +113,6 @@ class Certificate:
             f"The {self.kind} {self.subject} claims {self.claims!r}. It was tested with `repro.certify` on laws "
             f"whose conditionals are all known ({self.meaning} denoiser). "
         )
-        if self.claims == UNKNOWN:
-            text = f"The {self.kind} {self.subject} was tested with `repro.certify` and gave no answer. "
         text += " ".join(f"{check.name.capitalize()}: {check.says}." for check in failed or self.checks)
         text += "".join(f" {note.capitalize()}." for note in self.notes)
         text += f" The claim {'stands' if self.stands else 'does not stand'}."
@@ -142,7 +137,8 @@ COLUMNS: dict[str, Callable[[Evidence], str]] = {
 
 
 def _table(some: list[Evidence]) -> str:
-    """The evidence as a table, without columns that are empty; it is at most 80 characters wide."""
+    """The evidence as a table, without columns that are empty; it is at most 80 characters wide. Made without tabulate,
+    which the smoke level of `pytest --certify` does not need."""
     filled = {head: cells for head, of in COLUMNS.items() if any(cells := [of(each) for each in some])}
     heads = [["", *head.split("\n")][-2:] for head in filled]
     wide = [max(map(len, [*head, *cells])) for head, cells in zip(heads, filled.values(), strict=True)]
@@ -183,7 +179,7 @@ class Effort:
     loss_repeats: int
     """Calls of a random loss, and how often each call has every sentence."""
     seconds: float
-    """Wall time after which the certificate is given up with an error."""
+    """Seconds of wall time after which the certificate is given up with an error."""
 
 
 FULL = Effort(

@@ -2,6 +2,6 @@
 statistics, schedules.
 
 Start at `parts.py`: everything that can be configured is a *part*, a frozen dataclass with a canonical JSON form and a
-digest; `registry.py` is the table of all parts and recipes. `rng.py` is the only source of random numbers. This room
-imports nothing else of the package, except that the registry names modules by string.
+digest; `registry.py` is the table of all parts and recipes. `rng.py` is the only source of random numbers. This
+subpackage imports nothing else of the package; the registry names modules by string.
 """

@@ -31,7 +31,8 @@ ELSEWHERE = {
     "num_return_sequences": "n",
     "num_samples": "n",
 }
-"""Arguments of transformers and its like -> how the functions here that can do it write it."""
+"""Argument of transformers and similar libraries -> what to write instead, in functions of this suite that can do the
+same."""
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
@@ -80,7 +81,8 @@ def _meant(name: str, known: Iterable[str]) -> str:
 
 
 def _misfit(value: Any, hint: Any) -> str:
-    """End of a message about a value that is not of a type: the nearest one of a fixed set, else the types."""
+    """End of a message about a value that is not of the type `hint`: the nearest valid value if the type is a fixed set
+    of strings, else the names of the types."""
     literals, others = _alternatives(hint)
     if isinstance(value, str) and literals and not others:
         return f"is unknown; {nearest(value, map(str, literals))}"

@@ -17,9 +17,9 @@ def head(folder: Path) -> str | None:
 
 
 def commit(folder: Path, files: Collection[str]) -> str | None:
-    """As `head`, with `CHANGED` after it if Python files differ from those of the commit; None too unless the commit
-    holds all `files`, paths below `folder`: a copy of them within another checkout has no commit of its own. Missing
-    files do not count as changed: a checkout may hold a part of its project."""
+    """The commit that `head` finds, followed by `CHANGED` if Python files differ from those of the commit. None also if
+    the commit lacks one of `files`, paths below `folder`: then the folder is a copy within the checkout of another
+    project. Missing files do not count as changed, because a checkout may hold only a part of its project."""
     found = head(folder)
     held = _git(folder, "ls-tree", "-r", "--name-only", "HEAD", "--", *files)
     if found is None or held is None or not set(files) <= set(held.splitlines()):

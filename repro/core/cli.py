@@ -94,8 +94,8 @@ def width(otherwise: int = 120) -> int:
 
 def say(lines: Iterable[str], file: TextIO | None = None) -> None:
     """Print lines of text to `file` (None: stdout). A line longer than the terminal (or $COLUMNS) is wrapped between
-    words; the rest is indented by 4, or stands below the second column if a gap of two spaces or more ends a first
-    column."""
+    words. The lines after the first are indented by 4, or, if the text is a first column, two spaces or more and a
+    second column, stand below the second column."""
     room = width(sys.maxsize)
     for line in lines:
         print("\n".join(broken(line, room)), file=file)
@@ -149,9 +149,29 @@ def positive(text: str) -> int:
     return value
 
 
+def add_weights(parser: Parser) -> None:
+    """Add --weights, which says which weights of a run are loaded."""
+    parser.add_argument(
+        "--weights",
+        choices=["auto", "raw", "ema"],
+        default="auto",
+        help="raw or averaged (ema) weights; auto: averaged if the checkpoint has them",
+    )
+
+
+def add_chat_template(parser: Parser) -> None:
+    """Add --chat-template, which says how prompts are written for released weights."""
+    parser.add_argument(
+        "--chat-template",
+        choices=["auto", "none", "own", "seed", "seed_readme"],
+        default="auto",
+        help="chat template of released weights (auto: the one that evals/checkpoints.toml lists for their name)",
+    )
+
+
 def launched() -> tuple[int, int]:
     """Index of this process, and number of the processes that torchrun or `accelerate launch` started (variables RANK
-    and WORLD_SIZE); (0, 1) without a launcher. ValueError unless they are such numbers."""
+    and WORLD_SIZE); (0, 1) without a launcher. ValueError unless 0 <= RANK < WORLD_SIZE."""
     rank, world = (os.environ.get(name, default) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
         raise ValueError(

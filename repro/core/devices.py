@@ -3,12 +3,15 @@ CPU.
 
 take_device("cuda:1")     from here on, models of this process run there
 device()                  where they run
+processor()               name of the CPU
 """
 
 from __future__ import annotations
 
 import os
+import platform
 import re
+from pathlib import Path
 
 from repro.core.errors import nearest
 from repro.core.lazy import torch
@@ -19,8 +22,8 @@ _taken: list[str] = []
 
 
 def device(name: str | None = None) -> str:
-    """The name of a device of this machine: `name` itself, checked; for None the one that `take_device` was given, else
-    the best one.
+    """The name of a device of this machine: `name` itself, checked; for None the device that `take_device` was given,
+    else a GPU if there is one, else the CPU.
 
     Raises ValueError for a name that torch does not have, and for a device that is not here.
     """
@@ -41,8 +44,9 @@ def device(name: str | None = None) -> str:
 
 
 def take_device(name: str | None = None) -> str:
-    """Let all models that are loaded or trained from here on run on the device `name` (None: the best one) and return
-    it; of several processes on one machine (a launcher has set LOCAL_RANK) each takes a GPU of its own.
+    """Let all models that are loaded or trained from here on run on the device `name` (None: a GPU if there is one,
+    else the CPU) and return its name; of several processes on one machine (a launcher has set LOCAL_RANK) each takes a
+    GPU of its own.
 
     Raises ValueError for a device that is unknown or not here, and for a numbered GPU where a launcher gives each
     process its own.
@@ -63,3 +67,14 @@ def take_device(name: str | None = None) -> str:
 
 def _best() -> str:
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def processor() -> str:
+    """The processor's name where the system tells it, else its architecture."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text("utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()

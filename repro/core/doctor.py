@@ -22,15 +22,17 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from repro.core.cli import Parser, fill, run
+from repro.core.devices import processor
 from repro.core.files import RESULTS, ROOT, runs
 from repro.core.lazy import torch
+from repro.core.onednn import onednn, onednn_is_faster
 
 FASTER = 1.5
 """Ratio of speeds from which bfloat16 is called faster than float32."""
 SIZE = 768
 """Rows and columns of the matrices that are multiplied to compare precisions: the width of a small network."""
 SECONDS = 0.3
-"""Seconds of multiplying, of each precision."""
+"""Seconds for which matrices are multiplied in each precision."""
 TIMEOUT = 5.0
 """Seconds that the Hub has to answer."""
 EXTRAS = {
@@ -39,7 +41,7 @@ EXTRAS = {
     "gguf": ("gguf", "GGUF files as --ckpt and --judge"),
     "diffusers": ("certify", "the certificates of diffusers' schedulers"),
 }
-"""Optional package -> extra of this package that installs it, and what it is for."""
+"""Optional package -> extra of dlm-repro that installs it, and what the package is for."""
 TRACKERS = ("tensorboard", "wandb", "trackio")
 """Packages of metrics trackers, of which `--track` takes those that are installed."""
 
@@ -110,18 +112,7 @@ def _device() -> str:
     if torch.backends.mps.is_available():
         return "mps, Apple's GPU; models run there unless --device says otherwise, training runs on the CPU"
     built = "this torch is built for CUDA" if torch.version.cuda else "this torch is built for CPUs only"
-    return f"cpu, {_processor()}; no GPU is visible ({built})"
-
-
-def _processor() -> str:
-    """The processor's name where the system tells it, else its architecture."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text("utf-8", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
+    return f"cpu, {processor()}; no GPU is visible ({built})"
 
 
 def _precision() -> str:
@@ -141,10 +132,12 @@ def _precision() -> str:
 def _rate(kind: torch.dtype, device: str) -> float:
     """Floating-point operations per second, in units of 1e12, of products of two SIZE x SIZE matrices."""
     a = torch.ones(SIZE, SIZE, dtype=kind, device=device)
-    (a @ a).sum().item()  # warm-up
+    own = device == "cpu" and kind == torch.float32 and onednn_is_faster()
+    multiply = onednn if own else torch.mm
+    multiply(a, a).sum().item()  # warm-up
     done, began = 0, time.perf_counter()
     while time.perf_counter() - began < SECONDS:
-        (a @ a).sum().item()  # waits for the device
+        multiply(a, a).sum().item()  # waits for the device
         done += 1
     return 2 * SIZE**3 * done / (time.perf_counter() - began) / 1e12
 

@@ -9,15 +9,15 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 MOST = 40
-"""Names that a message lists."""
+"""Largest number of names that a message lists."""
 MANY = 400
-"""Names from which on a message lists none of them."""
+"""If there are more valid names than this, a message lists none of them."""
 SHORT = 3
-"""Characters from which on a part of a name stands for it."""
+"""Least number of characters of a part of a name by which the name is found."""
 LARGEST_COUNT = 2**53
 """Largest count that a user may give; every integer up to here is a float64 too."""
 LONGEST = 600
-"""Characters that a message has; of a longer one the middle is left out."""
+"""Largest number of characters of a message; of a longer message the middle is left out."""
 
 
 def nearest(name: str, valid: typing.Iterable[str]) -> str:

@@ -88,8 +88,8 @@ def lacks_locks(error: OSError) -> bool:
 @contextmanager
 def locked(path: Path) -> Generator[None]:
     """Context manager that holds the lock file `path`, which one process at a time can hold; after `WAIT` seconds of
-    waiting a line on stderr names it. Where the file system has no locks, the lock is a file PATH.soft, which only the
-    process that made it removes."""
+    waiting a line on stderr names the file. Where the file system has no locks, the lock is a file PATH.soft, which
+    only the process that made it removes."""
     try:
         lock = _held(FileLock(path))
     except OSError as error:
@@ -113,7 +113,8 @@ def _held(lock: BaseFileLock) -> BaseFileLock:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically; a device or a pipe, as /dev/stdout, gets the text and stays what it is."""
+    """Write a UTF-8 text file atomically; a device or a pipe, such as /dev/stdout, gets the text and is not replaced by
+    a file."""
     if _is_special(path):
         # without blocking: a pipe that nobody reads is an error, not a wait
         handle = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
@@ -158,7 +159,7 @@ def _workplace(path: Path) -> Generator[Path]:
     """Context manager that yields a new hidden folder beside `path` for this writer alone and removes it afterwards;
     folders that killed writers left are removed first.
 
-    Where the file system has no locks, those folders stay.
+    Where the file system has no locks, folders that killed writers left stay.
     """
     for left in path.parent.glob(f".*{WORKPLACE}"):
         with suppress(OSError):  # it is gone, or another user's

@@ -1,4 +1,4 @@
-"""Reading files that others wrote: whatever is wrong with a file is a ValueError of one line that names it.
+"""Reading files that others wrote: whatever is wrong with a file is a ValueError of one line that names the file.
 
     config = read_json(Path("config.json"), dict)        an object; read_json(path, Struct) a typed structure
     rows = read_json_lines(Path("rows.jsonl"), Row)      one value a line, errors as FILE:LINE
@@ -31,7 +31,7 @@ DIGITS = 40
 """Digits that an integer may have; transformers writes 1e30 for "no limit"."""
 LARGEST = 1 << 30
 """Bytes that a file of text may have."""
-COPY = "copy it again"
+COPY = "copy it from its source again"
 PACKED = {
     b"\x1f\x8b": "compressed (gzip)",
     b"PK\x03\x04": "an archive (zip, or a document of an office program)",
@@ -256,4 +256,4 @@ def _check(data: Any, depth: int = DEPTH, *, finite: bool = True) -> None:
         if not data.isascii():
             data.encode()  # UnicodeEncodeError, a ValueError
     elif finite and isinstance(data, float) and not math.isfinite(data):
-        raise ValueError(f"{data} is not a finite number")
+        raise ValueError(f"a value is {data}, which is not a finite number")

@@ -76,7 +76,8 @@ class WarmupStableDropDecay(Rate):
     """Learning rate with linear warm-up over `warmup` steps, factor 1 up to step `drop`, then factor `level`, then
     linear to factor `final` in the last `decay` steps.
 
-    LLaDA's pre-training, where the authors lowered the rate after a crash (docs/method.md#llada-pretraining).
+    This is the schedule of LLaDA's pre-training, whose authors lowered the rate after a crash
+    (docs/method.md#llada-pretraining).
     """
 
     warmup: int

@@ -127,12 +127,25 @@ def wilson(share: float, n: int, level: float) -> Interval:
     return Interval(max(0.0, centre - half), min(1.0, centre + half))
 
 
+def paired_difference(gained: int, lost: int, n: int, level: float) -> tuple[float, float]:
+    """Difference of two proportions of the same `n` items, of which `gained` are right only in the second and `lost`
+    only in the first, and half of its confidence interval: Wald's after adding half an item to each of the four counts
+    (Agresti and Min, Statistics in Medicine 24, 2005, page 729), so that its width is positive even if no item
+    differs."""
+    from scipy.stats import norm
+
+    b, c, total = gained + 0.5, lost + 0.5, n + 2
+    difference = (b - c) / total
+    error = math.sqrt(b + c - (b - c) ** 2 / total) / total
+    return difference, float(norm.ppf((1 + level) / 2)) * error
+
+
 def pass_at_k(n: int, c: int, k: int) -> float:
     """Unbiased estimate of the probability that one of k draws of an item is right, from `c` right ones of `n` draws:
     1 - C(n - c, k) / C(n, k) (arXiv 2107.03374 eq. 1). ValueError unless 1 <= k <= n and 0 <= c <= n."""
     if not (1 <= k <= n and 0 <= c <= n):
         raise ValueError(
-            f"pass@{k} of {c} right ones of {n} draws; give k from 1 to {n} and 0 to {n} right ones"
+            f"no pass@{k} from {c} right ones of {n} draws; give k from 1 to {n} and 0 to {n} right ones"
         )
     return 1 - math.comb(n - c, k) / math.comb(n, k)
 
@@ -142,6 +155,6 @@ def draws_differ(n: int, c: int) -> float:
     ones of `n` draws: 2 c (n - c) / (n (n - 1)), the share of such pairs. ValueError unless n >= 2 and 0 <= c <= n."""
     if not (n >= 2 and 0 <= c <= n):
         raise ValueError(
-            f"{c} right ones of {n} draws form no pairs; give 2 draws or more and 0 to {n} right ones"
+            f"{n} draws, {c} of them right, form no pairs; give 2 draws or more and 0 to {n} right ones"
         )
     return 2 * c * (n - c) / (n * (n - 1))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import string
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from repro.core.parts import part
 from repro.data import sources
-from repro.data.corpus import UNRESOLVED, Data, Rows, Vocabulary
+from repro.data.corpus import UNRESOLVED, Data, Rows, Vocabulary, check_heldout
 from repro.data.rows import CHUNK
 from repro.data.spool import Spool, Spooled
 
@@ -29,20 +30,9 @@ if TYPE_CHECKING:
 
 
 @part
-class Chat(Data):
-    """Chat rows of L = `max_length` ids. Vocabulary size and special ids are settings, so that cost plans need no
-    tokenizer.
-
-    `scored`: with "answer" the candidates are the positions after the first SEP that are neither PAD nor SEP (including
-    the tokens of "<newline>Assistant:<newline>", but not the closing SEP), and rows without candidates, whose prompt
-    was cut off, are dropped; with "all" they are the positions that are not PAD. `source_rows`: N; if `revision` is
-    resolved, a source with another number of rows is an error. `heldout_fraction` f: the first ceil(f n) of
-    default_rng(`split_seed`).permutation(n) are held out, as by `Dataset.train_test_split`. A row's name
-    (`Rows.example`) is its number in the source.
-
-    A literal "[SEP]" in a question becomes the SEP id, so that the answer starts within the question, as in the
-    reference scripts; `prompt` does so too.
-    """
+class SourceOfChats(Data):
+    """Base class of rows from the column `messages` of a dataset, on the Hub or on disk, with the `tokenizer` of a Hub
+    name or a folder. `source_rows`: N; if `revision` is resolved, a source with another number of rows is an error."""
 
     source: str
     revision: str
@@ -50,6 +40,47 @@ class Chat(Data):
     source_rows: int
     tokenizer: str
     tokenizer_revision: str
+
+    def resolve(self) -> dict[str, str | int]:
+        return {
+            "revision": sources.revision(self.source, self.revision, "dataset"),
+            "tokenizer_revision": sources.revision(self.tokenizer, self.tokenizer_revision, "model"),
+            "source_rows": len(sources.dataset(self.source, None, self.revision, self.split)),
+        }
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer().backend_tokenizer.decode(list(map(int, ids)), skip_special_tokens=False)
+
+    def _source(self) -> Any:
+        """The dataset. Raises ConnectionError, with a one-line message, where it cannot be reached, and ValueError for
+        another number of rows."""
+        source = sources.dataset(self.source, None, self.revision, self.split)
+        if self.revision != UNRESOLVED and len(source) != self.source_rows:
+            raise ValueError(
+                f"{self.source}: expected {self.source_rows} rows, found {len(source)}; correct source_rows or revision"
+            )
+        return source
+
+    @abstractmethod
+    def _tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer; ValueError if a setting of the vocabulary contradicts it."""
+
+
+@part
+class Chat(SourceOfChats):
+    """Chat rows of L = `max_length` ids. Vocabulary size and special ids are settings, so that cost plans need no
+    tokenizer.
+
+    `scored`: with "answer" the candidates are the positions after the first SEP that are neither PAD nor SEP (including
+    the tokens of "<newline>Assistant:<newline>", but not the closing SEP), and rows without candidates, whose prompt
+    was cut off, are dropped; with "all" they are the positions that are not PAD. `heldout_fraction` f: the first
+    ceil(f n) of default_rng(`split_seed`).permutation(n) are held out, as by `Dataset.train_test_split`. A row's name
+    (`Rows.example`) is its number in the source.
+
+    A literal "[SEP]" in a question becomes the SEP id, so that the answer starts within the question, as in the
+    reference scripts; `prompt` does so too.
+    """
+
     template: str
     max_length: int
     scored: Literal["answer", "all"]
@@ -63,10 +94,7 @@ class Chat(Data):
     sep: int
 
     def __post_init__(self) -> None:
-        if not 0 < self.heldout_fraction < 1:
-            raise ValueError(
-                f"heldout_fraction={self.heldout_fraction} is not between 0 and 1; give a share such as 0.05"
-            )
+        check_heldout(self.heldout_fraction)
         fields = [name for _, name, _, _ in string.Formatter().parse(self.template) if name is not None]
         if fields != ["user", "sep", "assistant"] or not self.template.endswith("{assistant}"):
             raise ValueError(
@@ -91,11 +119,7 @@ class Chat(Data):
     def splits(self) -> Iterator[tuple[Literal["train", "heldout"], Iterable[Rows]]]:
         """(split, chunks of rows) of both splits, each in permuted order; ConnectionError, with a one-line message,
         where the source cannot be reached."""
-        source = sources.dataset(self.source, None, self.revision, self.split)
-        if self.revision != UNRESOLVED and len(source) != self.source_rows:
-            raise ValueError(
-                f"{self.source}: expected {self.source_rows} rows, found {len(source)}; correct source_rows or revision"
-            )
+        source = self._source()
         with Spool(np.min_scalar_type(self.total)) as spool:
             fit = [np.empty(0, bool)]
             for ids in self._ids(source):
@@ -120,15 +144,6 @@ class Chat(Data):
             ids = np.stack([every[i] for i in chosen])
             yield Rows(ids, self._candidates(ids), chosen)
 
-    def resolve(self) -> dict[str, str | int]:
-        """Values of the settings that may be UNRESOLVED (a placeholder for what only the Hub or the files know), looked
-        up now: dotted path -> value. `derive(data, data.resolve())` fixes them all."""
-        return {
-            "revision": sources.revision(self.source, self.revision, "dataset"),
-            "tokenizer_revision": sources.revision(self.tokenizer, self.tokenizer_revision, "model"),
-            "source_rows": len(sources.dataset(self.source, None, self.revision, self.split)),
-        }
-
     def encode(self, text: str) -> list[int]:
         tokenizer = self._tokenizer()
         encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
@@ -138,9 +153,6 @@ class Chat(Data):
                     f"{text[start:stop]!r} has no id in the vocabulary of {self.tokenizer}; leave it out"
                 )
         return encoding["input_ids"]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return self._tokenizer().backend_tokenizer.decode(list(map(int, ids)), skip_special_tokens=False)
 
     def prompt(self, text: str) -> list[int]:
         """Ids of a question as in a training row, up to the answer: [CLS] and the filled template

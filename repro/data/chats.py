@@ -3,10 +3,11 @@
     Chats(documents=Messages(source="chats.jsonl", ...), units=Alphabet(...), length=256, template=...)
 
 A row consists of the turns before the answer, each written in the template; the template up to the text of the answer;
-the answer; and the boundary id E in all positions that are left. Answer and E are candidates (corrupted and scored), so
-the model learns where an answer ends, as LLaDA does, whose rows are filled with its end-of-text token that is scored
-too (arXiv 2502.09992, appendix B.1; docs/method.md#llada-sft). Unlike there, no turn is drawn: a chat with n answers
-gives n rows. Chats in the form of a paper or a script are in `chat.py` and `dialogues.py`. Symbols: L ids per row.
+the answer; and the boundary id E (end of text) in all positions that are left. Answer and E are candidates (corrupted
+and scored), so the model learns where an answer ends, as in LLaDA, whose rows are filled with a scored end-of-text
+token (arXiv 2502.09992, appendix B.1; docs/method.md#llada-sft). LLaDA draws one answer of a chat; here a chat with n
+answers gives n rows. Chats in the form of a paper or a script are in `chat.py` and `dialogues.py`. Symbols: L ids per
+row.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Chats(Written):
         ids = self.encode(self.before([{"role": "user", "content": text}]))
         if len(ids) >= self.length:
             raise ValueError(
-                f"the prompt takes {len(ids)} ids, so that length={self.length} leaves no answer; shorten it"
+                f"the prompt takes {len(ids)} ids, so that length={self.length} leaves no answer; shorten the prompt"
             )
         return ids
 
@@ -74,7 +75,8 @@ class Chats(Written):
             yield self._rows(names, *[list(self._encoded(names, texts)) for texts in (prompts, answers)])
 
     def _encoded(self, names: Sequence[int], texts: Sequence[str]) -> Iterator[Ids]:
-        """Token ids of each of `texts`; an error says in which chat the text stands, by its number in `names`."""
+        """Token ids of each of `texts`; the message of an error begins with the chat of the text, which `names` (names
+        of rows) tell."""
         encoded = self.encode_each(texts)
         for name in names:
             with naming(f"{self.documents.origin()}, row {name >> 32}"):
@@ -94,7 +96,7 @@ class Chats(Written):
                 yield number << 32 | k, self.before(chat[:i]), chat[i]["content"]
 
     def _rows(self, names: list[int], prompts: list[Ids], answers: list[Ids]) -> Rows:
-        """Rows of the answers that fit, from the names, the prompt ids and the answer ids of all."""
+        """The rows of those answers that fit, from the row names, prompt ids and answer ids of all answers."""
         fits = [
             i
             for i in range(len(names))

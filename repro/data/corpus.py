@@ -87,6 +87,13 @@ class Rows:
         return cls(ids, candidates, example)
 
 
+def check_heldout(fraction: float) -> None:
+    """Raise ValueError unless `fraction`, the setting `heldout_fraction` of a data source, leaves both splits some
+    rows: it must lie between 0 and 1."""
+    if not 0 < fraction < 1:
+        raise ValueError(f"heldout_fraction={fraction} is not between 0 and 1; give a share such as 0.05")
+
+
 class Data(Part):
     """Base class of data sources, which give training rows and held-out rows. Methods have no side effects; `build` may
     read files or the Hub."""
@@ -100,7 +107,8 @@ class Data(Part):
         """L, the number of ids per row."""
 
     def expected_rows(self) -> int:
-        """Number of training rows, or an estimate where only the Hub has it; for cost plans and numbers of steps."""
+        """Number of training rows, or an estimate where only the Hub knows it; used in cost plans and for numbers of
+        steps."""
         raise ValueError(f"{type(self).__name__} has no training rows; choose another data source")
 
     def resolve(self) -> dict[str, str | int]:
@@ -239,8 +247,8 @@ def _title(split: str, field: str, dtype: np.dtype, shape: tuple[int, ...]) -> b
 
 
 class _Growing:
-    """A .npy file that grows along its first axis, with the bytes that `numpy.save` would write (numpy pads the header
-    for that)."""
+    """A .npy file that grows along its first axis, with the bytes that `numpy.save` would write (numpy pads the header,
+    so that a larger shape fits into it)."""
 
     def __init__(self, path: Path, dtype: np.dtype, row: tuple[int, ...]) -> None:
         self.path, self.dtype, self.row, self.count = path, dtype, row, 0
@@ -314,8 +322,8 @@ class _Meta(Struct):
 
 
 def _open(data: Data, folder: Path, name: str) -> Corpus:
-    """The corpus of `data`, whose digest is `name`, in `folder`; ValueError, which says to remove the folder, if it is
-    broken or holds the corpus of another data source."""
+    """The corpus of `data`, whose digest is `name`, in `folder`; ValueError, which says to remove the folder, if a file
+    in it is broken or belongs to another data source."""
     try:
         meta = read_json(folder / "meta.json", _Meta)
         if parts.sha256(parts.to_json(meta.data)) != name:

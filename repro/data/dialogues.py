@@ -3,9 +3,9 @@
 
     [BOS] ROLE(user) QUESTION [eot] ROLE(assistant) ANSWER [EOS] [EOS]*
 
-A dialogue with n answers has n pairs of an answer and all turns before it; one of them is drawn, once. The candidates
-are the answer and the first EOS after it. The other EOS fill the row; `to_longest` makes some of them candidates. A
-pair that does not fit into a row is dropped.
+A dialogue with n answers has n pairs of an answer and all turns before it; one of these pairs is drawn, once for all
+epochs. The candidates are the answer and the first EOS after it. The other EOS fill the row; the objective `to_longest`
+makes some of them candidates. A pair that does not fit into a row is dropped.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import numpy as np
 from repro.core import rng
 from repro.core.parts import part
 from repro.data import sources
-from repro.data.corpus import UNRESOLVED, Data, Rows, Vocabulary
+from repro.data.chat import SourceOfChats
+from repro.data.corpus import Rows, Vocabulary, check_heldout
 from repro.data.rows import CHUNK
 from repro.data.spool import Spool, Spooled
 
@@ -28,23 +29,17 @@ if TYPE_CHECKING:
 
 
 @part
-class Dialogues(Data):
+class Dialogues(SourceOfChats):
     """Rows of `length` ids from a dataset's column `messages` (role and content of each message).
 
     Vocabulary size and special ids are settings, so that cost plans need no tokenizer.
 
     `head`: text before each message, with its {role}; `tail`: text after each message except the answer. Both are
-    tokenised together with the message, special tokens included. `seed` determines draws and split: of n rows the first
-    ceil(f n) of a permutation are held out, f = `heldout_fraction`. `build` raises ConnectionError where the source
-    cannot be reached.
+    tokenised together with the message, special tokens included. `begin`, `end`: ids of BOS and EOS. `seed` determines
+    draws and split: of n rows the first ceil(f n) of a permutation are held out, f = `heldout_fraction`. `build` raises
+    ConnectionError where the source cannot be reached.
     """
 
-    source: str
-    revision: str
-    split: str
-    source_rows: int
-    tokenizer: str
-    tokenizer_revision: str
     head: str
     tail: str
     length: int
@@ -56,10 +51,7 @@ class Dialogues(Data):
     end: int
 
     def __post_init__(self) -> None:
-        if not 0 < self.heldout_fraction < 1:
-            raise ValueError(
-                f"heldout_fraction={self.heldout_fraction} is not between 0 and 1; give a share such as 0.05"
-            )
+        check_heldout(self.heldout_fraction)
         if "{role}" not in self.head:
             raise ValueError(f"head={self.head!r} has no {{role}}; put it where the role belongs")
         for name in ("mask", "begin", "end"):
@@ -78,22 +70,11 @@ class Dialogues(Data):
         """Number of training rows if no row is dropped."""
         return self.source_rows - math.ceil(self.heldout_fraction * self.source_rows)
 
-    def resolve(self) -> dict[str, str | int]:
-        return {
-            "revision": sources.revision(self.source, self.revision, "dataset"),
-            "tokenizer_revision": sources.revision(self.tokenizer, self.tokenizer_revision, "model"),
-            "source_rows": len(sources.dataset(self.source, None, self.revision, self.split)),
-        }
-
     def build(self) -> dict[Literal["train", "heldout"], Rows]:
         return {split: Rows.joined(chunks, self.length) for split, chunks in self.splits()}
 
     def splits(self) -> Iterator[tuple[Literal["train", "heldout"], Iterable[Rows]]]:
-        source = sources.dataset(self.source, None, self.revision, self.split)
-        if self.revision != UNRESOLVED and len(source) != self.source_rows:
-            raise ValueError(
-                f"{self.source}: expected {self.source_rows} rows, found {len(source)}; correct source_rows or revision"
-            )
+        source = self._source()
         numbers: list[int] = []
         with Spool(np.min_scalar_type(self.size)) as spool:
             for number, *pair in self._pairs(source):
@@ -102,7 +83,7 @@ class Dialogues(Data):
                     spool.append(np.array(ids, np.int64))
             if not numbers:
                 raise ValueError(
-                    f"{self.source}: no pair of prompt and answer fits into length={self.length}; give a larger one"
+                    f"{self.source}: no pair of prompt and answer fits into length={self.length}; increase it"
                 )
             pairs, names = spool.read(), np.array(numbers, np.int64)
             order = rng.permutation(self.seed, rng.ORDER, -1, len(names)).numpy()
@@ -127,16 +108,13 @@ class Dialogues(Data):
     def encode(self, text: str) -> list[int]:
         return self._tokenizer()(text, add_special_tokens=False)["input_ids"]
 
-    def decode(self, ids: Sequence[int]) -> str:
-        return self._tokenizer().backend_tokenizer.decode(list(map(int, ids)), skip_special_tokens=False)
-
     def prompt(self, text: str) -> list[int]:
         """Token ids of one question as in a training row, up to the answer: BOS, the question, the head of the answer.
         ValueError where no position is left for an answer."""
         ids = self._before([{"role": "user", "content": text}])
         if len(ids) >= self.length:
             raise ValueError(
-                f"the prompt takes {len(ids)} ids, so that length={self.length} leaves no answer; shorten it"
+                f"the prompt takes {len(ids)} ids, so that length={self.length} leaves no answer; shorten the prompt"
             )
         return ids
 
@@ -164,6 +142,6 @@ class Dialogues(Data):
         tokenizer = sources.tokenizer(self.tokenizer, self.tokenizer_revision)
         if len(tokenizer) > self.size:
             raise ValueError(
-                f"size={self.size}, but {self.tokenizer} has {len(tokenizer)} ids; set size to that or more"
+                f"size={self.size}, but {self.tokenizer} has {len(tokenizer)} ids; set size to that number or more"
             )
         return tokenizer

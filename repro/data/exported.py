@@ -1,7 +1,7 @@
 """The tokenizer of training data as an object of the library `tokenizers`, for folders that other programs read.
 
 Oracle languages, sudoku and characters have one id per character; their tokenizer is made here. Byte-level BPE, GPT-2's
-and pretrained tokenizers are what the data already use.
+and pretrained tokenizers are returned as the data use them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SPECIAL = (("mask", "[MASK]"), ("bos", "[BOS]"), ("eos", "[EOS]"), ("pad", "[PAD
 def tokenizer_of(data: Data) -> Tokenizer:
     """The tokenizer of `data`, with the ids that the network reads; it adds no special token to a text.
 
-    ConnectionError if it is on the Hub, which cannot be reached.
+    ConnectionError if the tokenizer is on the Hub and the Hub cannot be reached.
     """
     if isinstance(data, Written):
         match data.units:

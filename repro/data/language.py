@@ -80,7 +80,8 @@ def spell(ids: Sequence[int], symbols: str) -> str:
 @part
 class Language(Data):
     """Rows drawn independently from a synthetic language with known probabilities; every position is a candidate
-    (corrupted and scored). `table`: its name; `rows`, `heldout`: number of rows of the splits."""
+    (corrupted and scored). `table`, `table_sha256`: name of the language, and SHA-256 of its table; `rows`, `heldout`:
+    numbers of training and held-out rows."""
 
     table: str
     table_sha256: str
@@ -138,7 +139,8 @@ def _load(name: str, digest: str) -> dict[str, Any]:
     text = (FOLDER / f"{name}.json").read_text("utf-8")
     if sha256(text) != digest:
         raise ValueError(
-            f"table_sha256={digest!r}, but table {name!r} has {sha256(text)!r}; give that, or the table of the recipe"
+            f"table_sha256={digest!r}, but table {name!r} has {sha256(text)!r}; set table_sha256 to this, or restore"
+            " the table"
         )
     return json.loads(text)
 
@@ -229,8 +231,8 @@ DRAWN = {
     "strong": functools.partial(draw_strong, seed=486),
     "lexicon": functools.partial(draw_lexicon, seed=0),
 }
-"""Language name -> function that draws its table. Of the seeds below 6,000, 486 is nearest to an entropy of 1.68, a
-bigram entropy of 1.86 and a unigram entropy of 3.03."""
+"""Language name -> function that draws its table. Of the seeds below 6,000, 486 gives the language that is nearest to
+an entropy of 1.68, a bigram entropy of 1.86 and a unigram entropy of 3.03 nats."""
 
 
 def render(table: dict[str, Any], entropy: float, error: float) -> str:

@@ -6,7 +6,7 @@
     own_data(recipe.data, "OWNER/NAME", None, None)           a dataset on the Hub with a column `text` or `messages`
 
 The SHA-256 of the files (of a Hub name the commit) is a setting of the result, so a run knows its data by content.
-Every 20th document or chat is held out; of fewer than 40 two or three are (`STRIDE`).
+Every 20th document or chat is held out; if there are fewer than 40, two are (`STRIDE`).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from repro.data.pretrained import Pretrained
 from repro.data.text import Alphabet, Bpe, Gpt2, Units
 
 STRIDE = 20
-"""Of documents numbered from 0, 19, 39, ... are held out; of n < 40 documents every (n // 2)-th, so that two remain to
-estimate a standard error from."""
+"""Of documents numbered from 0, 19, 39, ... are held out; of n < 40 documents every (n // 2)-th, so that a standard
+error can be estimated from two held-out ones."""
 FEWEST = 4
 """Smallest number of documents."""
 SPELLED = ("char", "chars", "character", "characters")
@@ -39,16 +39,17 @@ TEMPLATE = "{role}:\n{content}\n"
 
 
 def own_data(base: Data, source: str, tokenizer: str | None, length: int | None) -> Data:
-    """The data source of a recipe, `base`, with the user's data `source` in place of its own; all digests are resolved.
+    """The data source `base` of a recipe, with the user's data `source` in place of the recipe's; all digests are
+    resolved.
 
     Text is cut into rows as in `base` (packed or padded); if `base` holds no such rows, all text is joined and cut
-    (`Stream`). Chats are written in the template of `base`; if it has none, or `tokenizer` is given, they become
+    (`Stream`). Chats are written in the template of `base`; if `base` has none, or `tokenizer` is given, they become
     `Chats` with `TEMPLATE`. `tokenizer`: "characters", "gpt2", "bpe:SIZE" (trained on the training documents), a
-    folder, or a name on the Hub; None keeps that of `base`, or takes the characters of the data where it has none.
-    `length`: ids a row, None for that of `base`.
+    folder, or a name on the Hub; None keeps the tokenizer of `base`, or takes the characters of the data if `base` has
+    none. `length`: ids per row, None for as many as in `base`.
 
-    Raises ValueError for data or a tokenizer that cannot be read, for data of a single document, and for a dataset with
-    neither of the columns `text` and `messages`; ConnectionError where the Hub cannot be reached.
+    Raises ValueError for data or a tokenizer that cannot be read, for fewer than `FEWEST` documents, and for a dataset
+    with neither of the columns `text` and `messages`; ConnectionError where the Hub cannot be reached.
     """
     while isinstance(base, DelegatedData):
         base = base.data
@@ -112,7 +113,8 @@ def own_units(tokenizer: str, documents: Documents) -> Units:
 
 
 def _is_table(path: Path) -> bool:
-    """Whether a file or folder holds rows (JSON or Parquet) rather than plain text; ValueError for both in a folder."""
+    """Whether a file or folder holds rows (JSON or Parquet) rather than plain text; ValueError for a folder with
+    both."""
     if not path.is_dir():
         return regular(path).suffix in sources.FORMATS
     rows = [file for file in sources.shown(path.rglob("*"), path) if file.suffix in sources.FORMATS]
@@ -132,7 +134,7 @@ def _stride(source: str, count: int) -> int:
 
 
 def _units(base: Data, documents: Documents) -> Units:
-    """The tokenizer of `base`, or the characters of the documents where it has none."""
+    """The tokenizer of `base`, or the characters of the documents if `base` has none."""
     if isinstance(base, Chat):
         pins = {"begin": base.cls, "end": base.sep, "pad": base.pad, "mask": base.mask, "size": base.total}
         return Pretrained(source=base.tokenizer, revision=base.tokenizer_revision, **pins)
@@ -145,7 +147,8 @@ def _units(base: Data, documents: Documents) -> Units:
 
 
 def _chats(base: Data, documents: Messages, tokenizer: str | None, length: int) -> Data:
-    """The user's chats as a copy of `base`, if that is a source of chats and `tokenizer` is None; else as `Chats`."""
+    """The user's chats in the form of `base` if `base` is a source of chats and `tokenizer` is None, else as
+    `Chats`."""
     if isinstance(base, Chat | Dialogues) and not tokenizer:
         rows = len(sources.dataset(documents.source, None, documents.revision, documents.split))
         pins = {"source": documents.source, "revision": documents.revision, "split": documents.split}
@@ -157,7 +160,7 @@ def _chats(base: Data, documents: Messages, tokenizer: str | None, length: int) 
 
 def _alphabet(documents: Documents) -> Alphabet:
     """One id for each character of all documents, also held-out ones (an alphabet, not a statistic); for chats also for
-    those of the template."""
+    each character of `TEMPLATE` and of `ROLES`."""
     texts = (text for split in ("train", "heldout") for _, text in documents.texts(split))
     found = set("".join(TEMPLATE.format(role=role, content="") for role in ROLES))
     if not isinstance(documents, Messages):
@@ -166,7 +169,8 @@ def _alphabet(documents: Documents) -> Alphabet:
 
 
 def _pretrained(source: str) -> Pretrained:
-    """The tokenizer of a folder or a Hub name; its begin and end of text are BOS and EOS, or CLS and SEP."""
+    """The tokenizer of a folder or a Hub name. A text ends with EOS, else SEP, and begins with BOS, else CLS, else the
+    id that ends it; ValueError without EOS and SEP."""
     path = sources.local(source)
     if path is not None:
         source = os.path.normpath(source)

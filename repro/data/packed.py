@@ -13,8 +13,8 @@ else the id V; since it separates documents within a row, it is a token of the l
 (BERT's CLS), else E. The first and the last id of a row are constant, so they are neither corrupted nor scored (at L =
 128 they would change a score by a factor of 126/128; docs/method.md#ar-baseline).
 
-Padded: padding is attended to and corrupted like a token, but never scored (docs/method.md#duo-hyperparameters). Where
-it is visible it shows the length of the text, so the score of such a model is not a bound on log p of the text alone.
+Padded: padding is attended to and corrupted like a token, but never scored (docs/method.md#duo-hyperparameters).
+Visible padding shows the length of the text, so the score of such a model is not a bound on log p of the text alone.
 
 Stream: no constant ids and no padding; a row may begin and end within a text.
 
@@ -38,8 +38,8 @@ def _check_length(length: int) -> None:
 
 
 def with_boundary(special: Special, size: int) -> Vocabulary:
-    """Vocabulary of a tokenizer of `size` ids with the special ids `special`, and of the boundary id E and the mask,
-    which are further ids where the tokenizer has none."""
+    """Vocabulary of rows of a tokenizer with `size` ids, of which `special` are special. It adds an id for the boundary
+    E if the tokenizer has no end of text, and one for the mask if it has none; BOS is the tokenizer's, else E."""
     end = size if special.end is None else special.end
     size += (
         special.end is None
@@ -87,8 +87,8 @@ class Packed(Joined):
 
 @part
 class PackedPlain(Joined):
-    """Rows cut from joined documents ("wrapped") with nothing between documents (`insert_eos=False` in s-sahoo/duo: its
-    zero-shot sets)."""
+    """Rows cut from joined documents ("wrapped") with nothing between documents, as s-sahoo/duo has the sets of its
+    zero-shot perplexities (`insert_eos=False`)."""
 
     def chunks(self, split: Split) -> Iterator[Rows]:
         return self._wrapped(split, marked=False)
@@ -140,7 +140,7 @@ class Padded(Written):
         special = self.units.special()
         if special.begin is None or special.end is None or special.pad is None:
             raise ValueError(
-                "padded rows need a tokenizer with its own BOS, EOS and padding ids; use for example Pretrained"
+                "padded rows need a tokenizer with its own BOS, EOS and padding ids, such as bert-base-uncased"
             )
 
     def vocabulary(self) -> Vocabulary:

@@ -67,7 +67,7 @@ class Pretrained(Units):
         made = _plain(self)
         if made.get_vocab_size() > self.size:
             raise ValueError(
-                f"{self.source} has {made.get_vocab_size()} ids, more than size={self.size}; set size to that"
+                f"{self.source} has {made.get_vocab_size()} ids, more than size={self.size}; increase size"
             )
         return made
 

@@ -5,9 +5,9 @@
     wrapped       documents joined and cut, each cut between BOS and EOS
     padded        one document per row: BOS, its first L - 2 ids, EOS, padding
 
-The last two are those of s-sahoo/duo and kuleshov-group/mdlm (dataloader.py). A stream is (document number, ids) pairs.
-The name of a row (`Rows.example`) that begins in document `number` is `number << 32 | k`: it keeps the document, since
-rows of one document are statistically dependent. Symbols: L ids per row, n rows of a chunk.
+`wrapped` and `padded` are those of s-sahoo/duo and kuleshov-group/mdlm (dataloader.py). A stream is (document number,
+ids) pairs. The name of a row (`Rows.example`) that begins in document `number` is `number << 32 | k`: it keeps the
+document, since rows of one document are statistically dependent. Symbols: L ids per row, n rows of a chunk.
 """
 
 from __future__ import annotations

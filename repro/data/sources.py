@@ -87,7 +87,8 @@ def _nested(line: bytes, depth: int) -> tuple[int, int]:
 
 
 def shipped(package: str, release: str, folder: str) -> Path:
-    """Data folder of an installed Python package, which is not imported; ValueError where it is not installed."""
+    """Path of the data folder `folder` within an installed Python package, which is not imported; ValueError, which
+    says to install `release`, where it is not installed."""
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
         raise ValueError(f"package {package!r} is not installed; run `pip install {package}=={release}`")
@@ -105,7 +106,7 @@ def fingerprint(files: Iterable[Path]) -> str:
 
 
 def check(source: str, pinned: str, found: str) -> None:
-    """Raise ValueError, with both SHA-256 digests, unless `found` equals the expected digest `pinned`, or that is
+    """Raise ValueError, with both SHA-256 digests, unless `found` equals the expected digest `pinned`, or `pinned` is
     UNRESOLVED."""
     if pinned not in (UNRESOLVED, found):
         raise ValueError(
@@ -116,8 +117,8 @@ def check(source: str, pinned: str, found: str) -> None:
 def revision(source: str, pinned: str, kind: Literal["dataset", "model"]) -> str:
     """The revision of `source` that is read: the commit of a Hub name, or the SHA-256 of a local source.
 
-    `pinned`: the expected one, or UNRESOLVED. Raises ConnectionError, with a one-line message, where the Hub cannot be
-    reached, ValueError for an unknown name or revision.
+    `pinned`: the expected revision, or UNRESOLVED. Raises ConnectionError, with a one-line message, where the Hub
+    cannot be reached, ValueError for an unknown name or revision.
     """
     path = local(source)
     if path is not None:
@@ -130,8 +131,9 @@ def revision(source: str, pinned: str, kind: Literal["dataset", "model"]) -> str
 def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset:
     """Rows of one split (a split expression of `datasets`, e.g. "train[:-1000]"), memory-mapped.
 
-    A single local file is the split "train"; in a local folder, file names determine the splits. Raises ConnectionError
-    where the Hub cannot be reached, ValueError for an unknown name or revision.
+    A single local file is the split "train"; in a local folder, file names determine the splits. `config`: name of a
+    configuration of the dataset (None: the default one); `pinned`: as in `revision`. Raises ConnectionError where the
+    Hub cannot be reached, ValueError for an unknown name or revision.
     """
     path, found = local(source), revision(source, pinned, "dataset")
     import datasets
@@ -161,8 +163,8 @@ def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset
 
 @lru_cache(maxsize=4)
 def tokenizer(source: str, pinned: str) -> PreTrainedTokenizerFast:
-    """Tokenizer of a Hub name or a local folder. Raises ConnectionError where the Hub cannot be reached, ValueError for
-    an unknown name or revision, or a tokenizer not of the library `tokenizers`."""
+    """Tokenizer of a Hub name or a local folder; `pinned`: as in `revision`. Raises ConnectionError where the Hub
+    cannot be reached, ValueError for an unknown name or revision, or a tokenizer not of the library `tokenizers`."""
     path = local(source)
     if path is None:
         path = _snapshot(source, pinned, "model", _TOKENIZER_FILES)
@@ -210,8 +212,8 @@ def _files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 
 def _snapshot(source: str, pinned: str, kind: Literal["dataset", "model"], patterns: list[str]) -> Path:
-    """Folder with the files that match `patterns` at the commit `pinned` (UNRESOLVED: the latest); its name is the
-    commit.
+    """Folder with the files that match `patterns` at the commit `pinned` (UNRESOLVED: the latest commit); the folder is
+    named after the commit.
 
     Without network this fails at once, whereas `datasets` retries for half a minute.
     """

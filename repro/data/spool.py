@@ -55,7 +55,7 @@ class Spool:
         narrow = ids.astype(self.dtype)
         if not np.array_equal(narrow, ids):
             raise ValueError(
-                f"ids from {ids.min()} to {ids.max()} do not fit {self.dtype}; set a larger size"
+                f"ids from {ids.min()} to {ids.max()} do not fit {self.dtype}; set a larger vocabulary size"
             )
         self.file.write(narrow.data)
         self.stops.append(self.stops[-1] + len(ids))

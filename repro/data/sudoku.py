@@ -116,7 +116,8 @@ class Sudoku(Data):
     to clues_high) at uniformly drawn places are given as clues. The 16 cells of the answer are candidates (corrupted
     and scored).
 
-    No puzzle of the task file occurs in either split, and none of the held-out split in the training rows.
+    No puzzle of the evaluation task (evals/data/sudoku.jsonl) occurs in either split, and no held-out puzzle in the
+    training rows.
     """
 
     clues_low: int
@@ -210,7 +211,8 @@ def task_rows() -> Tensor:
 
 
 def render() -> str:
-    """Text of the task file, one line per puzzle: {"clues": 16 cells, "answers": every valid board}."""
+    """Text of evals/data/sudoku.jsonl, the file of the evaluation task, one line per puzzle: {"clues": 16 cells,
+    "answers": every valid board}."""
     puzzles = [spell(row, SYMBOLS) for row in task_rows()[:, :CELLS].tolist()]
     return "".join(json.dumps({"clues": clues, "answers": solutions(clues)}) + "\n" for clues in puzzles)
 

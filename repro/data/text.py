@@ -46,7 +46,8 @@ class Special(NamedTuple):
 
 
 class Units(Part):
-    """Base class of tokenizers, which turn text into ids below V = `vocab_size` and back."""
+    """Base class of tokenizers, which turn text into ids below V = `vocab_size` and back. `documents` in its methods:
+    the documents from which some tokenizers are learnt."""
 
     def special(self) -> Special:
         """The tokenizer's own special ids; by default it has none."""
@@ -296,8 +297,8 @@ AROUND = 12
 
 
 def _unknown_character(text: str, at: int, alphabet: str) -> str:
-    """Message for the character number `at` of a text, which is outside the alphabet, with the text around
-    it; it names the base letter, else the closest code point."""
+    """Message about the character `at` (an index) of a text, which is outside the alphabet; it shows the text around it
+    and names the character of the alphabet that is closest to its base letter."""
     base = ord(unicodedata.normalize("NFKD", text[at])[0])
     close = min(alphabet, key=lambda known: abs(ord(known) - base))
     shown = text[max(0, at - AROUND) : at + AROUND + 1]
@@ -369,7 +370,9 @@ def _of_merges(units: BpeMerges) -> Tokenizer:
         merges.append((left, right))
         vocabulary[left + right] = len(vocabulary)
     if len(vocabulary) != units.size:
-        raise ValueError(f"{file} gives {len(vocabulary)} ids, not size={units.size}; give that size")
+        raise ValueError(
+            f"{file} gives {len(vocabulary)} ids, not size={units.size}; set size to that number"
+        )
     return _byte_level(models.BPE(vocab=vocabulary, merges=merges))
 
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from repro.core.cli import first, run, say
+from repro.core.cli import first, run, say, width
 from repro.core.devices import take_device
 from repro.core.errors import Usage, nearest
 from repro.evals import cli
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 # --- commands -----------------------------------------------------------------------------------------------
 def score(argv: Sequence[str]) -> int:
-    """Score one checkpoint or engine, or run every row of a suite group; prints tables or JSON and returns the exit
-    status."""
+    """Score checkpoints or, with --engine, a server, or run every row of a suite group (a file of evals/suites whose
+    rows each name a checkpoint); prints tables or JSON and returns the exit status."""
     if any(word.partition("=")[0] == "--engine" for word in argv):
         return score_engine(argv)
     group = _suite_group(argv)
@@ -95,12 +95,14 @@ def score_engine(argv: Sequence[str]) -> int:
     taken = command.engine_parser()._option_string_actions
     for flag in (word.partition("=")[0] for word in argv):
         if flag not in taken and flag in cli.score_parser()._option_string_actions:
-            raise Usage(f"{flag} has no effect with --engine, which decodes by itself; leave it out")
+            raise Usage(
+                f"{flag} has no effect with --engine, since the server decodes by itself; leave {flag} out"
+            )
     return command.score(argv)
 
 
 def engine_check(argv: Sequence[str]) -> int:
-    """Compare two engines and print a report; returns 0 if they agree, else 1."""
+    """Compare the outputs of two engines (programs that decode) and print a report; returns 0 if they agree, else 1."""
     from repro.evals.engines import command
 
     return command.main(argv)
@@ -192,8 +194,8 @@ def _combinations(name: str, request: Request, args: argparse.Namespace) -> list
 
 
 def _plan_factors(args: argparse.Namespace) -> int:
-    """Print number and estimated cost of the evaluations that cross the factors of --factors; returns the exit
-    status."""
+    """Print how many evaluations all combinations of the levels of --factors take, and their estimated cost; returns
+    the exit status."""
     from repro.evals.factors import price, priced_data, priced_text
 
     if args.ckpt is None:
@@ -207,8 +209,8 @@ def _plan_factors(args: argparse.Namespace) -> int:
 def _score_factors(
     names: Sequence[str], request: Request, args: argparse.Namespace, budget: TimeBudget | None
 ) -> int:
-    """Evaluate each checkpoint with every combination of the factors' levels, and print the effect of each factor;
-    returns the exit status.
+    """Evaluate each checkpoint of `names` with every combination of the levels of --factors, and print the effect of
+    each factor; returns the exit status.
 
     Raises Stopped when the time budget is used up.
     """
@@ -225,7 +227,10 @@ def _score_factors(
             ready = grids(model, list(group))
             if first():
                 count = sum(len(grid.cells) for grid in ready)
-                say([f"crossing of {said(args.factors)}: {count} evaluations in {precision}"], sys.stderr)
+                say(
+                    [f"all combinations of {said(args.factors)}: {count} evaluations in {precision}"],
+                    sys.stderr,
+                )
             done += [(grid, _answer(grid, budget)) for grid in ready]
     if exit_code(budget) == 0 and first():
         _show_factors(done, args.json)
@@ -233,12 +238,12 @@ def _score_factors(
 
 
 def _show_factors(done: Sequence[tuple[Prepared, list[Record]]], as_json: bool) -> None:
-    from repro.evals.runner import items_file
     from repro.results import factors
     from repro.results.crossing import Stored
+    from repro.results.store import items_file
 
     found = {  # a record that answers several combinations counts once
-        (grid.store.folder, record.sha256): Stored(record, items_file(grid.store, record))
+        (grid.store.folder, record.sha256): Stored(record, items_file(grid.store.folder, record))
         for grid, records in done
         for record in records
     }
@@ -247,7 +252,7 @@ def _show_factors(done: Sequence[tuple[Prepared, list[Record]]], as_json: bool) 
         records = [each.record for each in found.values()]
         _print_json({"factors": factors.data(analysed)} | _found(records, ()))
         return
-    say(line for each in analysed for line in factors.say(each))
+    say(line for each in analysed for line in factors.say(each, width(sys.maxsize)))
     for folder in dict.fromkeys(grid.store.folder for grid, _ in done):
         print(f"records: {folder}", file=sys.stderr)
 
@@ -267,8 +272,8 @@ def _suite_group(argv: Sequence[str]) -> str | None:
 
 
 def _row_request(args: argparse.Namespace) -> Request:
-    """A request with only the seeds and numbers of items of the command line; the row of a suite group or published
-    table sets checkpoint, tasks and decoding."""
+    """A request with only the seeds and the limits on items and samples of the command line; checkpoint, tasks and
+    decoding are set by each row of a suite group or published table."""
     from repro.evals.request import Request
 
     return Request(seeds=args.seeds, limit=args.limit, samples=args.samples)
@@ -339,8 +344,8 @@ def _run_steps(steps: Sequence[Step], args: argparse.Namespace) -> int:
 
 # --- output -------------------------------------------------------------------------------------------------
 def _answer(grid: Prepared, budget: TimeBudget | None, which: str = "") -> list[Record]:
-    """Run a grid of evaluations within the time budget, show its progress (`which`: before each of its lines), and
-    return its records."""
+    """Run a grid of evaluations within the time budget, show its progress (each line begins with `which`), and return
+    its records."""
     from repro.evals.progress import progress
 
     shown = progress(grid.model.recipe.name, len(grid.cells), which)
@@ -349,8 +354,8 @@ def _answer(grid: Prepared, budget: TimeBudget | None, which: str = "") -> list[
 
 
 def _show(grids: Sequence[Prepared], records: list[Record], given: Mapping[str, str] | None = None) -> None:
-    """Print one table of the records of one or several checkpoints, and what was left out and why; `given`: as of
-    `Results`."""
+    """Print one table of the records of one or several checkpoints, and what was left out and why; `given`: checkpoint
+    digest -> the name that the user gave, as in `Results`."""
     from repro.evals.results import Results
 
     print(Results(records, [skip for grid in grids for skip in grid.skipped], given).table(), end="")

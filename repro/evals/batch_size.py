@@ -19,9 +19,10 @@ Found = TypeVar("Found")
 
 
 def fitted(model: Model, task: Task, ask: Ask) -> int | None:
-    """Estimated number of rows of one forward that fit the free memory of the GPU that holds the model.
+    """Estimate of the largest batch size at which the evaluation of `task` with the settings `ask` fits in the free
+    memory of the model's GPU: a power of two, at most MOST.
 
-    None on a CPU, and for a task of unknown workload.
+    None without a CUDA GPU, and where the size of the network or the workload of the task is unknown.
     """
     network, workload = model.size(), task.workload(model, ask)
     if network is None or workload is None or not workload.forwards:
@@ -59,7 +60,8 @@ SPARE = 0.8
 
 # --- batches ------------------------------------------------------------------------------------------------
 def row_bytes(network: Size, length: int, positions: int, value: int, cached: bool) -> int:
-    """Estimated bytes of one row of `length` tokens in a forward without gradients, with `value` bytes per activation.
+    """Estimated bytes of one row of `length` tokens in a forward without gradients of a network of the size `network`,
+    with `value` bytes per activation.
 
     Counts residual and normed states, queries, keys, values and the feed-forward of one layer, an attention mask,
     logits in float32 and probabilities in float64 at `positions`, and the KV cache if `cached`.
@@ -75,7 +77,8 @@ def fitting_batch(
 ) -> int:
     """Largest batch size at which rows of `length` tokens fit in `free` bytes: a power of two from 1 to MOST.
 
-    `positions` per row have logits, `value` is the bytes of an activation, and `cached` counts a KV cache.
+    `positions`: number of positions per row whose logits are computed; `value`: bytes per activation; `cached`: whether
+    a KV cache takes memory too.
     """
     rows = SPARE * free / row_bytes(network, length, positions, value, cached)
     batch = 1
@@ -87,7 +90,7 @@ def fitting_batch(
 def rows_at_once(workload: Workload, network: Size, free: float, value: int) -> int:
     """Largest batch size (a power of two, at most MOST) at which the mean forward of a workload fits in `free` bytes.
 
-    `value` is the bytes of an activation. A KV cache is counted if forwards attend to more tokens than they compute.
+    `value`: bytes per activation. A KV cache is counted if forwards attend to more tokens than they compute.
     """
     length = round(workload.keys / workload.tokens)
     positions = round(workload.heads / workload.forwards)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from repro.core.cli import Parser, natural, positive
+from repro.core.cli import Parser, add_chat_template, add_weights, natural, positive
 from repro.core.errors import Usage, nearest
 from repro.evals.factor_levels import HELP, read_factors
 
@@ -93,18 +93,8 @@ def score_parser() -> Parser:
         "--engine", help="openai:URL, a server in place of a checkpoint; it has flags of its own"
     )
     _add_size(parser)
-    parser.add_argument(
-        "--weights",
-        choices=["auto", "raw", "ema"],
-        default="auto",
-        help="raw or averaged (ema) weights; auto: averaged if the checkpoint has them",
-    )
-    parser.add_argument(
-        "--chat-template",
-        choices=["auto", "none", "own", "seed", "seed_readme"],
-        default="auto",
-        help="chat template of released weights (auto: the one that evals/checkpoints.toml lists for their name)",
-    )
+    add_weights(parser)
+    add_chat_template(parser)
     _add_run(parser)
     return parser
 
@@ -211,8 +201,8 @@ def _add_grid(parser: Parser) -> None:
         action=Listing,
         kinds=LISTED["--samplers"],
         type=_typed(_presets),
-        help="all (every preset that fits), or presets separated by ';' or ',' (default: those of the suite; for tasks"
-        " that are none of the suite's one: low_confidence, ancestral or greedy); list: print all, each with its paper",
+        help="all (every preset that fits), or presets separated by ';' or ',' (default: the suite's; for a task"
+        " outside the suite low_confidence, ancestral, sample or greedy); list: print all, each with its paper",
     )
     parser.add_argument(
         "--corpus",
@@ -264,7 +254,8 @@ def _add_grid(parser: Parser) -> None:
 
 
 def _add_size(parser: Parser) -> None:
-    """Add the flags that every subcommand here takes: number of items, seeds, precision and output format."""
+    """Add the flags for number of items, seeds, precision and output format, which all parsers here but that of `judge`
+    have."""
     parser.add_argument(
         "--precision",
         choices=["float32", "bfloat16", "int8"],
@@ -346,7 +337,8 @@ def _names(text: str, between: str = ",") -> list[str]:
 
 
 def check_files(tasks: Sequence[str]) -> None:
-    """Raise Usage if one of `--tasks` is a YAML file that is not there; said before anything is loaded."""
+    """Raise Usage if one of `tasks`, the values of --tasks, is the path of a YAML file that does not exist; checked
+    before weights are loaded."""
     for name in tasks:
         if name.endswith((".yaml", ".yml")) and not Path(name).is_file():
             there = [str(path) for path in sorted(Path(name).parent.glob("[!.]*.y*ml"))]

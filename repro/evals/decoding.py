@@ -32,10 +32,10 @@ def decoded(
     batch: int | None,
     size: int | None = None,
 ) -> Decoded:
-    """Generated ids and costs of one row per prompt (token ids), on the CPU.
+    """Decode one row per prompt (token ids); returns the generated ids and the costs of each row, on the CPU.
 
-    At most `batch` rows are decoded together (None: a whole chunk); a chunk has `size` rows (None: as many as
-    `rows_per_chunk` says). `names` are numbers, one per row, that together with `seed` give each row its random stream.
+    At most `batch` rows are decoded together (None: all rows of a chunk). `size`: rows per chunk of the work queue
+    (None: `rows_per_chunk`). `names`: one number per row, which together with `seed` determines its random stream.
     Raises Busy while other processes compute chunks that are still missing.
     """
     size = size or rows_per_chunk(max(map(len, prompts)) + plan.gen_length)
@@ -53,33 +53,20 @@ def decoded(
             )
             for some in cut(rows, batch)
         ]
-        return _data(joined(found))
+        return _data(Decoded.joined(found))
 
     total = model.data.vocabulary().total
 
     def read(found: Any, rows: range) -> Decoded:
         return _read(found, len(rows), plan.gen_length, total)
 
-    return joined(work.map_chunks(len(prompts), size, chunk, read))
+    return Decoded.joined(work.map_chunks(len(prompts), size, chunk, read))
 
 
 def cut(rows: range, batch: int | None) -> Iterator[range]:
     """Consecutive ranges of at most `batch` rows each (None: one range of all rows)."""
     size = len(rows) if batch is None else batch
     return (range(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size))
-
-
-def joined(found: Sequence[Decoded]) -> Decoded:
-    """One `Decoded` of the rows of several batches, all of one length."""
-    costs = {name: torch.cat([getattr(each.cost, name) for each in found]) for name in _costs()}
-    ids, useful = (torch.cat([getattr(each, name) for each in found]) for name in ("ids", "useful"))
-    return Decoded(ids, Cost(**costs), useful)
-
-
-def rows_of(found: Decoded, rows: slice) -> Decoded:
-    """Some of the rows of a `Decoded`."""
-    cost = Cost(**{name: getattr(found.cost, name)[rows] for name in _costs()})
-    return Decoded(found.ids[rows], cost, found.useful[rows])
 
 
 def _costs() -> list[str]:
@@ -93,7 +80,8 @@ def _data(found: Decoded) -> dict[str, Any]:
 
 
 class _Stored(Struct):
-    """Decoded rows as a chunk of the work queue stores them."""
+    """Decoded rows as a chunk of the work queue stores them: generated `ids` [rows, length], number of `useful` tokens
+    of each row, and name of a cost -> one count per row."""
 
     ids: list[list[int]]
     useful: list[int]
@@ -101,12 +89,13 @@ class _Stored(Struct):
 
 
 def _read(data: Any, rows: int, length: int, total: int) -> Decoded:
-    """The decoded rows of a chunk; ValueError unless they are `rows` rows of `length` ids below `total` each."""
+    """The decoded rows that a chunk stores as `data`; ValueError unless there are `rows` rows of `length` ids each, all
+    ids below `total`, and every count is valid."""
     found = convert(data, _Stored, "the decoded rows", "decode them again")
     if set(found.cost) != set(_costs()) or any(
         len(each) != rows for each in (found.ids, found.useful, *found.cost.values())
     ):
-        raise ValueError(f"the decoded rows are not {rows}, or their costs not {', '.join(_costs())}")
+        raise ValueError(f"there are not {rows} decoded rows, each with the costs {', '.join(_costs())}")
     if any(len(row) != length or not 0 <= min(row) <= max(row) < total for row in found.ids):
         raise ValueError(f"the decoded rows are not {length} ids from 0 to {total - 1} each")
     if any(not 0 <= value < 1 << 62 for each in (found.useful, *found.cost.values()) for value in each):

@@ -29,7 +29,7 @@ CARD = "README.md"
 
 
 class Written(NamedTuple):
-    """What `export` wrote: which `weights`, and `readers`, a sentence that says what loads them besides this suite."""
+    """What `export` wrote: which `weights`, and `readers`, a sentence that says what software loads the folder."""
 
     weights: Weights
     readers: str
@@ -76,8 +76,8 @@ def _write_tokenizer(data: Data, folder: Path) -> None:
 
 
 def _generation(data: Data, causal: bool) -> dict[str, Any]:
-    """Content of transformers' generation_config.json; further settings of a diffusion sampler are in the model
-    card."""
+    """Content of transformers' generation_config.json: special ids, row length, and for a causal model that it samples.
+    It has no settings of diffusion samplers."""
     vocabulary = data.vocabulary()
     ids = {"bos_token_id": vocabulary.bos, "eos_token_id": vocabulary.eos, "pad_token_id": vocabulary.pad}
     found = {name: number for name, number in ids.items() if number is not None}

@@ -1,4 +1,4 @@
-"""The option `--factors`: names of settings to cross, and the levels of each.
+"""The option `--factors`: settings to evaluate in all combinations of their values, and these values (levels).
 
 read_factors("template,batch=1|8")     -> {"template": ("none", "chat"), "batch": (1, 8)}
 """
@@ -50,8 +50,8 @@ def _rate(text: str) -> float | str:
 
 @dataclass(frozen=True)
 class Kind:
-    """A setting whose values can be crossed (evaluated in all combinations): its `default` levels (separated by |), how
-    a level is read, and the flag of `repro.evals` that sets it to a single value."""
+    """A setting that can be a factor: its `default` levels (separated by |), `read`, which turns the text of a level
+    into its value, and the `flag` of `repro.evals` that sets it to a single value."""
 
     default: str
     read: Callable[[str], Any]
@@ -67,13 +67,13 @@ FACTORS = {
     "steps": Kind("1|2|4", _rate, "--tokens-per-step"),
     "seed": Kind("0|1|2", _whole(0), "--seeds"),
 }
-"""Name -> what can be crossed: precision of released weights, chat template, few-shot examples, draws of the likelihood
-estimator, rows of one forward, tokens decoded per step, and sampling seed."""
+"""Name -> setting that can be a factor: precision of released weights, chat template, few-shot examples, draws of the
+likelihood estimator, rows of one forward, tokens decoded per step, and sampling seed."""
 HELP = (
-    "cross settings of lm-eval tasks and attribute the variance of the accuracy to each: names separated by ',', each"
-    " with its levels or their default: "
+    "run lm-eval tasks with all combinations of settings and attribute the variance of the accuracy to each: names"
+    " separated by ',', each with its levels or their default: "
     + ", ".join(f"{name}={kind.default}" for name, kind in FACTORS.items())
-    + " (steps: tokens per step; several --samplers are crossed too; at most 300 items, or --limit)"
+    + " (steps: tokens per step; several --samplers are a factor too; at most 300 items, or --limit)"
 )
 
 

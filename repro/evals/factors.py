@@ -32,13 +32,14 @@ from repro.training.exporting import is_export
 LIMIT = 300
 """Number of items per task where the request has no limit."""
 WITHIN = ("steps", "seed")
-"""Factors whose levels one request takes together, as a list; each level of another factor needs its own request."""
+"""Factors whose levels one request takes together, as a list; each level of any other factor needs a request of its
+own."""
 
 
 @dataclass(frozen=True)
 class Combination:
-    """One combination of levels of the factors outside WITHIN: `settings`, factor -> level as text, the precision of
-    the weights, and the request that evaluates it."""
+    """One combination of levels of the factors outside WITHIN: these levels as text (`settings`, factor -> level), the
+    precision of the weights, and the request that evaluates the combination."""
 
     settings: dict[str, str]
     precision: Precision
@@ -46,8 +47,8 @@ class Combination:
 
 
 def check(ckpt: str, factors: Factors, given: dict[str, bool]) -> None:
-    """Raise ValueError for a factor that is also `given` as a setting (factor -> whether), and for the factor precision
-    with a checkpoint that has only one precision."""
+    """Raise ValueError for a factor that a flag also sets to a single value (`given`: factor -> whether one does), and
+    for the factor precision with a checkpoint that has only one precision."""
     for name in factors:
         if given.get(name):
             raise ValueError(
@@ -63,9 +64,10 @@ def check(ckpt: str, factors: Factors, given: dict[str, bool]) -> None:
 
 
 def combinations(request: Request, factors: Factors, precision: Precision) -> list[Combination]:
-    """The requests that together cross all factors, those with equal precision of the weights next to each other.
+    """The requests that together evaluate all combinations of levels, those with equal precision of the weights next to
+    each other.
 
-    `precision`: that of all requests if precision is no factor.
+    `precision`: precision of the weights in all requests if precision is no factor.
     """
     outer = {name: factors[name] for name in FACTORS if name in factors and name not in WITHIN}
     request = dataclasses.replace(
@@ -84,8 +86,8 @@ def combinations(request: Request, factors: Factors, precision: Precision) -> li
 
 
 def folder_of(model: Model) -> Path:
-    """Default folder for the records of a model with crossed factors: runs/factors/NAME, with the name of its run
-    folder."""
+    """Default folder for a model's records of evaluations with factors: runs/factors/NAME, where NAME is the model's
+    run folder, else its recipe's name."""
     return runs() / "factors" / default_store(model, model.recipe.name).parent.name
 
 
@@ -93,8 +95,8 @@ def grids(model: Model, some: Iterable[Combination]) -> list[Prepared]:
     """The grids of evaluations of several combinations for one model, ready to run. Records go to the request's folder
     OUT (default: `folder_of`), to OUT/batch-N if the batch size is a factor.
 
-    Raises ValueError for an invalid request, a task without an outcome per item, and samplers and steps that cannot all
-    be combined; so nothing is computed if the factors cannot be crossed completely.
+    Raises ValueError, before anything is computed, for an invalid request, a task without an outcome per item, and
+    samplers and steps that cannot all be combined.
     """
     found = []
     for each in some:
@@ -108,8 +110,8 @@ def grids(model: Model, some: Iterable[Combination]) -> list[Prepared]:
 
 
 def check_crossed(cells: Sequence[Cell], skipped: Sequence[Skip]) -> None:
-    """Raise ValueError unless every task has an outcome per item (lm-eval's tasks) and runs with every combination of
-    its samplers, steps and seeds."""
+    """Raise ValueError unless every task has an outcome per item (lm-eval's tasks) and `cells` hold every combination
+    of its samplers, steps and seeds; `skipped`: what cannot be run, named in the message."""
     by_task: dict[str, list[tuple[str | None, str | None, int]]] = {}
     for cell in cells:
         if not isinstance(cell.task, LmTask | HarnessTask):
@@ -119,7 +121,9 @@ def check_crossed(cells: Sequence[Cell], skipped: Sequence[Skip]) -> None:
             )
         by_task.setdefault(cell.task.name, []).append((cell.preset, cell.tokens_per_step, cell.ask.seed))
     if not cells:
-        raise ValueError(f"nothing to cross: {'; '.join(each.reason for each in skipped)}")
+        raise ValueError(
+            f"no evaluation is left to run with factors: {'; '.join(each.reason for each in skipped)}"
+        )
     for task, places in by_task.items():
         axes = [dict.fromkeys(each) for each in zip(*places, strict=True)]
         missing = [each for each in itertools.product(*axes) if each not in places]
@@ -137,8 +141,9 @@ def check_crossed(cells: Sequence[Cell], skipped: Sequence[Skip]) -> None:
 
 @dataclass(frozen=True)
 class Priced:
-    """Estimated cost of crossing `factors`: the plan of each combination, the number of `evaluations` (one that several
-    combinations share counts once), their `hours`, and how many have an `unknown` cost, which `hours` lacks."""
+    """Estimated cost of all combinations of the levels of `factors`: the plan of each combination, the number of
+    `evaluations` (one that several combinations share counts once), their `hours`, and how many have an `unknown` cost,
+    which `hours` lacks."""
 
     factors: Factors
     plans: list[tuple[Combination, planning.Plan]]
@@ -153,8 +158,8 @@ class Priced:
 
 
 def price(ckpt: str, some: Sequence[Combination], factors: Factors, device: str) -> Priced:
-    """Estimated cost of the combinations `some` of all `factors` on a device; raises the ValueErrors of `grids` and
-    `repro.evals.planning.plan.plan`."""
+    """Estimated cost of the combinations `some` of the levels of `factors` on a device; raises the ValueErrors of
+    `check_crossed` and `repro.evals.planning.plan.plan`."""
     plans = [(each, planning.plan(ckpt, _untemplated(each.request), device, each.precision)) for each in some]
     once: dict[tuple[Any, ...], float | None] = {}
     for each, plan in plans:
@@ -173,10 +178,10 @@ def _untemplated(request: Request) -> Request:
 
 
 def priced_text(found: Priced) -> Iterator[str]:
-    """The cost of crossing factors as lines of text: the total, and the cost of each combination."""
+    """The estimated cost as lines of text: the total, the cost of each combination, and the assumptions."""
     plan = found.plans[0][1]
     unknown = f" ({found.unknown} of unknown cost)" if found.unknown else ""
-    yield f"{plan.checkpoint}: crossing of {said(found.factors)}, plan for {plan.device.name}"
+    yield f"{plan.checkpoint}: all combinations of {said(found.factors)}, plan for {plan.device.name}"
     yield (
         f"{found.levels} combinations, {found.evaluations} evaluations{unknown} of at most"
         f" {found.plans[0][0].request.limit} items: {found.hours:.3g} hours"

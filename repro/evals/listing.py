@@ -2,7 +2,7 @@
 its paper.
 
 repro list                      every name (also: python -m repro.evals list)
-repro list samplers             one kind of names, with all about them; so does the value `list` of the flag --samplers
+repro list samplers             the names of one kind, each with what it does; `--samplers list` prints the same
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ from repro.samplers.lookahead import STATES
 from repro.samplers.presets import LOGITS_PROCESSORS, PAPERS, PRESETS, SOURCES
 
 Line = tuple[str, str, str]
-"""A line of the list: name; noise processes, kind or row length (column left out if always ""); purpose and paper."""
+"""A line of the list: name; noise processes, part or row length (this column is left out if all its lines are "");
+purpose and paper."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code of `repro list`: 0. `argv`: its arguments (None: those of the process)."""
+    """Print what `repro list` prints and return the exit status 0; `argv`: its arguments (None: those of the
+    process)."""
     parser = Parser(
         "repro list",
         "List the names that commands take; those of one kind each with what it does and its paper.",
@@ -50,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def overview() -> Iterator[str]:
-    """Lines of text, as wide as the terminal, with the names of each kind (of `LISTS`) and no more."""
+    """Lines of text, as wide as the terminal, with the number of names of each kind (of `LISTS`) and the names
+    alone."""
     for kind, found in LISTS.items():
         names = list(dict.fromkeys(name for name, *_ in found()))
         yield from fill(f"{kind:<{max(map(len, LISTS))}}  ", f"{len(names)}: {', '.join(names)}")
@@ -88,7 +91,7 @@ def _processors() -> list[Line]:
     found = [
         (name, "+".join(sorted(each.processes())), _preset(name)) for name, each in LOGITS_PROCESSORS.items()
     ]
-    ahead = "last in a name: the same tokens in fewer rounds of forwards (docs/method.md#lookahead)"
+    ahead = "at the end of a sampler's name: the same tokens in fewer sequential forwards (docs/method.md#lookahead)"
     return [
         *found,
         (f"lookahead:states={STATES}", "absorbing+left_to_right", f"{ahead}; {shown('2211.17192')}"),
@@ -121,8 +124,8 @@ def _tasks() -> list[Line]:
 
 
 def _task(task: Task) -> str:
-    """What a task asks of a model and its paper, if evals/papers.toml has them; else the start of its class's
-    docstring."""
+    """What a task asks of a model, with the task's paper, if evals/papers.toml has it; else the start of the docstring
+    of the task's class."""
     number = of_task(task.name)
     return _sentence(type(task)) if number is None else f"{papers()[number].asks}; {shown(number)}."
 

@@ -47,12 +47,14 @@ class Repro(Adapter):
     """A checkpoint as an lm-eval model, created by lm-eval's command line; `--model_args` takes the parameters of
     `__init__`.
 
-    `ckpt`: as `--ckpt` of `python -m repro.evals`; `precision`, `template`: as `--precision` and `--chat-template`, for
-    released weights; `sampler`: a preset, without which only likelihood tasks can be run; `tokens_per_step`, or
-    `steps`: number of decoding steps of all blocks together; `block_length`: tokens per block; `cache`: KV cache, as
-    `--cache`; `estimator`: name of the likelihood estimator. `policy`: whether the sampler's (suite) or the lm-eval
-    task's (task) generation settings win where they differ; `overlong`: whether a prompt that is too long is an error
-    or is truncated on the left. ValueError for an invalid value, and for a sampler or estimator that does not exist.
+    `ckpt`, `weights`: as `--ckpt` and `--weights` of `python -m repro.evals`; `precision`, `template`: as `--precision`
+    and `--chat-template`, for released weights; `sampler`: a preset, without which only likelihood tasks can be run;
+    `tokens_per_step`, or `steps`: number of decoding steps of all blocks together; `block_length`: tokens per block;
+    `cache`: KV cache, as `--cache`; `estimator`: name of the likelihood estimator. `policy`: whether the sampler's
+    (suite) or the lm-eval task's (task) generation settings win where they differ; `overlong`: whether a prompt that is
+    too long is an error or is truncated on the left; `seed`: of sampling and of the estimator; `batch_size`: largest
+    number of rows in one forward; `max_batch_size` is refused. ValueError for an invalid value, and for a sampler or
+    estimator that does not exist.
     """
 
     def __init__(
@@ -77,7 +79,10 @@ class Repro(Adapter):
         settings = {"tokens_per_step": tokens_per_step, "steps": steps, "block_length": block_length}
         for name, value in {**settings, "cache": cache}.items():
             if value is not None and sampler is None:
-                raise ValueError(f"{name}={value} is for generating; give a sampler too, or leave it out")
+                raise ValueError(
+                    f"{name}={value} is for generated text, which needs a sampler; add sampler=PRESET, or leave"
+                    f" {name} out"
+                )
             if name != "cache" and value is not None and not (isinstance(value, int | float) and value > 0):
                 raise ValueError(f"{name}={value!r} is no positive number; give one in --model_args")
         if steps is not None and tokens_per_step is not None:
@@ -109,12 +114,14 @@ class Repro(Adapter):
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict | None = None) -> Repro:
-        """The model that the text of --model_args, `NAME=VALUE,...`, describes; ValueError for an unknown name."""
+        """The model that the text of --model_args, `NAME=VALUE,...`, describes; `additional_config`: further arguments
+        from lm-eval, such as the device. ValueError for an unknown name."""
         return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
 
     @classmethod
     def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict | None = None) -> Repro:
-        """The model that a dict of model_args, name -> value, describes; ValueError for an unknown name."""
+        """The model that a dict of model_args, name -> value, describes; `additional_config` as in
+        `create_from_arg_string`. ValueError for an unknown name."""
         valid = list(inspect.signature(cls).parameters)
         for name in arg_dict:
             if name in NAMES:

@@ -1,11 +1,11 @@
-"""Whether a process computes beside others of its machine or alone, which what it times must be.
+"""Locks by which a process does timed work while no other process of its machine works on the same results.
 
-    with Machine(folder).beside(): ...     may run at the same time as others that are `beside`
-    with Machine(folder).alone(): ...      waits until they have ended; none begins before this ends
+    with Machine(folder).beside(): ...     untimed work: several processes may do it at the same time
+    with Machine(folder).alone(): ...      timed work: waits for the untimed work of all others, and they wait for it
 
-Two decodings that are timed at once, or beside other work, share caches and memory bandwidth, and each looks slower
-than it is. Locks lie in the machine's temporary folder, one pair for each folder of results: machines that share a
-folder do not wait for each other. The operating system frees the locks of a killed process.
+Decodings that are timed at once, or during other work, share caches and memory bandwidth, so each looks slower than it
+is. The lock files lie in the machine's temporary folder, one pair for each folder of results, so that machines that
+share a folder of results do not wait for each other. The operating system frees the locks of a killed process.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from repro.core.files import lacks_locks
 
 @dataclass(frozen=True)
 class Machine:
-    """This machine's processes that work on the results in `folder`. Where its temporary folder has no file locks,
-    nothing waits."""
+    """The locks of this machine's processes that work on the results in `folder`. If the machine's temporary folder has
+    no file locks, no process waits."""
 
     folder: Path
 
     @contextmanager
     def beside(self) -> Generator[None]:
-        """Context of work that others may do at the same time."""
+        """Context of untimed work, which several processes may do at the same time."""
         with ExitStack() as held:
-            with self._locked("gate", fcntl.LOCK_EX):  # shut while a process waits to be alone, or is
+            with self._locked("gate", fcntl.LOCK_EX):  # held by a process that waits for `alone` or is in it
                 held.enter_context(self._locked("work", fcntl.LOCK_SH))
             yield
 
     @contextmanager
     def alone(self) -> Generator[None]:
-        """Context of work beside which no other is done."""
+        """Context of timed work, during which no other process is in `beside` or `alone`."""
         with self._locked("gate", fcntl.LOCK_EX), self._locked("work", fcntl.LOCK_EX):
             yield
 
@@ -60,7 +60,8 @@ class Machine:
             os.close(handle)
 
     def _acquired(self, name: str, how: int) -> int:
-        """Descriptor of the locked file; one that its last holder has removed meanwhile is not the lock any more."""
+        """Descriptor of the lock's file, locked as `how` says (an operation of flock). A file that its last holder
+        removed before it was locked here is no lock any more, so the next one is tried."""
         while True:
             handle = os.open(self.path(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:

@@ -11,6 +11,7 @@ from typing import Protocol
 from repro.core.cli import first, say
 from repro.evals.runner import Cell
 from repro.results.record import Record
+from repro.results.tables.text import per_step
 
 
 class Progress(Protocol):
@@ -25,8 +26,8 @@ class Progress(Protocol):
 
 
 class Lines:
-    """Progress of `total` evaluations as lines of text; each begins with `which`, where there are several checkpoints
-    the one that is scored."""
+    """Progress of `total` evaluations as lines of text; each begins with `which`, the name of the scored checkpoint if
+    there are several."""
 
     def __init__(self, total: int, which: str = "") -> None:
         self.total, self.which = total, which
@@ -39,7 +40,7 @@ class Lines:
         began = time.perf_counter()
         for number, (record, fresh) in enumerate(run, start=1):
             labels = record.labels
-            rate = None if labels.tokens_per_step is None else f"{labels.tokens_per_step} tokens per step"
+            rate = None if labels.tokens_per_step is None else per_step(labels.tokens_per_step)
             what = ", ".join(each for each in (labels.task, labels.preset, rate) if each is not None)
             took = f"{time.perf_counter() - began:.1f} s" if fresh else "stored before"
             say([f"{self.which}{what}: {took} ({number} of {self.total})"], sys.stderr)

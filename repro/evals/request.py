@@ -3,8 +3,8 @@
     prepare(model, Request(samplers=["all"])).run()      -> records
 
 `repro.evals.runner` runs the grid. An evaluation is what a record's `question` describes: checkpoint, task, sampler,
-decoding plan (length, block length, steps, KV cache), seed, limit on items and protocol. Combinations that cannot be
-run are skipped, each with its reason.
+decoding plan (length, block length, steps, KV cache), seed, largest number of items, and protocol. Combinations that
+cannot be run are skipped, each with its reason.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from repro.evals.task import Ask, Task
 from repro.model import Model
 from repro.results.record import Record
 from repro.results.store import Store
+from repro.results.tables.text import per_step
 from repro.samplers.plan import Plan, ServedPlan, cache, check
 from repro.samplers.presets import PRESETS, default_preset, preset
 
@@ -109,7 +110,8 @@ def cells(
 
 
 def _rates(suite: Suite, model: Model) -> Sequence[TokensPerStep]:
-    """The suite's tokens per step, of a left-to-right model one, since it writes no more (and none is asked for)."""
+    """The suite's numbers of tokens per step; for a left-to-right model only 1, if the suite has it, since such a model
+    generates one token per step."""
     rates = suite.tokens_per_step
     return [1] if model.recipe.process.causal and 1 in rates else rates
 
@@ -123,8 +125,9 @@ def _plans(
     request: Request,
     seed: int,
 ) -> Iterator[Cell | Skip]:
-    """The evaluations of one sampler preset under one `[[plans]]` entry of the suite: one per number of steps, or a
-    single one for an adaptive sampler; a Skip where sampler and steps do not fit.
+    """The evaluations of the sampler preset `name` under one `[[plans]]` entry of the suite (`way`): one per number of
+    steps (of the entry, or from `rates`), or a single one for an adaptive sampler; a Skip where sampler and steps do
+    not fit.
 
     The label `tokens_per_step` is the rate that results from rounding the number of steps up: 32 tokens at 5 per step
     take 7 steps, 4.57143 tokens per step.
@@ -155,7 +158,7 @@ def _plans(
         try:
             check(sampler, model.recipe.process, planned)
         except ValueError as error:
-            yield Skip(f"{name} at {label} tokens per step" if label else name, str(error))
+            yield Skip(f"{name} at {per_step(label)}" if label else name, str(error))
             continue
         yield Cell(task, Ask(sampler, planned, seed, request.limit), shown, label)
 
@@ -199,7 +202,8 @@ class Request:
     draws: int | None = None
     """Number of draws of the likelihood estimator of lm-eval tasks; None: the estimator's."""
     batch: int | None = None
-    """Largest number of rows in one forward; None: the task's default. Results do not depend on it."""
+    """Largest number of rows in one forward; None: what fits the GPU's memory, on a CPU the task's default. Results do
+    not depend on it."""
     most_samples: int | None = None
     corpus: str | None = None
     """The user's own text, as `--corpus` takes it (`repro.evals.perplexity.corpora`); `tasks` then names packings (ways
@@ -282,7 +286,7 @@ def lay_out(
 
 def _with_tasks(suite: Suite, model: Model, request: Request) -> Suite:
     """The suite with only the tasks that the request names, and with the request's options for lm-eval tasks. A task
-    that is none of the suite's gets one sampler, the default of the model's noise."""
+    from outside the suite gets one sampler preset, the default for the model's noise process."""
     tasks = suite.tasks
     if request.corpus is not None:
         packings = [None] if request.tasks is None else request.tasks

@@ -64,7 +64,7 @@ class Results(Sequence[Record]):
         return iter(self.records)
 
     def __add__(self, other: Results) -> Results:
-        """The records of both; for one table of several checkpoints that were scored one after the other."""
+        """The records of both results, so that checkpoints that were scored one after the other share one table."""
         if not isinstance(other, Results):
             return NotImplemented
         records, skipped = (*self.records, *other.records), (*self.skipped, *other.skipped)
@@ -99,13 +99,13 @@ class Results(Sequence[Record]):
 
     def title(self) -> str:
         """Names of checkpoints and suites, as `mdlm@nano, suite nano`; with a folder's name its recipe's, as
-        `runs/mine (mdlm@nano.text+20445a)`."""
+        `runs/mine: mdlm@nano.text+20445a`."""
         suites = dict.fromkeys(record.labels.suite for record in self.records)
         labels, names = checkpoints(self.records), checkpoints(self.records, self.given)
         said = [
             name
             if digest not in self.given or name == labels[digest]
-            else f"{self.given[digest]} ({labels[digest]})"
+            else f"{self.given[digest]}: {labels[digest]}"
             for digest, name in names.items()
         ]
         return f"{', '.join(dict.fromkeys(said)) or 'no records'}" + (

@@ -1,29 +1,27 @@
 """Runner: compute each evaluation of a grid once and store it as a record with its measurements.
 
-An evaluation is identified by the record's `question` (checkpoint, task, sampler, decoding plan, seed, limit,
-protocol) and the numerics class (device type, dtype, torch version, attention, threads), for speeds also by the device.
-One whose record is stored is not computed again, nor is a finished chunk of one (`repro.evals.work_queue`). So a
-killed run continues where it stopped, and several processes can share a grid.
+An evaluation is identified by the record's `question` (checkpoint, task, sampler, decoding plan, seed, limit, protocol)
+and the numerics class (device type, dtype, torch version, attention, threads), for speeds also by the device. An
+evaluation whose record is stored is not computed again; neither is a finished chunk of an evaluation
+(`repro.evals.work_queue`). So a killed run continues where it stopped, and several processes can share a grid.
 """
 
 from __future__ import annotations
 
 import datetime
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from repro.core import parts
 from repro.core.checkouts import head
-from repro.core.files import ROOT, write_text
+from repro.core.files import ROOT
 from repro.core.lazy import torch
 from repro.evals.batch_size import fitted, halving
 from repro.evals.suites import Suite
@@ -32,7 +30,7 @@ from repro.evals.work_queue import Busy, SharedQueue, WorkQueue, shared_queue
 from repro.hub.release import Release
 from repro.model import Model
 from repro.results.record import Question, Record, make_record
-from repro.results.store import Store
+from repro.results.store import Store, write_items
 from repro.training.recipe import Recipe
 
 POLL = 0.1
@@ -59,7 +57,8 @@ class Skip:
 
 
 def question(model: Model, cell: Cell) -> Question:
-    """The `question` field of an evaluation's record: all that the result depends on; its `id` is the hash of that."""
+    """The `question` field of an evaluation's record: all that the result depends on. The record's `id` is the hash of
+    this field."""
     task = parts.canonical(cell.task)
     protocol, overridden = cell.task.protocol(), cell.task.overridden(cell.ask)
     checkpoint = {
@@ -128,7 +127,8 @@ def run_grid(
     batch: int | None,
     chunk: Callable[[Cell, int, int], None] = lambda cell, done, count: None,
 ) -> Iterator[tuple[Record, bool]]:
-    """Yield the record of each evaluation of a model as soon as it exists, and whether this process wrote it.
+    """Yield the record of each evaluation in `todo` of a model as soon as it is in `store`, and whether this process
+    wrote it.
 
     `batch`: largest number of rows in one forward (None: what fits the accelerator's memory; on a CPU the task's
     default); `chunk(cell, done, count)` is called after each chunk, as in `run_jobs`.
@@ -162,7 +162,8 @@ def run_jobs(
 
     Evaluations without a stored record of the numerics class `kind` are computed. Processes that write to one store
     share the work; an evaluation that another process is computing is tried again later. `chunk`: called with an
-    evaluation and the numbers of its finished chunks and of all, after each chunk that this process has computed.
+    evaluation, the number of its finished chunks and the number of all its chunks, after each chunk that this process
+    has computed.
     """
     commit = _commit()
     folder = store.folder.parent / "chunks"
@@ -211,7 +212,7 @@ def _made(job: Job, work: SharedQueue, store: Store, commit: str | None, batch: 
     try:
         answer = job.find(work)
         work.join()
-        # chunks count whichever process computed them
+        # the seconds of all chunks count, whichever process computed them
         here = time.perf_counter() - began - work.own - work.waited
         record = make_record(
             job.asked,
@@ -220,19 +221,12 @@ def _made(job: Job, work: SharedQueue, store: Store, commit: str | None, batch: 
             _measured(work.numerics, answer, here + work.seconds, commit, batch),
         )
         if answer.items:
-            lines = [json.dumps(item, ensure_ascii=False, sort_keys=True) for item in answer.items]
-            write_text(items_file(store, record), "\n".join([*lines, ""]))
+            write_items(store.folder, record, answer.items)
         store.append(record)
         work.finish()
         return record
     finally:
         work.close()
-
-
-def items_file(store: Store, record: Record) -> Path:
-    """Path of the per-item results of a record, OUT/items/ID.jsonl with one JSON object per line; ID is the beginning
-    of the record's id."""
-    return store.folder.parent / "items" / f"{record.id[:16]}.jsonl"
 
 
 def labels(model: Model, suite: Suite, cell: Cell) -> dict[str, Any]:

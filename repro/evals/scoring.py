@@ -82,7 +82,7 @@ def score(
 
 
 def _name(ckpt: str | Path | Model) -> str:
-    """What the user called a checkpoint; of a loaded model its run folder, else the name of its recipe."""
+    """What the user called a checkpoint; for a loaded model its run folder or, without one, the name of its recipe."""
     if not isinstance(ckpt, Model):
         return str(ckpt)
     return ckpt.recipe.name if ckpt.folder is None else str(ckpt.folder.parent)

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from repro.core.cli import broken
+from repro.core.columns import packed
 from repro.results.record import Metric, Record
 from repro.results.shares import interval, shown
 from repro.results.tables.parallelism import timed
@@ -41,13 +43,14 @@ Column = tuple[str, str]
 Names = dict[str, str]
 """Digest of a checkpoint -> its name in tables."""
 HASHED = re.compile(r"\+[0-9a-f]{6}\b")
-"""What the name of a recipe with data or settings of the user's own has: digits of its digest."""
+"""The part of a recipe's name that marks data or settings of the user's own: + and six digits of the recipe's
+digest."""
 
 
 def rows(records: Iterable[Record], given: Mapping[str, str] | None = None) -> list[Row]:
-    """One dict per record and metric: checkpoint (`given`: as of `checkpoints`), task, preset, tokens per step, seed,
-    metric, value, standard error (`se`), n, ends of the 95 % interval (`low` and `high`; None: unknown), NFE and tokens
-    per NFE."""
+    """One dict per record and metric: checkpoint (named as by `checkpoints`, with `given`), task, preset, tokens per
+    step, seed, metric, value, standard error (`se`), n, ends of the 95 % interval (`low` and `high`; None: unknown),
+    NFE and tokens per NFE."""
     found, records = [], list(records)
     names = checkpoints(records, given)
     for record in records:
@@ -65,12 +68,13 @@ def rows(records: Iterable[Record], given: Mapping[str, str] | None = None) -> l
 def show(
     console: Console, title: str, records: Sequence[Record], given: Mapping[str, str] | None = None
 ) -> None:
-    """Print the tables of `records` on the console, those of evaluations without a sampler first; `given`: as of
+    """Print the tables of `records` on the console, those of evaluations without a sampler first; `given` as in
     `checkpoints`."""
     names = checkpoints(records, given)
     free = [r for r in records if r.question.sampler is None]
     drawn = [r for r in records if r.question.sampler is not None]
-    console.print(f"{title} (± and brackets: 95 % intervals)", highlight=False, markup=False)
+    head = broken(f"{title} (± and brackets: 95 % intervals)", console.width)
+    console.print("\n".join(head), highlight=False, markup=False)
     for table in (*_free(console, free, names), *_numbered(free, names)):
         _print(console, table)
     if drawn:
@@ -121,17 +125,6 @@ def _print(console: Console, table: Table) -> None:
     console.width = before
 
 
-def packed(name: str, longest: int) -> str:
-    """A name broken into lines of at most `longest` characters, after one of ":,+/_" or a space; a longer piece stays
-    whole, and the mark of an unfinished network (`Labels.marked`) takes at most two lines."""
-    lines = [""]
-    for piece in re.split(r"(?<=[:,+/_ ])(?<!\(step )(?<! of )", name.replace("\n", "")):
-        if lines[-1] and len(lines[-1]) + len(piece) > longest:
-            lines.append("")
-        lines[-1] += piece
-    return "\n".join(lines)
-
-
 def _table(left: Sequence[str], right: Sequence[str], caption: str | None = None) -> Table:
     from rich.table import Table
 
@@ -153,12 +146,12 @@ def reasons(skipped: Iterable[Skip]) -> Iterator[str]:
 
 
 def checkpoints(records: Sequence[Record], given: Mapping[str, str] | None = None) -> Names:
-    """Digest of each checkpoint -> its name in tables: its label, which is followed, as long as two names are equal, by
-    the training seed (as in run folders' names), the training step, and raw or ema. Unfinished networks are marked
-    (`Labels.marked`).
+    """Digest of each checkpoint -> its name in tables: the label in its record. While two names are equal, the training
+    seed (as in run folders' names) is appended to them, then the training step, then raw or ema. Unfinished networks
+    are marked (`Labels.marked`).
 
-    `given`: digest -> what the user called the checkpoint, which stands in place of a label that ends in digits of a
-    hash (data or settings of the user's own).
+    `given`: digest -> what the user called the checkpoint. It replaces a label that contains digits of a hash
+    (`HASHED`).
     """
     found = {record.question.checkpoint.digest: record for record in records}
     names = {digest: record.labels.checkpoint for digest, record in found.items()}

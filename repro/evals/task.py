@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -37,14 +37,18 @@ class Ask:
     seed: int
     limit: int | None
 
+    def at_most(self, items: int) -> int:
+        """`items`, or the limit if that is smaller."""
+        return items if self.limit is None else min(items, self.limit)
+
 
 @dataclass(frozen=True)
 class Answer:
     """Result of one evaluation: `metrics`, name -> (value, standard error or None, number of items), and optional data.
 
     Of generated rows: `nfe`, mean number of forwards per row; `tokens_per_nfe`, tokens generated per forward;
-    `samples`, SHA-256 of their ids; `counts`, totals of forwards and tokens. `curve`: values by training step, as
-    columns by name; `outcomes`: one digit per item, its score 0 or 1.
+    `samples`, SHA-256 of the generated ids; `counts`, totals of forwards and tokens. `curve`: values by training step,
+    as columns by name; `outcomes`: one digit per item, its score 0 or 1.
     """
 
     metrics: dict[str, tuple[float, float | None, int]]
@@ -150,6 +154,25 @@ def mean_metric(values: Tensor) -> tuple[float, float | None, int]:
     """Mean of `values` [n], its standard error (None for a single value), and n."""
     error = values.std().item() / len(values) ** 0.5 if len(values) > 1 else None
     return values.mean().item(), error, len(values)
+
+
+def generated(
+    rows: Tensor | Sequence[Tensor],
+    forwards: Tensor,
+    metrics: dict[str, tuple[float, float | None, int]],
+    items: list[dict[str, Any]] | None = None,
+) -> Answer:
+    """The result of an evaluation that generated `rows` of token ids: its metrics and items, and what the rows cost,
+    `forwards` [n] passes of each."""
+    tokens, passes = sum(len(row) for row in rows), forwards.double()
+    return Answer(
+        metrics=metrics,
+        nfe=passes.mean().item(),
+        tokens_per_nfe=tokens / max(1.0, float(passes.sum())),
+        tokens=tokens,
+        samples=samples_digest(rows),
+        items=items,
+    )
 
 
 def samples_digest(rows: Iterable[Tensor]) -> str:

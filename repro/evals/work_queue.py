@@ -8,8 +8,9 @@ number of processes or the batch size. A finished chunk is stored in OUT/chunks/
 the evaluation's record is written, so a killed run loses one chunk. Processes claim chunks through file locks, which
 the operating system frees when a process is killed. Several machines may share the folder OUT.
 
-Where its file system has no locks, the processes of one launcher split the chunks by their number instead: process r of
-n computes the chunks r, r + n, ..., and process 0 combines them. A process without a launcher computes all of them.
+Where the file system of OUT has no locks, the processes of one launcher split the chunks by their number instead:
+process r of n computes the chunks r, r + n, ..., and process 0 combines them. A process without a launcher computes all
+of them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,7 @@ from repro.evals.machine import Machine
 from repro.results.record import text
 
 Value = TypeVar("Value")
+Item = TypeVar("Item")
 TOKENS = 1 << 15
 """Approximate total number of tokens in the rows of a chunk."""
 ROWS = 512
@@ -87,10 +89,17 @@ class WorkQueue(Protocol):
     ) -> list[Value]:
         """`read(find(range), range)` for `count` items in ranges of `size`, one value per chunk, in order.
 
-        What `find` returns must be JSON-able; what is already stored is read instead of computed. `read` checks its
-        type, sizes and ranges, for the file of a chunk may hold anything, and raises ValueError. Raises Busy while
-        other processes compute chunks that are still missing. Each call is one stage of the evaluation's work.
+        What `find` returns must be JSON-able; the stored value of a finished chunk is read instead of computed. `read`
+        checks type, sizes and ranges of the stored value, since a chunk's file may hold anything, and raises
+        ValueError. Raises Busy while other processes compute chunks that are still missing. Each call is one stage of
+        the evaluation's work.
         """
+        ...
+
+    def each(self, parts: Sequence[Item], find: Callable[[Item], Value]) -> list[Value]:
+        """`find(part)` of independent parts of the evaluation, each of which calls `map_chunks` any number of times.
+        Where other processes compute chunks of one part, this one goes on with the next; raises Busy after the last
+        part if any lacks chunks."""
         ...
 
     def join(self) -> None:
@@ -102,7 +111,7 @@ class WorkQueue(Protocol):
 
     def alone(self) -> AbstractContextManager[None]:
         """Context of work that is timed, after `join`: no other process of this machine works on the same results on a
-        CPU meanwhile. On accelerators each process has its own, so that nothing waits."""
+        CPU meanwhile. Where models run on accelerators, each process has one of its own, so nothing waits."""
         ...
 
 
@@ -116,6 +125,9 @@ class SerialQueue:
         self, count: int, size: int, find: Callable[[range], Any], read: Callable[[Any, range], Value]
     ) -> list[Value]:
         return [read(find(span), span) for span in spans(count, size)]
+
+    def each(self, parts: Sequence[Item], find: Callable[[Item], Value]) -> list[Value]:
+        return [find(part) for part in parts]
 
     def join(self) -> None:
         pass
@@ -164,10 +176,12 @@ class SharedQueue:
     seconds: float = 0.0
     own: float = 0.0
     waited: float = 0.0
-    """Seconds that this process waited for others of its machine."""
+    """Seconds that this process waited for other processes of its machine (`repro.evals.machine`)."""
     _stage: int = 0
+    _part: int | None = None
+    """Index of the part that is being computed (`each`), whose stages are counted apart from those of others."""
     _held: ExitStack = field(default_factory=ExitStack, repr=False)
-    """From `join` on this process works beside others of its machine."""
+    """Holds, from `join` to `close`, the lock of untimed work (`Machine.beside`), except during `alone`."""
     _joined: FileLock | None = field(default=None, repr=False)
     _by_rank: bool = False
     """Whether a file lock could not be had, because the file system has none."""
@@ -177,8 +191,9 @@ class SharedQueue:
     ) -> list[Value]:
         assert self._joined is None, "chunks come before join"
         stage, self._stage = self._stage, self._stage + 1
-        chunks = {self.folder / f"{stage}-{span.start}.json": span for span in spans(count, size)}
-        for number, (path, span) in enumerate(chunks.items()):
+        name = f"{stage}" if self._part is None else f"{self._part}.{stage}"
+        chunks = {self.folder / f"{name}-{span.start}.json": span for span in spans(count, size)}
+        for number, (path, span) in enumerate(chunks.items(), start=self._part or 0):
             if path.is_file():
                 continue
             try:
@@ -192,6 +207,19 @@ class SharedQueue:
             if not path.is_file():
                 raise Busy(_lock_path(path), self._by_rank)
         return [self._read(path, span, read) for path, span in chunks.items()]
+
+    def each(self, parts: Sequence[Item], find: Callable[[Item], Value]) -> list[Value]:
+        found, busy = [], []
+        for number, part in enumerate(parts):
+            self._part, self._stage = number, 0
+            try:
+                found.append(find(part))
+            except Busy as error:
+                busy.append(error)
+        self._part = None
+        if busy:
+            raise busy[0]
+        return found
 
     def join(self) -> None:
         if self._joined is None:

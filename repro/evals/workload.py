@@ -34,7 +34,8 @@ PARALLEL = 2.5
 """Tokens committed per forward by adaptive samplers that use confidence: Fast-dLLM (arXiv 2505.22618, table 1), GSM8K,
 length 256."""
 CANVAS = 28.9
-"""Tokens committed per forward by DiffusionGemma's sampler: dllm's page, GSM8K."""
+"""Tokens committed per forward that plans assume of DiffusionGemma's sampler. Our choice: what is reported for GSM8K
+(table `dllm.gemma` of evals/published.toml), without the settings it was measured with."""
 DRAWN = {"uniform": 152, "absorbing": 72}
 """Bytes of memory traffic of one categorical draw in float64 per id of the vocabulary, by noise process (counted in
 tests/evals/test_workload.py). Uniform noise draws from a posterior at every position in every forward, absorbing noise
@@ -111,7 +112,7 @@ def sizes() -> dict[str, TaskSize]:
 
 # --- decoding -----------------------------------------------------------------------------------------------
 def forwards_a_step(sampler: Sampler, steps: int) -> float:
-    """Number of forwards that decode a block in `steps` steps.
+    """Number of forwards with which a sampler decodes a block in `steps` steps.
 
     Guidance doubles them, final noise removal adds one, and a corrector adds one per sweep between two steps.
     """

@@ -126,7 +126,8 @@ class _CatalogueFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 @lru_cache(maxsize=8)
 def read(path: Path = FILE) -> Mapping[str, Entry]:
-    """Hub name -> entry of each checkpoint in the TOML file, parsed once per process; ValueError for a wrong field."""
+    """Hub name -> entry of each checkpoint in the TOML file, parsed once per process; ValueError for a wrong field, and
+    for a name or fingerprint that stands twice."""
     found = read_toml(path, _CatalogueFile).checkpoint
     for what in ("name", "folder"):
         twice = [name for name, n in Counter(getattr(each, what) for each in found).items() if n > 1]

@@ -36,7 +36,7 @@ def _period(config: Config) -> int:
     periodic = ["full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(layers)]
     if kinds != periodic or layers % every:
         raise ValueError(
-            "layer_types are not periodic; only a global layer as the last one of every n is supported"
+            "layer_types are not periodic; only networks whose every n-th layer is global are supported"
         )
     return every
 

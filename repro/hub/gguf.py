@@ -59,7 +59,7 @@ LLADA_LAYERS = {
     "ffn_up": "up_proj",
     "ffn_down": "ff_out",
 }
-"""The same: llama.cpp's name -> LLaDA's name."""
+"""Tensors of a layer: llama.cpp's name -> LLaDA's name."""
 QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -109,7 +109,8 @@ class Architecture:
 
 
 class Metadata:
-    """The key-value pairs of a GGUF file; keys of the architecture are given without its name in front."""
+    """The key-value pairs of a GGUF file; keys of the architecture are given without its name in front, as
+    `block_count` for `llama.block_count`."""
 
     def __init__(self, path: Path, fields: Mapping[str, Any]) -> None:
         self.path, self._fields = path, fields
@@ -152,7 +153,7 @@ class Metadata:
             if value is not None:
                 if not 0 <= value < size:
                     raise ValueError(
-                        f"{self.path}: {full} is {value}; its tokens are 0 to {size - 1}; {AGAIN}"
+                        f"{self.path}: {full} is {value}, but ids of tokens are 0 to {size - 1}; {AGAIN}"
                     )
                 found[name] = value
         return found
@@ -230,7 +231,7 @@ def _tensors(path: Path, reader: GGUFReader, metadata: Metadata, to: Architectur
         if to.pairs and part in heads:
             if values.size == 0 or len(values) % (2 * heads[part]):
                 raise ValueError(
-                    f"{path}: tensor {tensor.name!r} has {len(values)} rows, which are no pairs of {heads[part]} heads"
+                    f"{path}: tensor {tensor.name!r} has {len(values)} rows, not pairs for {heads[part]} heads"
                     f" (attention.head_count, attention.head_count_kv); {AGAIN}"
                 )
             values = _halves(values, heads[part])
@@ -252,8 +253,9 @@ def _dequantised(path: Path, tensor: ReaderTensor) -> np.ndarray:
 
 
 def _halves(rows: np.ndarray, heads: int) -> np.ndarray:
-    """Rows [heads * 2 P, ...] of a query or key matrix or bias, of each head first the first members of its P pairs,
-    then the second ones; `rows` has them pair after pair."""
+    """The `rows` [heads * 2 P, ...] of a query or key matrix or bias in the order of transformers: for each head first
+    the first members of its P rotated pairs, then the second members. In `rows` the members of a pair are
+    neighbours."""
     return np.ascontiguousarray(
         rows.reshape(heads, -1, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
     )

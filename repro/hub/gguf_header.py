@@ -24,7 +24,7 @@ SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 """Type of a value of one size -> its bytes."""
 DIMENSIONS = 4
 """Most dimensions of a tensor (ggml-org/ggml include/ggml.h: GGML_MAX_DIMS)."""
-COPY = "copy it again"
+COPY = "copy the file from its source again"
 
 
 class _Cursor:
@@ -106,8 +106,8 @@ def _skip_tensor(cursor: _Cursor) -> None:
 
 
 def check_places(path: Path, reader: GGUFReader) -> None:
-    """Raise ValueError, which names the tensor, unless the tensors fill the file from the end of its header to its own
-    end, each beginning at the next multiple of the alignment."""
+    """Raise ValueError, which names the tensor, unless the tensors fill the file from the end of the header to the end
+    of the file, each beginning at the next multiple of the alignment."""
     unit, size, last = int(reader.alignment), path.stat().st_size, int(reader.data_offset)
     end = last
     for tensor in reader.tensors:

@@ -40,9 +40,10 @@ COUNTS = (
 LAYERS = ("n_blocks", "n_layers", "num_hidden_layers", "n_layer")
 """Those of `COUNTS` that are numbers of layers."""
 LARGEST, DEEPEST = 1 << 24, 1000
-"""Largest width, length or vocabulary size, and number of layers: a forged number would take hours or all memory."""
+"""Largest width, length or vocabulary size, and largest number of layers: more, as in a forged file, would take hours
+or all memory."""
 KV_HEADS = ("n_kv_heads", "num_key_value_heads")
-"""Fields of config.json that may hold the number of key and value heads; null: that of the query heads."""
+"""Fields of config.json that may hold the number of key and value heads; null: as many as query heads."""
 HEADS = (("hidden_dim", "n_heads"), ("d_model", "n_heads"), ("n_embd", "n_head"))
 """Pairs of fields of config.json: a width, and the number of heads that must divide it."""
 NUMBERS = ("rope_theta", "rms_norm_eps", "norm_eps", "layer_norm_epsilon")
@@ -100,7 +101,9 @@ def positive(path: Path, config: Config, field: str) -> int:
     `DEEPEST` for a number of layers."""
     value, largest = config[field], DEEPEST if field in LAYERS else LARGEST
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
-        raise ValueError(f"{path}: {field} is {value!r}, not an integer from 1 to {largest}; copy it again")
+        raise ValueError(
+            f"{path}: {field} is {value!r}, not an integer from 1 to {largest}; copy the file from its source again"
+        )
     return value
 
 
@@ -150,7 +153,9 @@ def recognise(folder: Path) -> tuple[Layout, Backbone]:
     except KeyError as error:
         raise ValueError(f"{path} lacks {error}; give a complete configuration of {layout.name}") from None
     except (TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: a field has a value of the wrong type ({error}); copy it again") from None
+        raise ValueError(
+            f"{path}: a field has a value of the wrong type ({error}); copy the file from its source again"
+        ) from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -166,9 +171,12 @@ def _check(path: Path, config: Config, layout: Layout) -> None:
     for field in NUMBERS:
         value = config.get(field, 1.0)
         if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-            raise ValueError(f"{path}: {field} is {value!r}, not a positive number; copy it again")
+            raise ValueError(
+                f"{path}: {field} is {value!r}, not a positive number; copy the file from its source again"
+            )
     for width, heads in HEADS:
         if width in config and heads in config and config[width] % config[heads]:
             raise ValueError(
-                f"{path}: {heads} is {config[heads]}, no divisor of {width}={config[width]}; copy it again"
+                f"{path}: {heads} is {config[heads]}, no divisor of {width}={config[width]}; copy the file from its"
+                " source again"
             )

@@ -54,7 +54,7 @@ class Lora(Wrapper):
             raise ValueError(f"dropout={self.dropout} drops everything or nothing; give a rate in [0, 1)")
         unknown = [name for name in self.targets if name not in LINEAR]
         if unknown:
-            raise ValueError(f"no matrix {unknown[0]!r} in a layer; {nearest(unknown[0], LINEAR)}")
+            raise ValueError(f"targets: a layer has no matrix {unknown[0]!r}; {nearest(unknown[0], LINEAR)}")
         if not self.targets or len(set(self.targets)) < len(self.targets):
             raise ValueError(
                 f"targets={self.targets} is empty or names a matrix twice; name one matrix or more, each once"
@@ -70,7 +70,8 @@ class Lora(Wrapper):
             inner = inner.backbone
         if not isinstance(inner, PretrainedBackbone):
             raise ValueError(
-                "lora adapts released weights, and this backbone starts from random ones; wrap it in `started`"
+                "lora adapts released weights, and this backbone starts from random ones; wrap it in the part"
+                " `started`, which loads released weights"
             )
         return inner
 

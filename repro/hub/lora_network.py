@@ -29,7 +29,7 @@ FLAGS = (
     "required_block_size",
     "block_causal",
 )
-"""What an adapted network has in common with the one that it adapts."""
+"""Attributes that an adapted network copies from the network that it adapts."""
 
 
 class KeyedDropout(nn.Module):
@@ -46,8 +46,8 @@ class KeyedDropout(nn.Module):
 
 
 class AdaptedDenoiser(Denoiser):
-    """The denoiser `network`, whose parameters are frozen, with the adapters that the settings `pins` describe, which
-    are trained.
+    """The denoiser `network` with frozen parameters, and in its layers the adapters of the settings `pins`, which are
+    trained.
 
     `base`: SHA-256 of the frozen weights. ValueError if peft is not installed, and if the mask's embedding is to be
     trained and the vocabulary has no mask.

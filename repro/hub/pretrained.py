@@ -25,7 +25,7 @@ class PretrainedBackbone(Wrapper):
 
     The attention pattern may differ from that of the weights' training (causal, bidirectional, blocks of another
     length); every other setting must agree with their config.json. `module` raises ConnectionError if the weights
-    cannot be fetched, and ValueError if they are those of another network.
+    cannot be fetched, and ValueError if they belong to a network of other settings.
     """
 
     backbone: Llama | WithDropout

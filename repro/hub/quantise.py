@@ -3,7 +3,7 @@ bfloat16.
 
     quantise(denoiser)                 in place; embeddings, norms and the output layer are not changed
 
-It saves memory but changes every result, so such results are stored under a protocol of their own
+This saves memory but changes every result, so such results are stored under a protocol of their own
 (`weights_precision`).
 """
 

@@ -89,8 +89,8 @@ class Opened:
 
 def agree(opened: Opened, name: str, ours: Part, theirs: Part, free: Collection[str]) -> None:
     """Raise ValueError for the first setting in which a recipe's component `ours` differs from that of the opened
-    folder, `theirs`. `name`: the component's field in the recipe, for the message. Settings in `free` may differ; if
-    `free` contains `name`, so may the class of the component.
+    folder, `theirs`. `name`: the component's field in the recipe, for the message. Settings named in `free` may differ;
+    if `free` contains `name`, the class of the component may differ too.
 
     Comparing tensor shapes would not be enough: they show widths, but not the computation (such as the norms' epsilon).
     """
@@ -117,7 +117,7 @@ def files(opened: Opened) -> list[str]:
 
 
 def is_release(folder: Path) -> bool:
-    """Whether a folder holds released weights rather than a training run of this suite."""
+    """Whether a folder holds released weights (a config.json) rather than a checkpoint of this suite (a state.json)."""
     return os.path.lexists(folder / "config.json") and not (folder / "state.json").is_file()
 
 
@@ -196,8 +196,8 @@ def unfilled(backbone: Backbone, role: Role) -> Denoiser:
 
 
 def _data(folder: Path, layout: Layout, config: Config) -> Released:
-    """The tokenizer, vocabulary size and special ids of a folder; ValueError if the tokenizer has more ids than the
-    network."""
+    """The tokenizer, vocabulary size, special ids and longest row of a folder, from its files and config.json
+    (`config`); ValueError if one is missing or invalid, or if the tokenizer has more ids than the network."""
     path = folder / TOKENIZER
     total, length = (_first(folder, config, fields) for fields in (layouts.VOCAB_SIZES, layouts.LENGTHS))
     tokenizer = read_tokenizer(path)
@@ -256,7 +256,9 @@ def _token(config: Config, kind: str) -> str:
     token = config.get(f"{kind}_token")
     found = token.get("content", token) if isinstance(token, dict) else token
     if not isinstance(found, str | None):
-        raise ValueError(f"{TOKENIZER_CONFIG}: {kind}_token is {token!r}, not a text; copy it again")
+        raise ValueError(
+            f"{TOKENIZER_CONFIG}: {kind}_token is {token!r}, not a text; copy the file from its source again"
+        )
     return found or ""
 
 

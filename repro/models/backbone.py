@@ -62,8 +62,8 @@ class Size:
 class Backbone(Part):
     """Base class of the hyperparameters of a network, which `module` builds.
 
-    `network`: import path of the network's class, "MODULE:CLASS", called as CLASS(backbone, role, seed). It is imported
-    when a network is built, so that cost plans, recipe locks and `--print` need no torch.
+    `network`: import path of the network's class, "MODULE:CLASS", called as CLASS(backbone, role, seed). The class is
+    imported when a network is built, so that cost plans, recipe locks and `--print` need no torch.
     """
 
     network: ClassVar[str]
@@ -109,7 +109,7 @@ def check_heads(width: int, heads: int, kv_heads: int = 1) -> None:
             f"width={width} does not split into {heads} heads of an even width; give a multiple of {2 * heads}"
         )
     if heads % kv_heads:
-        raise ValueError(f"kv_heads={kv_heads} does not divide heads={heads}; give a divisor of it")
+        raise ValueError(f"kv_heads={kv_heads} does not divide heads={heads}; give a divisor of heads")
 
 
 @part

@@ -29,10 +29,12 @@ class BlockPrediction(Prediction):
         self, denoiser: Denoiser, tokens: Tensor, clean: Tensor, t: Tensor, attention: Mask, block: int
     ) -> None:
         super().__init__(denoiser, tokens, t, attention)
-        if denoiser.required_block_size != block:
+        read = denoiser.required_block_size
+        if read != block:
+            reads = "whole rows" if read is None else f"blocks of {read}"
             raise ValueError(
-                f"the process noises blocks of {block} tokens, and this network reads blocks of"
-                f" {denoiser.required_block_size}; give backbone (dit_blocks) and process the same block"
+                f"the process noises blocks of {block} tokens, and this network reads {reads}; give the process and"
+                " the backbone (dit_blocks) the same `block`"
             )
         self._noisy, self._clean, self._block = tokens, clean, block
         self._views = tokens.shape[1] // clean.shape[1]
@@ -54,8 +56,8 @@ class BlockCache(DecodingCache):
     """Exact KV cache of a network whose blocks do not depend on later columns (`Denoiser.block_causal`).
 
     The keys and values of a block are final once it has been forwarded after its last token was written. So the first
-    forward of a block takes its own columns and those that were written since (most often the block before it); all
-    later forwards take its own columns alone. No refresh is needed.
+    forward of a block takes its own columns and the earlier ones that are not final yet (most often the block before
+    it); all later forwards take its own columns alone. No refresh is needed.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class BlockCache(DecodingCache):
     ) -> None:
         super().__init__(rows, width, reach, refresh, device)
         self.final = torch.zeros(rows, dtype=torch.int64, device=device)
-        """[B] columns before this one have keys and values that do not change any more."""
+        """[B] per row, the first column whose keys and values may still change."""
 
     def begin_block(self) -> None:
         """Do nothing when a block begins: the cached keys and values stay exact."""

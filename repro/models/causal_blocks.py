@@ -33,7 +33,7 @@ class CausalBlocks(Wrapper):
         own = {pin.rpartition(".")[2]: value for pin, value in parts.leaves(self.backbone).items()}
         if own.get("attention") != "causal":
             raise ValueError(
-                "causal_blocks reads blocks with a causal network; give a llama with attention=causal"
+                "backbone causal_blocks needs a causal network; give a llama or qwen2 with attention=causal"
             )
 
     def module(self, role: Role, seed: int) -> Denoiser:

@@ -1,4 +1,5 @@
-"""The network of the backbone `causal_blocks`.
+"""The network of the backbone `causal_blocks`: a causal network that decodes blocks
+(docs/method.md#ar-to-block-diffusion).
 
 Shapes: B rows, L tokens, D features, W tokens a block.
 """
@@ -14,12 +15,12 @@ from repro.models.denoiser import Denoiser, Head, Soft
 
 
 class CausalBlocksDenoiser(Denoiser):
-    """A causal denoiser `network` as one that reads blocks of W = `block` tokens. The block that a row decodes starts
-    at its first column whose time is above 0; a row without such a column is clean throughout.
+    """Denoiser that reads a row in blocks of W = `block` tokens, made of the causal denoiser `network`. The block to be
+    decoded starts at the row's first column whose time is above 0; a row without such a column is clean throughout.
 
-    The features of a position are those that the network has at the position before it. If two copies of a row are read
-    (`Copies`), they come from the noisy copy, but from the clean one at the first position of a block. The first
-    position of a row, which has none before it, keeps its own.
+    The features of a position are those that `network` has at the position before it. If a noisy and a clean copy of a
+    row are read (mask `Copies`), they are taken from the noisy copy, except that the first position of a block takes
+    them from the clean copy. The first position of a row keeps its own features.
     """
 
     time_conditioned = True

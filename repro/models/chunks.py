@@ -1,12 +1,12 @@
-"""Chunk sizes of `repro.models.fused_head` and of other work on logits, in logits; without torch, because the cost
-model reads them too."""
+"""Chunk sizes (numbers of logits) of `repro.models.fused_head` and of other work on logits; without torch, because the
+cost model reads them too."""
 
 CHUNK = 13 << 19
 """Number of logits held in memory at once on a CPU, 26 MiB in float32: about 130 tokens at a vocabulary of 50k ids.
 Half as many make the matrix products a fifth slower; more bring no gain."""
 
 BLOCK = 1 << 20
-"""Number of logits of a chunk that the loss processes at a time on a CPU; it makes up to nine copies of them."""
+"""Number of logits of a chunk that the loss processes at a time on a CPU; the loss makes up to nine copies of them."""
 
 CHUNK_ACCELERATOR = 1 << 26
 """Number of logits held in memory at once on other devices: about 1,300 tokens at a vocabulary of 50k ids, enough to

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from repro.core import rng
 from repro.models.attention import KVCache, Mask
 from repro.models.backbone import Role
+from repro.models.products import linear
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ class Head(NamedTuple):
         # A matrix product of one to three rows uses another kernel and differs by 2e-5; multiples of 8 rows agree.
         short = 0 if flat.requires_grad else -len(flat) % 8
         padded = torch.nn.functional.pad(flat, (0, 0, 0, short)) if short else flat
-        logits = torch.nn.functional.linear(padded, self.weight, self.bias)[: len(flat)]
+        logits = linear(padded, self.weight, self.bias)[: len(flat)]
         return logits.view(*features.shape[:-1], len(self.weight))
 
     def first(self, count: int) -> Head:
@@ -143,8 +144,8 @@ class Denoiser(nn.Module, ABC):
         return []
 
     def merged(self) -> Denoiser:
-        """The network for inference. If it has adapters, these are merged into the weights of the network that they
-        adapt, which is returned (the adapters are gone afterwards); otherwise it is the network itself."""
+        """The network for inference: the network itself, unless it has adapters. Adapters are merged for good into the
+        weights of the network that they adapt, and that network is returned."""
         return self
 
     def logits(self, features: Tensor) -> Tensor:
@@ -177,7 +178,7 @@ class SelfConditioned(Denoiser):
         kv_cache: KVCache | None = None,
     ) -> Tensor:
         """Features [B, L, D] as from `encode`, but read together with the `signal` [B, L, S] of the previous prediction
-        (None: there is none)."""
+        (None: there is none). The other arguments are those of `encode`."""
 
     def encode(
         self,
@@ -211,9 +212,9 @@ def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def copy_weights(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: str) -> None:
-    """Copy `weights` into the tensors of the same names in `into`; of a sharded tensor, this process's shard.
+    """Copy `weights` into the tensors of the same names in `into`; a sharded tensor gets this process's shard.
 
-    Raises ValueError as `check_same_shapes`, with the origin `source` of the weights.
+    Raises ValueError as `check_same_shapes` does; the message says that the weights are from `source`.
     """
     check_same_shapes(into, weights, source)
     for name, tensor in into.items():
@@ -221,8 +222,8 @@ def copy_weights(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], sour
 
 
 def check_same_shapes(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: str) -> None:
-    """Raise ValueError, with the origin `source` of `weights`, for a tensor that only one of the two has, or whose
-    shapes differ; the tensors may be on the meta device."""
+    """Raise ValueError for a tensor that only one of `into` and `weights` has, or whose shapes differ; the message says
+    that the weights are from `source`. The tensors may be on the meta device."""
     odd = sorted(into.keys() ^ weights.keys())
     if odd:
         raise ValueError(

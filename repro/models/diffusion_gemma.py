@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 @part
 class DiffusionGemma(Backbone):
-    """A randomly initialised DiffusionGemma. Every `global_every`-th layer attends globally, the others to a `window`.
+    """A randomly initialised DiffusionGemma. Every `global_every`-th layer attends globally, the others to a sliding
+    window of `window` tokens.
 
     `canvas`: tokens of the block that is decoded; `global_*`: settings of the global layers, which use one tensor as
     key and value; `rotary_share`: fraction of the features of a global layer's head that RoPE rotates. `module` raises

@@ -1,4 +1,4 @@
-"""The network of the backbone `diffusion_gemma`: transformers' modules wrapped as a `Denoiser`.
+"""The network of DiffusionGemma (backbone `diffusion_gemma`): transformers' modules wrapped as a `Denoiser`.
 
 The canvas is the block being decoded. Shapes: B rows, L columns, C columns of the canvas, S columns of context before
 it, D features.
@@ -23,6 +23,7 @@ from repro.models.attention import KVCache, Mask
 from repro.models.backbone import Role
 from repro.models.denoiser import Head, SelfConditioned, Soft, initialise
 from repro.models.diffusion_gemma import DiffusionGemma
+from repro.models.products import multiply_by_onednn
 
 
 def text_configuration(pins: DiffusionGemma, vocab_size: int) -> DiffusionGemmaTextConfig:
@@ -83,8 +84,8 @@ class DiffusionGemmaDenoiser(SelfConditioned):
     """transformers' DiffusionGemmaForBlockDiffusion as a denoiser; features are zeros outside the canvas.
 
     The signal is the mean embedding of the previous prediction, so it has D features. The KV cache holds the keys and
-    values of the context, which are exact: the context passes through the layers once per block. For decoding and
-    bounds only, because the fused loss of training does not apply the soft cap of the logits.
+    values of the context, which are exact: the context passes through the layers once per block. The network serves
+    decoding and bounds only, because the fused loss of training does not apply the soft cap of the logits.
     """
 
     time_conditioned = True
@@ -95,7 +96,7 @@ class DiffusionGemmaDenoiser(SelfConditioned):
         self.required_block_size = pins.required_block_size()
         self.config = text_configuration(pins, self.vocabulary.total)
         self.kinds: list[str] = [*(self.config.layer_types or ())]
-        self.network = build(self.config, pins.canvas)
+        self.network = multiply_by_onednn(build(self.config, pins.canvas))
         initialise(self, seed, pins.init_deviation)
 
     def encode_given(

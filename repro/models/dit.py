@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @part
 class Dit(Backbone):
     """A bidirectional diffusion transformer (DiT). `condition`: width of the noise level's embedding; `frequencies`:
-    number of sinusoids of the noise level from which it is computed.
+    number of sinusoids of the noise level from which that embedding is computed.
 
     `alpha_end`: alpha(1) of the schedule alpha(t) = 1 - (1 - alpha_end) t whose sigma = -log alpha(t) the network
     reads; None: it reads sigma = 0, whatever t is. Raises ValueError for a `width` that does not split into `heads` of

@@ -1,4 +1,5 @@
-"""The network of the backbones `dit`, `dit_causal` and `dit_blocks` (docs/method.md#duo-hyperparameters).
+"""The diffusion transformer of MDLM, Duo and BD3-LM: backbones `dit`, `dit_causal` and `dit_blocks`
+(docs/method.md#duo-hyperparameters).
 
     c = SiLU(MLP(cos, sin of sigma f_k))                    f_k = 10000^(-k / bands), [B or B, L, C]
     x = x + g1 Attention((1 + a1) LN(x) + b1)               (b1, a1, g1, b2, a2, g2) = W c + w, zero at the start
@@ -25,10 +26,12 @@ from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head, Soft, columns_and_positions, embed, parameter_key
 from repro.models.dit import Dit, DitBlocks, DitCausal
 from repro.models.dropout import drop
+from repro.models.products import Linear
 
 Pins = Dit | DitCausal | DitBlocks
 LONGEST = 10_000.0
-"""Longest period of the sinusoids, in units of sigma (the papers' code uses that of image models)."""
+"""Upper limit of the sinusoids' periods in sigma, divided by 2 pi: the value of image models, which the papers' code
+keeps."""
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -55,8 +58,8 @@ class Level(nn.Module):
     def __init__(self, frequencies: int, condition: int) -> None:
         super().__init__()
         self.bands = frequencies // 2
-        self.first = nn.Linear(frequencies, condition)
-        self.second = nn.Linear(condition, condition)
+        self.first = Linear(frequencies, condition)
+        self.second = Linear(condition, condition)
 
     def forward(self, sigma: Tensor) -> Tensor:
         sigma = sigma[:, None] if sigma.ndim == 1 else sigma
@@ -74,7 +77,7 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 def angles(positions: Tensor, width: int, base: float) -> tuple[Tensor, Tensor]:
     """Cosine and sine of the RoPE angles of `positions` [B or 1, L], float32 [B or 1, 1, L, E/2] each; E = `width`
-    features per head."""
+    features per head, `base` the base of the frequencies."""
     rates = base ** (-torch.arange(0, width, 2, dtype=torch.float32, device=positions.device) / width)
     angle = positions[:, None, :, None].float() * rates
     return angle.cos(), angle.sin()
@@ -95,11 +98,11 @@ class Layer(nn.Module):
         super().__init__()
         self.heads, self.layer_idx, self.rate = pins.heads, layer_idx, rate
         self.norm_attention, self.norm_mlp = (Norm(pins.width, pins.norm_eps) for _ in range(2))
-        self.qkv = nn.Linear(pins.width, 3 * pins.width, bias=False)
-        self.out = nn.Linear(pins.width, pins.width, bias=False)
-        self.up = nn.Linear(pins.width, pins.ffn)
-        self.down = nn.Linear(pins.ffn, pins.width)
-        self.modulation = nn.Linear(condition, 6 * pins.width) if condition else None
+        self.qkv = Linear(pins.width, 3 * pins.width, bias=False)
+        self.out = Linear(pins.width, pins.width, bias=False)
+        self.up = Linear(pins.width, pins.ffn)
+        self.down = Linear(pins.ffn, pins.width)
+        self.modulation = Linear(condition, 6 * pins.width) if condition else None
 
     def forward(
         self,
@@ -111,8 +114,8 @@ class Layer(nn.Module):
     ) -> Tensor:
         """Hidden states [B, L, D] after the layer, from those before it, x [B, L, D].
 
-        `c`: embedding of the noise level (None: no modulation); `turn`: cosine and sine of RoPE; `keys` [B]: random
-        keys of the rows' dropout (None: no dropout).
+        `c`: embedding of the noise level (None: no modulation); `turn`: cosine and sine of RoPE; `view`: mask and KV
+        cache; `keys` [B]: random keys of the rows' dropout (None: no dropout).
         """
         first, second = (None if keys is None else rng.fold(keys, 2 * self.layer_idx + k) for k in range(2))
         if self.modulation is None:
@@ -153,8 +156,8 @@ class DitDenoiser(Denoiser):
         )
         self.blocks = nn.ModuleList(Layer(pins, condition, i, rate) for i in range(pins.layers))
         self.norm = Norm(pins.width, pins.norm_eps)
-        self.modulation = nn.Linear(condition, 2 * pins.width) if condition else None
-        self.output = nn.Linear(pins.width, self.vocabulary.total)
+        self.modulation = Linear(condition, 2 * pins.width) if condition else None
+        self.output = Linear(pins.width, self.vocabulary.total)
         initialise_dit(self, seed)
 
     def encode(
@@ -275,9 +278,9 @@ class DitBlocksDenoiser(DitDenoiser):
 
 
 def initialise_dit(denoiser: DitDenoiser, seed: int) -> None:
-    """Initialise a DiT in place as in the papers, drawn by `parameter_key`: U(-1/sqrt(n), 1/sqrt(n)) with n inputs
-    (Kaiming with a = sqrt 5, also for biases and the embedding, n = D), zeros in every modulation and in the output
-    layer, ones in norms."""
+    """Initialise a DiT in place as in the papers, with random keys from `parameter_key`: U(-1/sqrt(n), 1/sqrt(n)) for n
+    inputs (Kaiming with a = sqrt 5, also for biases and the embedding, n = D), zeros in every modulation and in the
+    output layer, ones in norms."""
     with torch.no_grad():
         for path, module in denoiser.named_modules():
             for name, parameter in module.named_parameters(recurse=False):

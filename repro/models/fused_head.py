@@ -11,13 +11,13 @@ The result is that of the loss on all logits at once. Every objective knows the 
 the gradient of the weighted sum is computed chunk by chunk *in the forward*, while the logits exist, and backward only
 scales it. Recomputing logits in backward needs a fourth product and each loss twice: at V = 50,368, D = 256, N = 1024
 on one thread 1.5 s instead of 1.0 s (cross-entropy), 1.9 s instead of 1.25 s (symmetric KL). It would save no memory:
-the weight's gradient is the one large buffer of both, and the head comes first in backward.
+with either method the weight's gradient is the one large buffer, and the head comes first in backward.
 
 The matrix products take a chunk of tokens (`CHUNK`), the loss a block of the chunk (`BLOCK`). The gradient overwrites
 the logits, and token weights scale [n, D] operands instead of [n, V] ones. At the sizes above the three products take
 .57 s; the passes over [n, V] of the symmetric KL take .1 s by hand and .3 s by autograd, those of the reference
 script's form .3 s and .57 s, those of the bound of uniform noise, which are in float64, .25 s and .5 s. Cross-entropy
-makes few (.14 s), so its derivative is autograd's.
+makes few such passes (.14 s), so its derivative is autograd's.
 
 Torch operations only. Products run in the autocast precision if autocast is on; the loss sees logits in float32 at
 least, and the weight's gradient is summed over chunks in float32 at least.
@@ -34,8 +34,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from repro.core.onednn import onednn
 from repro.models.chunks import BLOCK, BLOCK_ACCELERATOR, CHUNK, CHUNK_ACCELERATOR
 from repro.models.denoiser import Head
+from repro.models.products import suits_onednn
 from repro.processes.prediction import HandDerived, TokenLoss
 
 
@@ -85,7 +87,7 @@ class _FusedLoss(torch.autograd.Function):
             for block, (share, *rest) in _blocks(logits, given):
                 found.append(_differentiate(loss, block, share, rest, grad_b))
             scale = weight[some, None].to(w.dtype)
-            grad_x[some] = (logits @ w).mul_(scale)
+            grad_x[some] = (onednn(logits, w.T) if suits_onednn(logits, w) else logits @ w).mul_(scale)
             scaled = x[some] * scale
             if not matrix.requires_grad:  # a frozen output layer
                 continue
@@ -111,7 +113,7 @@ def _differentiate(
     loss: TokenLoss, block: Tensor, weight: Tensor, given: list[Tensor], grad_b: Tensor | None
 ) -> Tensor:
     """Loss terms of a block's n tokens, [n] or [S, n]. Overwrites the logits `block` [n, V] by d loss_n / d logits_n,
-    and adds these, weighted by `weight` [n], to the bias's gradient `grad_b`."""
+    and adds these, weighted by `weight` [n], to the bias's gradient `grad_b`. `given`: further inputs of the loss."""
     logits = _wide(block)
     if isinstance(loss, HandDerived):
         terms, gradient = loss.differentiate(logits, *given), logits
@@ -127,14 +129,16 @@ def _differentiate(
 
 
 def _weighted(terms: Tensor, weight: Tensor) -> Tensor:
-    """Weighted loss of each token, [n], in the precision of `weight` [n]; the loss: `terms` [n], or row 0 of [S, n]."""
+    """Weight times loss of each token, [n], in the precision of `weight` [n]. The loss is `terms` itself if that is
+    [n], and row 0 if it is [S, n]."""
     return weight * (terms if terms.ndim == 1 else terms[0]).to(weight.dtype)
 
 
 def _in_working_precision(
     features: Tensor, matrix: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Operands of the matrix products, under autocast cast to its precision once for all chunks (float64 stays)."""
+    """Operands of the matrix products. If autocast is on, they are cast to its precision once for all chunks, except
+    float64."""
     device = features.device.type
     if not torch.is_autocast_enabled(device) or features.dtype == torch.float64:
         return features, matrix, bias
@@ -157,7 +161,9 @@ def _chunks(
     for start in range(0, max(1, len(x)), rows):
         some = slice(start, start + rows)
         logits = buffer[: len(x[some])]
-        if b is None:
+        if suits_onednn(x[some], w):
+            logits = onednn(x[some], w, b)
+        elif b is None:
             torch.mm(x[some], w.T, out=logits)
         else:
             torch.addmm(b, x[some], w.T, out=logits)

@@ -1,4 +1,5 @@
-"""The network of the backbone `gpt2`: transformers' module with the attention function of `repro.models.attention`."""
+"""The network of GPT-2 (backbone `gpt2`): transformers' module with the attention function of
+`repro.models.attention`."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from repro.models.attention import KVCache, Mask, View, registered
 from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head, Soft, columns_and_positions, embed, initialise
 from repro.models.gpt2 import Gpt2
+from repro.models.products import multiply_by_onednn
 
 
 class Gpt2Denoiser(Denoiser):
@@ -31,7 +33,7 @@ class Gpt2Denoiser(Denoiser):
             eos_token_id=role.vocabulary.eos,
         )
         config._attn_implementation = registered()
-        self.network = GPT2LMHeadModel(config)
+        self.network = multiply_by_onednn(GPT2LMHeadModel(config))
         initialise(self, seed, pins.init_deviation)
 
     def encode(

@@ -1,4 +1,5 @@
-"""The network of the backbones `llama` and `qwen2`: transformers' modules wrapped as a `Denoiser`."""
+"""The networks of Llama and Qwen2 (backbones `llama`, `llama_float32_rope` and `qwen2`): transformers' modules wrapped
+as a `Denoiser`."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from repro.models.attention import KVCache, Mask, View, registered
 from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head, Soft, columns_and_positions, embed, initialise
 from repro.models.llama import Llama, LlamaFloat32Rope, Qwen2
+from repro.models.products import multiply_by_onednn
 
 
 def _causal_lm(pins: Llama | Qwen2, role: Role) -> LlamaForCausalLM | Qwen2ForCausalLM:
@@ -39,11 +41,13 @@ def _causal_lm(pins: Llama | Qwen2, role: Role) -> LlamaForCausalLM | Qwen2ForCa
     )
     config._attn_implementation = registered()
     config.is_causal = pins.attention == "causal"
-    return LlamaForCausalLM(config) if isinstance(config, LlamaConfig) else Qwen2ForCausalLM(config)
+    network = LlamaForCausalLM(config) if isinstance(config, LlamaConfig) else Qwen2ForCausalLM(config)
+    return multiply_by_onednn(network)
 
 
 class LlamaDenoiser(Denoiser):
-    """transformers' Llama or Qwen2 as a denoiser, causal or bidirectional by the setting `attention`."""
+    """transformers' Llama or Qwen2 as a denoiser; the backbone's setting `attention` makes it causal or
+    bidirectional."""
 
     def __init__(self, pins: Llama | Qwen2, role: Role, seed: int) -> None:
         super().__init__(role)

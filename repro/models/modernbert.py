@@ -17,7 +17,8 @@ from repro.models.backbone import Backbone, Size, check_heads
 
 @part
 class ModernBert(Backbone):
-    """A ModernBERT masked language model. Every `global_every`-th layer attends globally, others within `window`."""
+    """A ModernBERT masked language model. Every `global_every`-th layer attends globally, the others to `window` / 2
+    tokens on each side."""
 
     network: ClassVar[str] = "repro.models.modernbert_network:ModernBertDenoiser"
 

@@ -1,4 +1,4 @@
-"""The network of the backbone `modernbert`: transformers' module wrapped as a `Denoiser`."""
+"""The network of ModernBERT (backbone `modernbert`): transformers' module wrapped as a `Denoiser`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from repro.models.attention import KVCache, Mask, View, registered
 from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head, Soft, columns_and_positions, embed, initialise
 from repro.models.modernbert import ModernBert
+from repro.models.products import multiply_by_onednn
 
 
 class ModernBertDenoiser(Denoiser):
@@ -48,10 +49,10 @@ class ModernBertDenoiser(Denoiser):
         config._attn_implementation = registered()
         self.attend_pads = pins.attend_pads
         if pins.weights is None:
-            self.network = ModernBertForMaskedLM(config)
+            self.network = multiply_by_onednn(ModernBertForMaskedLM(config))
             initialise(self, seed, pins.init_deviation)
         else:
-            self.network = _pretrained(pins.weights, pins.revision, config)
+            self.network = multiply_by_onednn(_pretrained(pins.weights, pins.revision, config))
 
     def encode(
         self,
@@ -105,7 +106,7 @@ def _pretrained(name: str, revision: str | None, config: ModernBertConfig) -> Mo
         found, pinned = getattr(network.config, pin), getattr(config, pin)
         if found != pinned:
             raise ValueError(
-                f"{name} has {pin}={found}, the recipe's backbone {pinned}; correct the backbone"
+                f"{name} has {pin}={found}, but the recipe's backbone has {pinned}; correct the backbone"
             )
     return network
 

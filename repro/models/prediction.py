@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from repro.processes.prediction import Meaning
 Reach = Literal["onward", "block"]
 """Which columns a forward with an approximate KV cache recomputes: the current block and all columns after it
 ("onward"), or the current block alone ("block")."""
+Cache = TypeVar("Cache", "DecodingCache", "CausalCache")
 
 
 class Prediction:
@@ -135,7 +136,7 @@ class Prediction:
         return partial(self._denoiser.encode_given, some(self._signal))
 
     def draft(self, features: Tensor) -> DraftPrediction:
-        """A prediction with the given features [B, L, D] and this network's output layer, which needs no forward."""
+        """A prediction from the given features [B, L, D] by this network's output layer; it needs no forward."""
         return DraftPrediction(self._denoiser, features)
 
     def draft_features(self, chosen: Tensor) -> Tensor:
@@ -210,7 +211,7 @@ class DecodingCache:
 
     def forwards(self, need: Tensor, window: slice) -> list[tuple[Tensor, slice]]:
         """The forwards that the rows `need` [B] bool require for a prediction in the columns `window`, each as (row
-        indices [b], columns to recompute); they are counted as made."""
+        indices [b], columns to recompute). The cache counts them as made."""
         stale = self.forwards_since_refresh < 0
         if self.refresh is not None:
             stale = stale | (self.forwards_since_refresh >= self.refresh)
@@ -224,8 +225,9 @@ class DecodingCache:
         return [(rows.nonzero()[:, 0], span) for rows, span in forwards if rows.any()]
 
 
-class _SpanPrediction(Prediction):
-    """A prediction whose forwards take a span of columns, with a KV cache for the other columns."""
+class _SpanPrediction(Prediction, Generic[Cache]):
+    """A prediction whose forwards take a span of columns, with the KV cache `cache` for the other columns. The features
+    of the columns `kept` are stored."""
 
     def __init__(
         self,
@@ -234,16 +236,29 @@ class _SpanPrediction(Prediction):
         t: Tensor,
         attention: Mask,
         positions: Tensor | None,
-        kv_cache: KVCache,
+        cache: Cache,
+        kept: slice,
     ) -> None:
         super().__init__(denoiser, tokens, t, attention, positions)
-        self._ids, self._kv_cache = tokens, kv_cache
+        self._ids, self._cache, self._kept = tokens, cache, kept
         self._token_count = torch.zeros_like(self.forwarded, dtype=torch.int64)
+
+    def _forward(self, rows: Tensor, span: slice, wanted: slice) -> slice:
+        """Forward the rows with the indices `rows` [b] at the columns `span`, and those to their left that the network
+        needs for them; store the features of the columns `wanted`. Returns all columns that were forwarded."""
+        span = slice(max(0, span.start - self._denoiser.cache_left_context), span.stop)
+        found = self._encode_span(rows, span)[:, wanted.start - span.start : wanted.stop - span.start]
+        if self._features is None:
+            columns = self._kept.stop - self._kept.start
+            self._features = found.new_zeros(len(self.forwarded), columns, found.shape[2])
+        at = slice(wanted.start - self._kept.start, wanted.stop - self._kept.start)
+        self._features[rows.to(found.device), at] = found
+        return span
 
     def _encode_span(self, rows: Tensor, span: slice) -> Tensor:
         """Features [b, l, D] of the rows with the indices `rows` [b] at the l columns of `span`, whose keys and values
         are written to the cache; counts the tokens."""
-        device, valid, kv_cache = self._denoiser.device, self._attention.valid, self._kv_cache
+        device, valid, kv_cache = self._denoiser.device, self._attention.valid, self._cache.kv_cache
         everything = len(rows) == len(self.forwarded)
 
         def some(values: Tensor) -> Tensor:
@@ -263,44 +278,20 @@ class _SpanPrediction(Prediction):
         return self._token_count
 
 
-class CachedPrediction(_SpanPrediction):
-    """Lazy prediction in `window`, the columns of the current block, with the KV cache `cache` for other columns."""
-
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        tokens: Tensor,
-        t: Tensor,
-        attention: Mask,
-        positions: Tensor | None,
-        cache: DecodingCache,
-        window: slice,
-    ) -> None:
-        super().__init__(denoiser, tokens, t, attention, positions, cache.kv_cache)
-        self._cache, self._window = cache, window
+class CachedPrediction(_SpanPrediction[DecodingCache]):
+    """Lazy prediction in `kept`, the columns of the current block, with the KV cache `cache` for other columns."""
 
     def features(self, where: Tensor) -> Tensor:
-        """Features [N, D] at the N True entries of `where` [B, L], which must lie within the window."""
+        """Features [N, D] at the N True entries of `where` [B, L], which must lie within the current block."""
         need = where.any(1) & ~self.forwarded
         if need.any():
-            for rows, span in self._cache.forwards(need, self._window):
-                self._forward(rows, span)
+            for rows, span in self._cache.forwards(need, self._kept):
+                span = self._forward(rows, span, self._kept)
+                self.refreshed[rows] = span.stop - span.start == self._cache.kv_cache.columns
         self.forwarded = self.forwarded | need
         if self._features is None:
             return self.head().weight.new_empty(0, self.head().weight.shape[1])
-        return self._features[where[:, self._window].to(self._features.device)]
-
-    def _forward(self, rows: Tensor, span: slice) -> None:
-        span = slice(max(0, span.start - self._denoiser.cache_left_context), span.stop)
-        fresh = self._encode_span(rows, span)
-        found = fresh[:, self._window.start - span.start : self._window.stop - span.start]
-        if len(rows) == len(self.forwarded):
-            self._features = found
-        else:
-            if self._features is None:
-                self._features = found.new_zeros(len(self.forwarded), *found.shape[1:])
-            self._features = self._features.index_copy(0, rows.to(found.device), found)
-        self.refreshed[rows] = span.stop - span.start == self._kv_cache.columns
+        return self._features[where[:, self._kept].to(self._features.device)]
 
 
 class CausalCache:
@@ -309,7 +300,7 @@ class CausalCache:
     def __init__(self, rows: int, width: int, device: torch.device) -> None:
         self.kv_cache = KVCache(rows, width)
         self.computed = torch.zeros(rows, dtype=torch.int64, device=device)
-        """[B] columns before this one have been forwarded."""
+        """[B] per row, the number of columns that have been forwarded, counted from the left."""
 
     def begin_block(self) -> None:
         """Do nothing when a block begins: the cached keys and values stay exact."""
@@ -320,13 +311,13 @@ class CausalCache:
         self.computed = self.computed[rows]
 
 
-class CausalPrediction(_SpanPrediction):
+class CausalPrediction(_SpanPrediction[CausalCache]):
     """Lazy prediction of a causal network, which predicts the token of a column from the features one column before it.
 
     `tokens` [B, L], B = m n, hold m states (versions of the ids) of each of the n rows of `cache`, state by state; each
-    state is a prefix of the next. One forward of the last state therefore gives the prediction of all m. It recomputes
-    the columns that are not cached and those that may have been rewritten since: from the column before the first
-    requested one.
+    state is a prefix of the next. One forward of the last state therefore gives the prediction of all m. This forward
+    starts at the first column that is not cached, or at the column before the first requested one if that is earlier,
+    because ids from there on may have been rewritten.
     """
 
     def __init__(
@@ -342,10 +333,8 @@ class CausalPrediction(_SpanPrediction):
         valid = attention.valid
         last = Mask(None if valid is None else valid[-n:], 1)
         latest = None if positions is None else positions[-n:]
-        super().__init__(denoiser, tokens[-n:], t[-n:], last, latest, cache.kv_cache)
-        self._cache = cache
+        super().__init__(denoiser, tokens[-n:], t[-n:], last, latest, cache, slice(0, 0))
         self._first = self._stop = torch.zeros(n, dtype=torch.int64, device=t.device)
-        self._base = 0
 
     def features(self, where: Tensor) -> Tensor:
         """Features [N, D] for the N True entries of `where` [B, L], whose rows are all m states of the n rows (see the
@@ -362,32 +351,27 @@ class CausalPrediction(_SpanPrediction):
         if self._features is None:
             return self.head().weight.new_empty(0, self.head().weight.shape[1])
         rows, columns = where.to(self._features.device).nonzero(as_tuple=True)
-        return self._features[rows % n, columns - self._base]
+        return self._features[rows % n, columns - 1 - self._kept.start]
 
     def _forward_all(self, need: Tensor) -> None:
         """Forward the rows `need` [n] bool; rows that must recompute the same columns are forwarded together."""
         start = torch.minimum(self._cache.computed, self._first - 1)
         spans = torch.stack([start, self._first, self._stop], 1)
-        self._base = int(self._first[need].min())
-        columns = int(self._stop[need].max()) + 1 - self._base
+        self._kept = slice(int(self._first[need].min()) - 1, int(self._stop[need].max()))
         for span in spans[need].unique(dim=0):
             rows = (need & (spans == span).all(1)).nonzero()[:, 0]
             begin, first, stop = span.tolist()
-            fresh = self._encode_span(rows, slice(max(0, begin - self._denoiser.cache_left_context), stop))
-            if self._features is None:
-                self._features = fresh.new_zeros(len(need), columns, fresh.shape[2])
-            found = fresh[:, first - 1 - stop :]
-            self._features[rows.to(fresh.device), first - self._base : stop + 1 - self._base] = found
+            self._forward(rows, slice(begin, stop), slice(first - 1, stop))
         self._cache.computed = torch.where(need, self._stop, self._cache.computed)
 
     def draft_features(self, chosen: Tensor) -> Tensor:
         """Features [n, L, D] from which the next tokens of n rows can be guessed (see `draft`): those of the last of
-        the m states, even if only the states up to `chosen` were accepted. Columns after the last one forwarded take
-        its features."""
+        the m states, even if only the states up to `chosen` were accepted. Columns after the last forwarded one get the
+        features of that column."""
         assert self._features is not None
         n, width = self._ids.shape
         column = torch.arange(width, device=self._stop.device)
-        nearest = (torch.minimum(column, self._stop[:, None]) - self._base).clamp_min(0)
+        nearest = (torch.minimum(column, self._stop[:, None]) - 1 - self._kept.start).clamp_min(0)
         return self._features[torch.arange(n)[:, None], nearest.to(self._features.device)]
 
 

@@ -1,8 +1,8 @@
 """Right shift: a network adapted from left-to-right weights predicts token i at position i - 1 (Dream;
 docs/method.md#dream-rules).
 
-Its features are moved one position to the right, so that samplers, losses and bounds read them like those of any other
-network. The first position, which has no left neighbour, keeps its own (unshifted) features.
+The features of such a network are moved one position to the right, so that samplers, losses and bounds read them like
+those of any other network. The first position, which has no left neighbour, keeps its own (unshifted) features.
 """
 
 from __future__ import annotations

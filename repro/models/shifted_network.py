@@ -1,4 +1,5 @@
-"""The network of the backbone `shifted`."""
+"""The network of the backbone `shifted`: it predicts the token at position i from the features of another network at
+position i - 1 (Dream; docs/method.md#dream-rules)."""
 
 from __future__ import annotations
 

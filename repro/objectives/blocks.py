@@ -1,10 +1,10 @@
-"""The loss of block diffusion: the bound of every block of a row from one forward of two copies of it, at mask rates of
-a clipped range (BD3-LM, arXiv 2503.09573; docs/method.md#block-diffusion).
+"""The loss of block diffusion (BD3-LM, arXiv 2503.09573; docs/method.md#block-diffusion): the likelihood bounds of all
+blocks of a row, from one forward of a noisy and a clean copy of the row.
 
     loss = sum over blocks b of (1 / t_b) sum over masked i in b of -log p(x_i | noisy block b, clean blocks before it)
 
-with one mask rate t_b uniform on [low, high] for each block. On [0, 1] its mean is the bound; a narrower range has less
-variance and is no bound.
+with one mask rate t_b uniform on [low, high] for each block. With the range [0, 1] the mean of the loss is the bound;
+with a narrower one the loss has less variance, but is no bound.
 
 Shapes: R rows of an optimizer step, B of them in a batch, L positions, C blocks of a row.
 """
@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from repro.processes.process import Process
 
 UNCLIPPED = 1e-3
-"""A lower end of the range up to this one excludes no count: as in the authors' code, whose lowest mask rate it is
-(kuleshov-group/bd3lms@1c3e8f4 diffusion.py:484-488)."""
+"""The lowest mask rate of the authors' code. A range that starts here or below allows any small number of masked
+tokens, even 0, as that code does (kuleshov-group/bd3lms@1c3e8f4 diffusion.py:484-488)."""
 
 
 def limits(size: Tensor, rate: Window) -> tuple[Tensor, Tensor]:
-    """Smallest and largest number of masked tokens whose share of the `size` candidates of a block lies in the range
-    `rate`, two tensors of the shape of `size`. They are 0 and `size` for a block so short that no share does."""
+    """Smallest and largest number of masked tokens whose share of the `size` candidates (tokens that may be masked) of
+    a block lies in the range `rate`, two tensors of the shape of `size`. For a block too short to have such a number
+    they are 0 and `size`."""
     least = torch.zeros_like(size) if rate.low <= UNCLIPPED else (size * rate.low - 1e-9).ceil().long()
     most = (size * rate.high + 1e-9).floor().long()
     free = least > most
@@ -45,7 +46,7 @@ def truncated_binomial(size: Tensor, t: Tensor, least: Tensor, most: Tensor, u: 
     """Number of masked tokens, int64 of the shape of all arguments: binomial with `size` trials of probability t, given
     that it is in [`least`, `most`], by inversion of its CDF at u in (0, 1).
 
-    It is the law of the count when masks are drawn anew until their share is in the range, as the authors' code does
+    This is the law of the count when masks are drawn anew until their share is in the range, as the authors' code does
     (kuleshov-group/bd3lms@1c3e8f4 diffusion.py:476-500).
     """
     count = torch.arange(int(size.max()) + 1, device=size.device)
@@ -76,13 +77,24 @@ def check_rates(rate: Window) -> None:
         )
 
 
+def block_length(process: Process, batch: Batch) -> int:
+    """Tokens per block of a block process; ValueError if the data has filler, which no loss by blocks corrupts."""
+    block = process.block_length()
+    assert block is not None, "a recipe checks that such an objective has a block process"
+    if batch.vocabulary.filler is not None:
+        raise ValueError(
+            "a loss by blocks does not corrupt filler (padding read as text), which this data has; use packed rows"
+        )
+    return block
+
+
 @part
 class BlockElbo(Objective):
-    """The loss of block diffusion (see the module) at mask rates uniform on `rate`, stratified over all blocks of a
-    step.
+    """The loss of block diffusion (formula in the module's docstring) at mask rates uniform on `rate`, stratified over
+    all blocks of a step, averaged over the tokens of `group`.
 
-    `resample`: masks of a block are drawn until the share of masked tokens is in `rate` as well. ValueError for a range
-    outside (0, 1].
+    `resample`: whether the mask of a block is redrawn until the share of masked tokens lies in `rate` as well.
+    ValueError for a range outside (0, 1].
     """
 
     rate: Window
@@ -118,12 +130,7 @@ class BlockElbo(Objective):
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
         from repro.models.blocks import BlockPrediction
 
-        block = process.block_length()
-        assert block is not None, "a recipe checks that such an objective has a block process"
-        if batch.vocabulary.filler is not None:
-            raise ValueError(
-                "block_elbo does not corrupt filler (padding read as text), which this data has; use packed rows"
-            )
+        block = block_length(process, batch)
         length = batch.ids.shape[1]
         t = self.rates(batch, -(-length // block))
         masked = self.masked(t, batch, block)

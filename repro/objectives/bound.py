@@ -3,7 +3,7 @@ estimator in training and in evaluation.
 
 A pass draws one (t, corruption) per row, its times stratified over the rows in a random order; `passes` of them are
 averaged. The estimate is sum(nll) / sum(tokens). Its standard error treats clusters (documents) as the independent
-units. That covers sampling of the data and Monte Carlo error together, and is slightly too large, because
+units. This error covers sampling of the data and Monte Carlo error together, and is slightly too large, because
 stratification only reduces the error. An autoregressive model needs no draws: its one pass is exact.
 
 Shapes: n rows, B of them in one forward, L positions.
@@ -42,8 +42,8 @@ FILLER = 2
 @dataclass(frozen=True)
 class Bound:
     """Held-out bound of n rows. `nll` [n]: nats of each row, mean over the Monte Carlo passes; `tokens` [n]: number of
-    scored tokens of each row; `cluster` [n]: the document that it is from, the unit of independence of standard errors;
-    `by_pass` [passes]: nats of all rows together in each pass."""
+    scored tokens of each row; `cluster` [n]: number of the document that each row is from, the unit of independence of
+    standard errors; `by_pass` [passes]: nats of all rows together in each pass."""
 
     nll: np.ndarray
     tokens: np.ndarray
@@ -100,11 +100,13 @@ def reading(
     vocabulary: Vocabulary,
     keys: Tensor,
 ) -> Predict:
-    """Function (noisy ids [B, L], t [B]) -> `Prediction` of the network for noisy versions of the clean `ids` [B, L].
+    """The function (noisy ids [B, L], times t [B]) -> `Prediction` by which a bound runs the network on noisy versions
+    of the clean `ids` [B, L].
 
     `candidates` [B, L] bool: scored positions; `keys` [B]: one random key per row. Filler (padding that is attended to
     and corrupted like text, but never scored) is corrupted by the returned function, with keys of its own. Under a
-    process that noises block by block, each block is predicted given the clean blocks before it; ValueError for filler.
+    process that noises block by block, each block is predicted given the clean blocks before it, and filler raises
+    ValueError.
     """
     filler = None if vocabulary.filler is None else ids == vocabulary.filler
     attention, block = attention_of(ids, vocabulary), process.block_length()
@@ -133,11 +135,12 @@ def truncated(
     u: Tensor,
     keys: Tensor,
 ) -> Tensor:
-    """Estimate per row, in nats, [B] float64, of the NELBO's integral without its prior and tail terms: the mean of the
-    integrand over t in [EPS, 1], as published perplexities of MDLM and Duo have it (docs/method.md#mdlm). The arguments
-    are those of `Process.bound`.
+    """Estimate per row, in nats, [B] float64, of the NELBO without its prior and tail terms: the mean of its integrand
+    over t in [EPS, 1], which is what the published perplexities of MDLM and Duo use (docs/method.md#mdlm). The
+    arguments are those of `Process.bound`.
 
-    It is no bound: with an exact denoiser it lies below the entropy. ValueError for an autoregressive process.
+    The estimate is no bound: with an exact denoiser it lies below the entropy. ValueError for an autoregressive
+    process.
     """
     noise = diffusion(process)
     t = EPS + (1 - EPS) * u
@@ -155,14 +158,16 @@ def heldout_bound(
     seed: int,
     batch: int = BATCH,
 ) -> Bound:
-    """Held-out bound of a network on `rows`, from `passes` Monte Carlo draws per row, with `batch` rows per forward."""
+    """Held-out bound of a network on `rows`, from `passes` Monte Carlo draws per row, which `seed` determines, with
+    `batch` rows per forward."""
     everything = slice(0, len(rows))
     nll = row_nll(network, process, vocabulary, rows, everything, passes=passes, seed=seed, batch=batch)
     return bound_of(rows, nll)
 
 
 def bound_of(rows: Rows, nll: np.ndarray) -> Bound:
-    """Held-out bound of n `rows`, from the nats `nll` [passes, n] of each row in each pass."""
+    """Held-out bound of n `rows`, from the estimates `nll` [passes, n] of each row in each Monte Carlo pass, in
+    nats."""
     mean = np.zeros(nll.shape[1])
     for each in nll:
         mean += each / len(nll)
@@ -182,10 +187,11 @@ def row_nll(
     batch: int,
     form: Form = "full",
 ) -> np.ndarray:
-    """Nats of the n rows in the slice `some` of `rows` in each pass, [passes, n]; one pass if the process is exact.
+    """Estimated bound on -log p, in nats, of each of the n rows in the slice `some` of `rows` in each Monte Carlo pass,
+    [passes, n]; a single pass if the process gives -log p itself.
 
-    `batch`: rows per forward; `form`: the bound with all its terms, or `truncated`. Times are stratified over all of
-    `rows`, so results do not depend on how rows are split over calls.
+    `batch`: rows per forward; `form`: the bound with all its terms ("full"), or as `truncated` computes it. Times are
+    stratified over all of `rows`, so results do not depend on how rows are split over calls.
     """
     count = len(rows)
     passes = 1 if process.exact else passes

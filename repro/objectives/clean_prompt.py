@@ -46,7 +46,8 @@ def answers(batch: Batch) -> Tensor:
 
 @part
 class CleanPrompt(Objective):
-    """The objective `loss` on answers alone; prompts are neither corrupted nor scored."""
+    """The objective `loss` on answers (what follows the first separator of a row) alone; prompts are neither corrupted
+    nor scored."""
 
     loss: SymKL
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from repro.core import rng
 from repro.core.lazy import torch
 from repro.core.parts import part
-from repro.objectives.blocks import check_rates, stratified_rates
+from repro.objectives.blocks import block_length, check_rates, stratified_rates
 from repro.objectives.noise import Window
 from repro.objectives.objective import Batch, Group, Loss, Objective
 from repro.processes.absorbing import mask_id
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 @part
 class ComplementaryCE(Objective):
-    """Unweighted cross-entropy of all tokens, each predicted in that of two noisy copies (views) of its row which masks
-    it. The first view masks a block at a rate uniform on `rate`, stratified over all blocks of a step; the second masks
-    the other tokens.
+    """Unweighted cross-entropy of all tokens, averaged over the tokens of `group`. A row has two noisy copies (views),
+    and each token is predicted in the view that masks it. The first view masks a block at a rate uniform on `rate`,
+    stratified over all blocks of a step; the second masks the other tokens.
 
     ValueError for a range outside (0, 1].
     """
@@ -63,12 +63,7 @@ class ComplementaryCE(Objective):
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
         from repro.models.blocks import BlockPrediction
 
-        block = process.block_length()
-        assert block is not None, "a recipe checks that such an objective has a block process"
-        if batch.vocabulary.filler is not None:
-            raise ValueError(
-                "complementary_ce does not corrupt filler (padding read as text), which this data has; use packed rows"
-            )
+        block = block_length(process, batch)
         views, t = self.views(batch, block)
         first = per_position(t, block, batch.ids.shape[1])
         masked, rate = torch.cat([*views], 1), torch.cat([first, 1 - first], 1)

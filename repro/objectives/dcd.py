@@ -62,8 +62,8 @@ def reverse_kl_gradient(logits: Tensor, features: Tensor, head: Head) -> Tensor:
 def _divergence(logp: Tensor, p: Tensor, logq: Tensor) -> Tensor:
     """KL(p || q) in nats, [n], from p, ln p and ln q [n, V]: the sum of p (d + e^-d - 1) over V with d = ln p - ln q.
 
-    It equals the sum of p d, but no term is negative, so that float32 keeps its precision if teacher and student nearly
-    agree. For d < -20 a term is computed as p (d - 1) + q.
+    This equals the sum of p d, but no term is negative, so that float32 keeps its precision if teacher and student
+    nearly agree. For d < -20 a term is computed as p (d - 1) + q.
     """
     d = logp - logq
     near = p * (d + torch.expm1(-d.clamp(min=-20)))
@@ -73,8 +73,10 @@ def _divergence(logp: Tensor, p: Tensor, logq: Tensor) -> Tensor:
 def _teacher_logp(features: Tensor, head: Head) -> Tensor:
     """The teacher's log-probabilities [n, V] from its features [n, D], in the precision of its weights even under the
     student's autocast."""
+    from repro.models.products import linear
+
     with torch.autocast(features.device.type, enabled=False):
-        return torch.nn.functional.linear(features, head.weight, head.bias).log_softmax(-1)
+        return linear(features, head.weight, head.bias).log_softmax(-1)
 
 
 @part

@@ -59,7 +59,8 @@ def _loss(
 
 @part
 class Elbo(Objective):
-    """Continuous-time NELBO in nats per candidate token; t in [eps, 1] is stratified over the rows of a step."""
+    """Continuous-time NELBO in nats per candidate (token that may be noised), averaged over the tokens of `group`; the
+    time t in [eps, 1] of each row is stratified over the rows of a step."""
 
     eps: float
     group: Group
@@ -74,8 +75,8 @@ class Elbo(Objective):
 
 @part
 class IndependentElbo(Objective):
-    """Continuous-time NELBO in nats per candidate token with an independent time t in [eps, 1] for each row (LLaDA;
-    docs/method.md#llada-objective)."""
+    """Continuous-time NELBO in nats per candidate (token that may be noised), averaged over the tokens of `group`, with
+    an independent time t in [eps, 1] for each row (LLaDA; docs/method.md#llada-objective)."""
 
     eps: float
     group: Group
@@ -92,7 +93,11 @@ class IndependentElbo(Objective):
 @part
 class DuoElbo(Objective):
     """The loss of the Duo paper: the NELBO on soft tokens (weighted mixtures of ids) up to and including optimizer step
-    `until`, then on noisy ids (docs/method.md#duo-curriculum)."""
+    `until`, then on noisy ids at times in [eps, 1] (docs/method.md#duo-curriculum).
+
+    `window`: noise levels of soft tokens; `temperature`: schedule of their softmax temperature; `tokens`: method by
+    which they are drawn; `group`: tokens to average over.
+    """
 
     window: GammaWindow
     temperature: Temperature

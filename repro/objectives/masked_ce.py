@@ -1,5 +1,5 @@
-"""Cross-entropy at masked positions with a truncated mask rate: the masked reference script, tom-pollak/dllm@43ea9ff
-(docs/method.md#masked-script).
+"""Cross-entropy at masked positions with a truncated mask rate: the loss of the masked reference script,
+tom-pollak/dllm@43ea9ff (docs/method.md#masked-script).
 
 The loss has no weight 1/t and draws mask rates in [low, high] only, so it is not a bound, and heavily masked rows weigh
 more. The softmax runs over all ids, the mask id included, as in the script.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Masks(Part):
-    """Base class of the two ways to choose an example's masked positions, once or at every step."""
+    """Base class of `Static` and `Fresh`: whether an example's masked positions are drawn once or at every step."""
 
     @abstractmethod
     def keys(self, purpose: int, batch: Batch) -> Tensor:
@@ -55,7 +55,8 @@ class Fresh(Masks):
 class MaskedCE(Objective):
     """Cross-entropy at masked positions of each row, drawn without replacement.
 
-    Of c candidates, max(int(c u), 1) are masked, with the mask rate u uniform on `rate`.
+    Of the c tokens of a row that may be masked, max(int(c u), 1) are, with the mask rate u uniform on `rate`; `masks`:
+    whether they are drawn once or at every step; `group`: tokens to average over.
     """
 
     rate: Window

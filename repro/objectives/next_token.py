@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 @part
 class NextToken(Objective):
-    """Next-token cross-entropy -log p(x_l | x_<l) in nats, at the candidate positions l."""
+    """Next-token cross-entropy -log p(x_l | x_<l) in nats at the positions l to be scored, averaged over the tokens of
+    `group`."""
 
     group: Group
 

@@ -1,4 +1,4 @@
-"""Distributions of the noise level of a training row.
+"""Distributions from which the noise level of a training row is drawn.
 
 Symbols: A Gaussian signal level, gamma = -log SNR, T(A) the probability alpha that a token is intact at A
 (docs/method.md#transformation-operator).
@@ -30,8 +30,8 @@ class Window(Part):
     high: float
 
     def gamma(self, t: Tensor, vocab_size: int) -> Tensor:
-        """gamma = -log SNR of rows at times t [B] (float64): that of the Gaussian signal level A = 1 - t
-        (docs/method.md#uniform-script)."""
+        """gamma = -log SNR, float64 [B], of the Gaussian signal level A = 1 - t at times t [B]; it does not depend on
+        `vocab_size` (docs/method.md#uniform-script)."""
         from repro.processes import gaussian
 
         return gaussian.gamma_of(1 - t)
@@ -39,8 +39,8 @@ class Window(Part):
 
 @part
 class MatchedWindow(Part):
-    """Time t uniform on [low, high], for data that has another number of ids than the data of the method's own recipe,
-    `vocab_size`.
+    """Time t uniform on [low, high], for data whose number of ids differs from `vocab_size`, the number of ids of the
+    data in the method's own recipe.
 
     A row at time t is corrupted at the level at which its tokens are intact as often as in the method's own recipe, so
     that alpha = T(A) has the same law; weights stay functions of t (docs/method.md#scales).
@@ -51,8 +51,8 @@ class MatchedWindow(Part):
     vocab_size: int
 
     def gamma(self, t: Tensor, vocab_size: int) -> Tensor:
-        """gamma = -log SNR at which T(A) with the data's number of ids, the argument `vocab_size`, equals T(1 - t) with
-        that of the method's recipe (`self.vocab_size`), for times t [B] (float64;
+        """gamma = -log SNR, float64 [B], at which a token is intact with the same probability among the data's ids (the
+        argument `vocab_size`) as it is at time t [B] among those of the method's recipe (`self.vocab_size`;
         docs/method.md#transformation-operator)."""
         from repro.processes import gaussian
 
@@ -74,12 +74,12 @@ class LinearWindow(Part):
     def __post_init__(self) -> None:
         if not 0 < self.low < self.high < 1:
             raise ValueError(
-                f"linear_window from low={self.low} to high={self.high}: give 0 < low < high < 1, as .001 and .999"
+                f"linear_window from low={self.low} to high={self.high}: give 0 < low < high < 1, such as .001 and .999"
             )
 
     def gamma(self, t: Tensor, vocab_size: int) -> Tensor:
-        """gamma = -log SNR of the Gaussian relaxation whose argmax has the signal level alpha = 1 - t, for times t
-        [B] (float64; docs/method.md#transformation-operator)."""
+        """gamma = -log SNR, float64 [B], at which the argmax of the Gaussian relaxation leaves a token intact with
+        probability alpha = 1 - t, for times t [B] and `vocab_size` ids (docs/method.md#transformation-operator)."""
         curve = _by_level(1 - self.high, 1 - self.low, vocab_size)
         return torch.from_numpy(curve(torch.logit(1 - t.double()).cpu().numpy())).to(t.device)
 
@@ -95,8 +95,8 @@ class GammaWindow(Part):
 
 @lru_cache
 def _matched(low: float, high: float, from_size: int, to_size: int) -> Chebyshev:
-    """The gamma = -log SNR at which a token is intact as often with `to_size` ids as with `from_size` ids at another
-    gamma, as a function of that other gamma on [low, high]: the Chebyshev interpolant of degree `DEGREE`."""
+    """Function that maps gamma = -log SNR in [low, high] for `from_size` ids to the gamma at which a token is intact
+    with the same probability for `to_size` ids: the Chebyshev interpolant of degree `DEGREE`."""
     import numpy
     from numpy.polynomial import Chebyshev
 
@@ -111,8 +111,9 @@ def _matched(low: float, high: float, from_size: int, to_size: int) -> Chebyshev
 
 @lru_cache
 def _by_level(low: float, high: float, vocab_size: int) -> Chebyshev:
-    """The gamma = -log SNR at which a token is intact with probability alpha with `vocab_size` ids, as a function of
-    logit(alpha) for alpha in [low, high], 0 < low < high < 1: the Chebyshev interpolant of degree `DEGREE_LINEAR`."""
+    """Function that maps logit(alpha), for alpha in [low, high] with 0 < low < high < 1, to the gamma = -log SNR at
+    which a token is intact with probability alpha for `vocab_size` ids: the Chebyshev interpolant of degree
+    `DEGREE_LINEAR`."""
     import numpy
     from numpy.polynomial import Chebyshev
 

@@ -57,8 +57,8 @@ class Batch:
 
 class Loss(NamedTuple):
     """Loss of one microbatch. `value`: scalar whose sum over all microbatches and processes of a step is the step's
-    loss; `nll`: summed cross-entropy or bound of the scored tokens, in nats; `tokens`: their number; `logs`: name of a
-    logged quantity -> its sum over rows."""
+    loss; `nll`: summed cross-entropy or bound of the scored tokens, in nats; `tokens`: number of scored tokens; `logs`:
+    name of a logged quantity -> its sum over rows."""
 
     value: Tensor
     nll: Tensor

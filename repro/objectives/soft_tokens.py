@@ -2,19 +2,19 @@
 
 A token x at signal A and spread s has the latent w = A onehot(x) + s eps; its soft token is softmax(w / tau), its noisy
 id z = argmax w (docs/method.md#uniform-script, docs/method.md#sparse-soft-tokens; Sahoo et al. 2025, The Diffusion
-Duality, chapter 2). Divided by s, with mu = A / s and the sharpness S = s / tau, a coordinate y has weight exp(S y)
-over the sum of all, and
+Duality, chapter 2). After division of w by s, with mu = A / s and the sharpness S = s / tau, an id with coordinate y
+has the weight exp(S y) divided by the sum over all ids, and
 
     the true id's         y = mu + N(0, 1)
     those of the others   y_1 > y_2 > ... > y_N, the order statistics of N = K - 1 standard normals
 
 At the temperatures used in training, a few of the others hold all but 1e-4 of the mass. `sparse` draws the k largest
-directly, gives them ids without replacement, all orders equally likely, and counts the rest in the denominator by
-(N - k) E[exp(S y) | y < y_k]. It needs k numbers per token instead of K, and no tensor [tokens, K]. `dense` is the
+directly, gives them ids without replacement, all orders equally likely, and counts the rest in the denominator by (N -
+k) E[exp(S y) | y < y_k]. So `sparse` needs k numbers per token instead of K, and no tensor [tokens, K]. `dense` is the
 reference; both draw from the same distribution. In both, z = x if and only if the true coordinate exceeds y_1.
 
 Symbols: B rows, L positions, K vocabulary size, k other ids that are drawn, N = K - 1; gamma = -log SNR = -log(A^2 /
-s^2), tau softmax temperature. All values are float64 except the returned weights.
+s^2), tau softmax temperature. All computation is in float64; the returned weights are float32.
 """
 
 from __future__ import annotations
@@ -213,7 +213,8 @@ class Sparse(Relaxation):
     def draw(self, limits: Range, x0: Tensor, gamma: Tensor, tau: float, keys: Tensor) -> Drawn:
         if tau > limits.hottest:
             raise ValueError(
-                f"temperature {tau:g} is above {limits.hottest:g}, for which sparse tokens were sized; raise `hottest`"
+                f"temperature {tau:g} is above {limits.hottest:g}, the largest of the objective's setting"
+                " `temperature`, for which sparse tokens were sized; raise that setting"
             )
         return sparse(x0, gamma, tau, keys, limits.vocab_size, others_for(limits, self.mass))
 

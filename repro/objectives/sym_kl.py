@@ -7,7 +7,7 @@ With logits z, p = softmax(z), clean id (label) x, h its one-hot vector, V vocab
     the script    L = CE + sum_i e^{p_i} (p_i - ln(h_i + floor)), with probabilities in place of log-probabilities.
                   Its constant c (V - 1) is subtracted here, which leaves the gradient and makes the value readable.
 
-Neither is a proper score: the minimiser is over-confident, and a likelihood read from it must be marked as such.
+Neither L is a proper score: the minimiser is over-confident, and a likelihood read from it must be marked as such.
 `RelaxedCE`, L = CE, is one.
 """
 
@@ -131,7 +131,7 @@ def corrupted(
     batch: Batch, noise: Window | MatchedWindow | LinearWindow, temperature: Temperature, tokens: Relaxation
 ) -> tuple[Relaxed, Tensor]:
     """Relaxed corruption of a batch, and the times t = 1 - A [B] of its rows, uniform on `noise` (A: signal level;
-    docs/method.md#uniform-script)."""
+    docs/method.md#uniform-script). `temperature` and `tokens`: as in `relaxed`."""
     u = rng.uniform(rng.keys(batch.seed, rng.TIME, batch.step, batch.index))
     t = noise.low + (noise.high - noise.low) * u
     vocab_size = batch.vocabulary.size
@@ -188,7 +188,8 @@ class _OnSoftTokens(Objective):
 
 @part
 class SymKL(_OnSoftTokens):
-    """Symmetric KL between label and prediction in closed form: the first L of the module, with c = -ln(`floor`)."""
+    """Symmetric KL between label and prediction in closed form, CE - H + c (1 - p_x) with c = -ln(`floor`) (symbols as
+    in the module's docstring)."""
 
     floor: float
 
@@ -201,8 +202,8 @@ class SymKL(_OnSoftTokens):
 
 @part
 class SymKLScript(_OnSoftTokens):
-    """Symmetric KL as the reference script computes it: the second L of the module, with c = -ln(`floor`), minus its
-    constant c (V - 1)."""
+    """Symmetric KL as the reference script computes it (second formula of the module's docstring), with c =
+    -ln(`floor`), minus its constant c (V - 1)."""
 
     floor: float
 

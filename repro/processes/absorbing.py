@@ -6,8 +6,8 @@ docs/method.md#mdlm; Sahoo et al. 2024).
     NELBO = E_t [ (1/t) sum over masked of -log p(x0 | xt) ], invariant to the schedule
 
 The held-out bound uses the equivalent form over mask *counts* (docs/method.md#llada-objective): E over l uniform on
-1..n of (n/l) times the same sum over a uniform subset of l of the n candidates. It has less variance, and since t has
-no lower end it needs no tail term.
+1..n of (n/l) times the same sum over a uniform subset of l of the n candidates. This form has less variance, and needs
+no tail term, since it has no smallest t.
 """
 
 from __future__ import annotations

@@ -4,10 +4,11 @@ docs/method.md#transformation-operator; Sahoo et al. 2025, arXiv 2506.10892).
     w = A onehot(x) + s eps,  eps ~ N(0, I_K),  s = sqrt(1 - A^2);   z = argmax w  has law  T(A) x + (1 - T(A))/K
     mu = A / s,  gamma = -log(A^2 / s^2),  so mu = exp(-gamma / 2)
 
-P(argmax = x) is an integral over the winner's noise, P(mu) = Int phi(z - mu) Phi(z)^(K-1) dz, by the trapezoid rule,
-whose error for such integrands falls faster than any power of the step (tested against 16 times as many points).
-Symbols: A in (0, 1) signal level, T(A) the probability that uniform noise leaves a token intact (its alpha), w Gaussian
-latent, x clean and z noisy token; K = `vocab_size`, without special ids; B rows, L positions.
+P(argmax = x) is an integral over the coordinate z of x in w / s, P(mu) = Int phi(z - mu) Phi(z)^(K-1) dz. It is
+computed by the trapezoid rule, whose error for such integrands falls faster than any power of the step (tested against
+16 times as many points). Symbols: A in (0, 1) signal level, T(A) the probability that uniform noise leaves a token
+intact (its alpha), w Gaussian latent, x clean and z noisy token; K = `vocab_size`, without special ids; B rows, L
+positions.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ REACH = 10.0
 
 def argmax_probability(mu: Tensor, vocab_size: int, points: int = POINTS) -> tuple[Tensor, Tensor]:
     """Probability that the clean id has the largest coordinate of a Gaussian latent, and its derivative by mu, two
-    float64 tensors [...], for mu = A / s [...] (signal level over noise) and K = `vocab_size` ids."""
+    float64 tensors [...], for mu = A / s [...] (signal level over noise) and K = `vocab_size` ids, by the trapezoid
+    rule with `points` points."""
     step = 2 * REACH / (points - 1)
     offset = torch.linspace(-REACH, REACH, points, dtype=torch.float64, device=mu.device)
     z = mu.double()[..., None] + offset
@@ -63,7 +65,7 @@ def relax(x0: Tensor, gamma: Tensor, noise: Tensor, vocab_size: int) -> Tensor:
 
 def invert(level: float, vocab_size: int) -> float:
     """The gamma (negative log signal-to-noise ratio, see the module) in [-40, 40] at which a token is intact with
-    probability T(A) = `level`, by bisection of that interval to 1e-12."""
+    probability T(A) = `level` for `vocab_size` ids, by bisection of that interval to 1e-12."""
     low, high = -40.0, 40.0
     for _ in range(100):
         middle = (low + high) / 2

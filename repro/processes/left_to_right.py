@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 OPEN = -1
-"""The id of a position that is not written yet. No network reads it: it comes after all that a forward reads."""
+"""The id of a position that is not written yet. No network reads it, because such positions come after all that a
+forward reads."""
 
 
 @part

@@ -25,7 +25,7 @@ the first of which is the loss."""
 
 class HandDerived(NamedTuple):
     """A token loss with a hand-written derivative: `differentiate` has the same output as `loss` and overwrites its
-    logits [n, V] by d loss_n / d logits_n. A call is that of `loss`."""
+    logits [n, V] by d loss_n / d logits_n. Calling the object calls `loss`."""
 
     loss: TokenLoss
     differentiate: TokenLoss

@@ -93,8 +93,9 @@ class Diffusion(Process):
         """Probability that a token is intact at time t; same shape as t."""
 
     def leave_one_out(self, prediction: Prediction, xt: Tensor, t: Tensor, where: Tensor) -> Tensor:
-        """Probabilities of the clean token given all noisy tokens but its own, float64, at the N True entries of
-        `where` [B, L]: [N, V], or under uniform noise [N, K], without the special ids."""
+        """Probabilities of the clean token given all noisy tokens but its own, float64, from the network's `prediction`
+        for noisy ids xt [B, L] at times t [B], at the N True entries of `where` [B, L]: [N, V], or under uniform noise
+        [N, K], without the special ids."""
         return prediction.probs(where)
 
     @abstractmethod
@@ -109,8 +110,8 @@ class Diffusion(Process):
     def corrupt(
         self, x0: Tensor, t: Tensor, keys: Tensor, candidates: Tensor, vocabulary: Vocabulary
     ) -> Tensor:
-        """Noisy ids xt [B, L], drawn at times t [B] given clean ids x0 [B, L]; positions outside `candidates` stay
-        clean."""
+        """Noisy ids xt [B, L], drawn by the random keys `keys` [B] at times t [B] given clean ids x0 [B, L]; positions
+        outside `candidates` stay clean."""
 
     @abstractmethod
     def posterior(self, xt: Tensor, prediction: Prediction, t: Tensor, s: Tensor, where: Tensor) -> Tensor:
@@ -138,8 +139,8 @@ class Diffusion(Process):
         candidates: Tensor,
         vocabulary: Vocabulary,
     ) -> Scored:
-        """Terms per token of the integrand of the continuous-time NELBO (negative evidence lower bound), for a network
-        whose output has the given `meaning`."""
+        """Terms per token of the integrand of the continuous-time NELBO (negative evidence lower bound) at times t [B],
+        for clean ids x0 and noisy ids xt [B, L] and a network whose output has the given `meaning`."""
 
     def nll(
         self,
@@ -150,8 +151,9 @@ class Diffusion(Process):
         candidates: Tensor,
         vocabulary: Vocabulary,
     ) -> Tensor:
-        """Integrand of the continuous-time NELBO (negative evidence lower bound) summed over the candidates of each
-        row, in nats, [B] float64."""
+        """Integrand of the continuous-time NELBO (negative evidence lower bound) at times t [B], from the network's
+        `prediction` for noisy ids xt of clean ids x0 [B, L], summed over the candidates of each row, in nats, [B]
+        float64."""
         where, loss, each = self.scored(prediction.meaning, x0, xt, t, candidates, vocabulary)
         return row_sums(loss(prediction.logits(where), *each).double(), where)
 

@@ -61,7 +61,8 @@ class _Constants(NamedTuple):
 
 
 def _constants(same_N: Tensor, alpha_N: Tensor, vocab_size: int) -> _Constants:
-    """The `_Constants` of N tokens; `same` [N]: 1 where the noisy id is the clean one, else 0; alpha [N]."""
+    """The `_Constants` of N tokens; `same` [N]: 1 where the noisy id is the clean one, else 0; alpha [N]: probability
+    that a token is intact."""
     noise_N = 1 - alpha_N
     other_N = 1 - same_N
     kappa_N = noise_N / (vocab_size * alpha_N + noise_N)
@@ -99,7 +100,7 @@ def token_nll(
     meaning: Meaning,
 ) -> Tensor:
     """The function `integrand`, nats [N] float64, for logits [N, V] of a network whose output has the given `meaning`;
-    only ids below `vocab_size` count."""
+    the other arguments are those of `integrand`. Only ids below `vocab_size` count."""
     probs_NK = logits_NV[:, :vocab_size].double().softmax(-1)
     return integrand(conditional(probs_NK, z_N, alpha_N, meaning), x_N, z_N, alpha_N, slope_N)
 
@@ -154,7 +155,7 @@ def token_loss(vocab_size: int, meaning: Meaning) -> TokenLoss:
 
 def conditional(probs_NK: Tensor, z_N: Tensor, alpha_N: Tensor, meaning: Meaning) -> Tensor:
     """The leave-one-out conditional, [N, K], from probabilities [N, K] of a network whose output has the given
-    `meaning`."""
+    `meaning`, at noisy ids z [N] of tokens that are intact with probability alpha [N]."""
     return probs_NK if meaning == "leave_one_out" else leave_one_out(probs_NK, z_N, alpha_N)
 
 
@@ -250,7 +251,7 @@ class Uniform(Diffusion):
         self, predict: Predict, x0: Tensor, candidates: Tensor, vocabulary: Vocabulary, keys: Tensor
     ) -> Tensor:
         """Estimate per row, from one draw of x_eps, of -log p(x0 | x_eps), the step from time eps to 0 by the plug-in
-        posterior, nats, [B]."""
+        posterior, nats, [B]; the arguments are those of `Process.bound`."""
         end = torch.full(x0.shape[:1], self.eps, dtype=torch.float64, device=x0.device)
         xe = self.corrupt(x0, end, rng.fold(keys, 1), candidates, vocabulary)
         law = self.posterior(xe, predict(xe, end), end, torch.zeros_like(end), candidates)

@@ -220,8 +220,8 @@ class Own(NamedTuple):
 
 
 def select(recipe: Recipe, scale: str, overrides: Sequence[str], own: Own | None = None) -> Recipe:
-    """The recipe at a scale ("full", "nano", ...), on data of the user's (`own`) or its own (None), with settings
-    overridden (each `SETTING=VALUE`, a dotted path).
+    """The recipe at a scale ("full", "nano", ...), on the user's data `own` (None: on the recipe's data), with the
+    settings in `overrides` changed, each as `SETTING=VALUE` with a dotted path.
 
     Data and overrides that change the recipe add six digits of its digest to its name (`duo+3fa9c1`). Raises ValueError
     for an unknown scale or setting, an override of `name`, data that cannot be read (`repro.data.own`), and a tokenizer

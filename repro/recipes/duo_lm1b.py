@@ -3,8 +3,8 @@
 Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.recipes.duo_lm1b
 Toy      python -m repro.recipes.duo_lm1b --scale nano         one core, no download
 Cost     8 x H100, 3.8 hours (--plan: arithmetic at 40 % of the peak, not measured)
-Expect   Duo 29.9 perplexity (bound) on the test split (arXiv 2506.10892, table 1); packed: 33.7
-         without the prior and tail terms that bounds have here; `--tasks PROTOCOL.truncated` scores without them
+Expect   Duo 29.9 perplexity (bound) on the test split (arXiv 2506.10892, table 1); packed: 33.7;
+         published numbers leave out the bound's prior and tail terms, as `--tasks PROTOCOL.truncated` does here
 Source   s-sahoo/duo@7c9b498 scripts/train_lm1b_duo.sh
 Packed   rows of packed sentences, also published: --set data.data={"part": "packed", "batch": 1000, ...} with the
          fields documents, units and length of this file

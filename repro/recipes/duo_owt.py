@@ -3,8 +3,8 @@
 Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.recipes.duo_owt
 Toy      python -m repro.recipes.duo_owt --scale nano         one core, no download
 Cost     8 x H100, 39 hours (--plan: arithmetic at 40 % of the peak, not measured)
-Expect   Duo 25.2 perplexity (bound) on the last 100,000 documents (arXiv 2506.10892, table 1)
-         without the prior and tail terms that bounds have here; `--tasks PROTOCOL.truncated` scores without them
+Expect   Duo 25.2 perplexity (bound) on the last 100,000 documents (arXiv 2506.10892, table 1);
+         published numbers leave out the bound's prior and tail terms, as `--tasks PROTOCOL.truncated` does here
 Source   s-sahoo/duo@7c9b498 scripts/train_owt_duo.sh
 Departs  soft tokens are sparse (docs/method.md#sparse-soft-tokens), not dense, and T(A) is computed exactly
          (docs/method.md#transformation-operator), not from a table of 100,000 points; the stratified diffusion times

@@ -5,9 +5,10 @@ Toy      python -m repro.recipes.llada_sft_lora --scale nano    one core, no dow
 Cost     1.1 GPU hours on H100s by --plan (not measured; all rows counted as 1,024 tokens)
 Expect   no number is published for this setting; the script is an example
 Source   ZHZisZZ/dllm@ca17675 examples/llada/sft.py with --lora True; docs/method.md#lora
-Departs  the frozen weights are kept in bfloat16 (its README's command: in 4 bits); rows are not grouped by length; a
+Departs  the frozen weights are kept in bfloat16 (the original's README: in 4 bits); rows are not grouped by length; a
          pair that does not fit is dropped (the original cuts it); the pair of a dialogue is one of its answers, drawn
-         once (the original: the last one); the 1,000 held-out rows are others. It needs the extra `lora`
+         once (the original: the last one); the 1,000 held-out rows are other ones than the original's. The recipe needs
+         the extra `lora`
 """
 
 from repro.core.schedules import Cosine

@@ -3,8 +3,8 @@
 Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.recipes.mdlm_lm1b
 Toy      python -m repro.recipes.mdlm_lm1b --scale nano         one core, no download
 Cost     8 x H100, 3.8 hours (--plan: arithmetic at 40 % of the peak, not measured)
-Expect   MDLM 27.0 perplexity (bound) on the test split (arXiv 2506.10892, table 1); packed: 31.8
-         without the prior and tail terms that bounds have here; `--tasks PROTOCOL.truncated` scores without them
+Expect   MDLM 27.0 perplexity (bound) on the test split (arXiv 2506.10892, table 1); packed: 31.8;
+         published numbers leave out the bound's prior and tail terms, as `--tasks PROTOCOL.truncated` does here
 Source   s-sahoo/duo@7c9b498 scripts/train_lm1b_mdlm.sh
 Packed   rows of packed sentences, also published: --set data.data={"part": "packed", "batch": 1000, ...} with the
          fields documents, units and length of this file

@@ -3,8 +3,8 @@
 Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.recipes.mdlm_owt
 Toy      python -m repro.recipes.mdlm_owt --scale nano         one core, no download
 Cost     8 x H100, 39 hours (--plan: arithmetic at 40 % of the peak, not measured)
-Expect   MDLM 23.2 perplexity (bound) on the last 100,000 documents (arXiv 2506.10892, table 1)
-         without the prior and tail terms that bounds have here; `--tasks PROTOCOL.truncated` scores without them
+Expect   MDLM 23.2 perplexity (bound) on the last 100,000 documents (arXiv 2506.10892, table 1);
+         published numbers leave out the bound's prior and tail terms, as `--tasks PROTOCOL.truncated` does here
 Source   s-sahoo/duo@7c9b498 scripts/train_owt_mdlm.sh
 Departs  the stratified diffusion times of a step share one random shift (the original: one per row);
          the BOS and EOS of a row are neither noised nor scored (the original: both)

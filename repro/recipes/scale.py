@@ -6,11 +6,11 @@
 
 The synthetic languages have known probabilities (oracle). A scale replaces data, backbone, batch, steps, optimizer
 settings and warm-up. The new backbone is a small DiT if the recipe has a DiT, else a Llama; at micro it is a DiT except
-for a causal network that reads blocks. It has no adapters, since there are no released weights. Process, objective and
-the form of the schedules stay (docs/method.md#scales). Noise levels are converted to the smaller vocabulary so that the
-same share of tokens is replaced; the step counts of curricula and annealings keep their share of the run. Numbers of
-steps are fixed, not derived from a time limit; they were chosen so that a run takes about 30 seconds on one core (60
-for sudoku, 10 to 12 minutes at micro).
+for a causal network that reads blocks. The new backbone has no adapters, since there are no released weights. Process,
+objective and the form of the schedules stay (docs/method.md#scales). Noise levels are converted to the smaller
+vocabulary so that the same share of tokens is replaced; the step counts of curricula and annealings keep their share of
+the run. Numbers of steps are fixed, not derived from a time limit; they were chosen so that a run takes about 30
+seconds on one core (60 for sudoku, 10 to 12 minutes at micro).
 """
 
 from __future__ import annotations
@@ -135,9 +135,10 @@ BUDGETS = {
 DIT_SHARE = 0.5
 """Factor on the steps of a DiT with dropout, whose training step takes twice as long (modulation and dropout)."""
 TEACHERS = {"duo_owt_distilled": "duo_owt"}
-"""Distillation recipe -> recipe that trains its teacher; at full scale its weights are the released ones."""
+"""Distillation recipe -> recipe by which its teacher is trained at small scales; at full scale the teacher has released
+weights."""
 OWN_SUITE = "own"
-"""Suite of models trained on data of the user's: evals/suites/own.toml."""
+"""Evaluation suite of models that are trained on the user's own data: evals/suites/own.toml."""
 WARMUP = 100
 DISTILLATION_LR = 0.2
 """Factor on the learning rate for a distillation, as at full scale: 6e-5 against 3e-4."""
@@ -158,8 +159,9 @@ def data_at(recipe: Recipe, scale: str) -> Data:
 def scaled(recipe: Recipe, scale: str, own: Data | None = None) -> Recipe:
     """The variant of a recipe at a scale, named `RECIPE@SCALE`; for "full" the recipe itself.
 
-    `own`: data of the user's in place of the scale's, or None; with it the evaluation suite is `own`, and the caller
-    renames the recipe. Raises ValueError, with the most similar name, for an unknown scale.
+    `own`: the user's data, which replaces that of the scale (None: it does not). With user's data the evaluation suite
+    is `own`, and the caller must rename the recipe. Raises ValueError, with the most similar name, for an unknown
+    scale.
     """
     data = data_at(recipe, scale) if own is None else own
     if scale == "full":
@@ -214,7 +216,8 @@ def scaled(recipe: Recipe, scale: str, own: Data | None = None) -> Recipe:
 def oracle(recipe: Recipe) -> Recipe:
     """The recipe without training (0 steps), with the exact denoiser of its synthetic language as its network.
 
-    Raises ValueError for an autoregressive recipe and for data that has no exact denoiser.
+    Raises ValueError for an autoregressive recipe, for one that noises a row block by block, and for data that has no
+    exact denoiser.
     """
     if not isinstance(recipe.data, Language) or recipe.process.causal:
         raise ValueError(
@@ -222,7 +225,7 @@ def oracle(recipe: Recipe) -> Recipe:
         )
     if recipe.process.block_length() is not None:
         raise ValueError(
-            f"no exact denoiser for {recipe.name}: it would read whole rows, and this recipe reads blocks; mdlm has one"
+            f"no exact denoiser for {recipe.name}: it reads whole rows, and this recipe reads blocks; use mdlm instead"
         )
     exact = Oracle(process=diffusion(recipe.process))
     return dataclasses.replace(recipe, name=f"oracle:{recipe.name}", backbone=exact, steps=0)
@@ -242,8 +245,8 @@ def by_name(name: str) -> Recipe:
 def _backbone(recipe: Recipe, data: Data, budget: Budget) -> Backbone:
     """A backbone of the budget's size with random weights. It is a DiT if the recipe's is a DiT with dropout, a causal
     Llama read in blocks if the recipe's is one, and otherwise a Llama, or the DiT of the papers if the budget is
-    `conditioned`. That DiT reads the noise level where objective and process have one for it; MDLM's and LLaDA's do not
-    (docs/method.md#scales)."""
+    `conditioned`. That DiT reads the noise level only under uniform noise with a NELBO as objective; for MDLM and LLaDA
+    it does not (docs/method.md#scales)."""
     sizes = {"layers": budget.layers, "width": budget.width, "heads": budget.heads, "ffn": budget.ffn}
     causal, backbone = recipe.process.causal, recipe.backbone.blank()
     if isinstance(backbone, WithDropout):

@@ -4,7 +4,7 @@ Run      python -m repro.checkpoint fetch smollm2 && python -m repro.recipes.smo
 Toy      python -m repro.recipes.smollm2_block4 --scale nano    one core, no download; from random weights
 Cost     2.8 hours of one core with AVX512-BF16 (8 s a step) and 6 GB of memory; a killed run goes on with --resume, a
          finished one with --longer
-Expect   a held-out bound of 3.85 nats a token after 900 steps (docs/method.md#measured-7); no number is published
+Expect   a held-out bound of 3.83 nats a token (docs/method.md#measured-7); no number is published
 Source   docs/method.md#ar-to-block-diffusion: Fast-dLLM v2, SDAR and dllm side by side
 Departs  the clean copy is read causally, and a block's first token is predicted from it (docs/method.md says why);
          adapters and the mask's embedding are trained (those three train all weights). It needs the extras

@@ -7,6 +7,7 @@ and `versions.py` compare records. `report.py` and the package `tables` make res
 `reproduction.py` tests whether a run agrees with the committed results. Command lines: `python -m repro.results`,
 `python -m repro.results.reproduction`, `python -m repro.report`.
 
-Nothing here imports torch, so that results can be read where it is not installed. Of the other
-packages of `repro` only `core` is imported, and `samplers.presets` where the meaning of a preset is needed.
+Nothing here imports torch, so that results can be read where it is not installed. Of the other subpackages it imports
+`core`, `samplers.presets` where the meaning of a preset is needed, and `recipes.scale` and `training.recipe` where
+recipes are compared.
 """

@@ -4,7 +4,7 @@ python -m repro.results publish DIR         # the only way into results/raw
 python -m repro.results check [DIR]         # validate every line (default results/raw)
 python -m repro.results explain A B         # settings in which two evaluations differ, and the effect of each one
 python -m repro.results flips A B           # documents on which the results of two evaluations differ
-python -m repro.results factors DIR         # what each crossed setting does to an accuracy
+python -m repro.results factors DIR         # effect on an accuracy of each setting that --factors varied
 python -m repro.results page --out DIR      # the results as a page to click through
 python -m repro.results export --every-eval-ever --out DIR      # records in the format of Every Eval Ever
 """
@@ -12,12 +12,13 @@ python -m repro.results export --every-eval-ever --out DIR      # records in the
 from __future__ import annotations
 
 import json
+import sys
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from repro.core.cli import Parser, run, say
+from repro.core.cli import Parser, run, say, width
 from repro.core.files import write_text
 from repro.results.page.build import write
 from repro.results.recipes import differing, recipe_named
@@ -89,7 +90,7 @@ def _factors(arguments: Namespace) -> Iterable[str]:
         write_text(arguments.csv, factors.csv(found))
     if arguments.json:
         return [json.dumps(factors.data(found), indent=1)]
-    return [line for each in found for line in factors.say(each)]
+    return [line for each in found for line in factors.say(each, width(sys.maxsize))]
 
 
 def _parser() -> Parser:
@@ -138,7 +139,8 @@ def _parser() -> Parser:
     ):
         lines = [f"python -m repro.results {name} {each}" for each in example]
         action = actions.add_parser(name, help=about, description=about, examples=lines)
-        what = "CHECKPOINT[-sSEED]/TASK[/PRESET[/TOKENS_PER_STEP]], or the prefix of a hash"
+        what = "CHECKPOINT[-sSEED]/TASK[/PRESET[/TOKENS_PER_STEP]] (CHECKPOINT: a name or a run folder), or the prefix"
+        what += " of a hash"
         what += "; or a recipe or run folder" if name == "explain" else "; or a file of items"
         for which in ("a", "b"):
             action.add_argument(which, help=what)

@@ -1,8 +1,9 @@
 """Stored certificates of sampler presets (results/certificates/NAME.json) and the table of them. A certificate tests
 whether a preset draws from the distribution that it claims (`repro.certify`).
 
-`python -m repro.certify --presets all` writes them and `python -m scripts.controls` the controls;
-`python -m repro.report` makes results/tables/certificates.{md,csv} and controls.{md,csv}.
+`python -m repro.certify --presets all` writes the certificates, `python -m scripts.controls` the controls (samplers and
+losses that are known to be wrong or right); `python -m repro.report` makes results/tables/certificates.{md,csv} and
+controls.{md,csv}.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from msgspec import Struct
 from repro.core.files import RESULTS
 from repro.core.reading import convert, read_json
 from repro.results.certified_peers import FILE
+from repro.results.tables.text import csv_text, grid, page
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -113,7 +115,7 @@ def read(folder: Path) -> list[Stored]:
         noises = {verdict.noise for verdict in shape.verdicts}
         odd = [number.noise for number in shape.numbers if number.noise not in noises]
         if odd:
-            raise ValueError(f"{path} has numbers but no verdict of noise {odd[0]!r}: {remedy}")
+            raise ValueError(f"{path} has numbers but no verdict for noise process {odd[0]!r}: {remedy}")
         found.append(stored)
     return sorted(found, key=lambda stored: stored["preset"])
 
@@ -136,10 +138,6 @@ def to_frame(certificates: Sequence[Stored]) -> DataFrame:
 def tables(certificates: Sequence[Stored]) -> dict[str, str]:
     """Texts of certificates.md (one row per preset and noise process) and certificates.csv (all numbers), by file
     name."""
-    from tabulate import tabulate
-
-    from repro.results.tables.text import csv_text
-
     numbers = to_frame(certificates)
     lines = [
         _line(stored, verdict, numbers)
@@ -147,11 +145,10 @@ def tables(certificates: Sequence[Stored]) -> dict[str, str]:
         for verdict in stored["verdicts"]
     ]
     lines.sort(key=lambda line: line[1])
-    text = [f"# {TITLE}", CAPTION, tabulate(lines, headers=HEADER, tablefmt="github", disable_numparse=True)]
-    if not lines:
-        text.append(f"No certificates yet: {REMEDY}")
+    none = [] if lines else [f"No certificates yet: {REMEDY}"]
+    text = page(TITLE, CAPTION, grid(HEADER, lines), *none)
     steps = numbers.assign(steps=numbers.steps.astype("Int64"))
-    return {"certificates.md": "\n\n".join(text) + "\n", "certificates.csv": csv_text(steps)}
+    return {"certificates.md": text, "certificates.csv": csv_text(steps)}
 
 
 def _line(stored: Stored, verdict: Mapping[str, Any], numbers: DataFrame) -> list[str]:
@@ -179,8 +176,8 @@ def _line(stored: Stored, verdict: Mapping[str, Any], numbers: DataFrame) -> lis
 
 
 def read_controls(folder: Path) -> dict[str, list[Stored]]:
-    """The `wrong` and `right` controls in a folder of certificates, none if it has no such file; ValueError for a file
-    that holds something else."""
+    """The `wrong` and `right` controls in a folder of certificates, two empty lists if the folder has no file
+    `CONTROLS`; ValueError if that file holds something else."""
     path, remedy = folder / CONTROLS, "remove it; `python -m scripts.controls` writes it"
     if not path.exists():
         return {"wrong": [], "right": []}
@@ -191,15 +188,12 @@ def read_controls(folder: Path) -> dict[str, list[Stored]]:
 
 def controls_tables(controls: Mapping[str, Sequence[Stored]]) -> dict[str, str]:
     """Texts of controls.md (a row for each sampler or loss) and controls.csv (a row for each test that refuses it, or
-    one row without a test); no texts without controls."""
+    one row without a test), by file name; empty without controls."""
     from pandas import DataFrame
-    from tabulate import tabulate
-
-    from repro.results.tables.text import csv_text
 
     if not any(controls.values()):
         return {}
-    text, each = [f"# {CONTROLS_TITLE}", CONTROLS_CAPTION], []
+    parts, each = [CONTROLS_CAPTION], []
     for group, none in (("wrong", "**no test**"), ("right", "none: stands")):
         lines = []
         for row in controls[group]:
@@ -208,9 +202,9 @@ def controls_tables(controls: Mapping[str, Sequence[Stored]]) -> dict[str, str]:
             lines.append([*own, ", ".join(kinds) or none])
             each += [[group, *own, test] for test in row["refused_by"] or [""]]
         header = ["kind", "family", "function", "defect" if group == "wrong" else "what it is", "refused by"]
-        text += [f"## {group.capitalize()}", tabulate(lines, headers=header, tablefmt="github")]
+        parts += [f"## {group.capitalize()}", grid(header, lines)]
     columns = ["group", "kind", "family", "function", "what", "refused_by"]
     return {
-        "controls.md": "\n\n".join(text) + "\n",
+        "controls.md": page(CONTROLS_TITLE, *parts),
         "controls.csv": csv_text(DataFrame(each, columns=columns)),
     }

@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from repro.core.reading import convert, read_json
+from repro.results.tables.text import csv_text, grid, page
 
 UNTESTED = "were not tested"
 """End of those notes of a certificate that say which tests were left out."""
@@ -69,13 +70,13 @@ class _Row(Struct, forbid_unknown_fields=True):
 
 
 def read_peers(folder: Path) -> list[dict[str, Any]]:
-    """The rows of peers.json (`FILE`) in a folder of certificates, none if it has no such file; ValueError for a file
-    that holds something else."""
+    """The rows of peers.json (`FILE`) in a folder of certificates, [] if the folder has no such file; ValueError if the
+    file holds something else."""
     path, remedy = folder / FILE, "remove it; `python -m repro.certify --peer NAME=FOLDER` writes it"
     if not path.exists():
         return []
     found = read_json(path, list, remedy)
-    convert(found, list[_Row], f"{path} is not a file of peers", remedy)
+    convert(found, list[_Row], f"{path} is no file of certificates of other projects", remedy)
     return found
 
 
@@ -93,16 +94,12 @@ def word(row: Mapping[str, Any]) -> str:
 
 
 def peers_tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Texts of peers.md (a row for each sampler) and peers.csv (with source, and what the tests said); no texts without
-    rows."""
+    """Texts of peers.md (a row for each sampler) and peers.csv (with source, and what the tests said), by file name;
+    empty without rows."""
     from pandas import DataFrame
-    from tabulate import tabulate
-
-    from repro.results.tables.text import csv_text
 
     if not rows:
         return {}
-    table = tabulate([_line(row) for row in rows], headers=HEADER, tablefmt="github", disable_numparse=True)
     lists = {
         "What the refused ones do:": [
             f"- {row['peer']} {row['sampler']}: {row['defect'] or '; '.join(row['says'])}"
@@ -121,7 +118,7 @@ def peers_tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         ],
     }
     parts = [f"{title}\n\n" + "\n".join(lines) for title, lines in lists.items() if lines]
-    text = [f"# {TITLE}", CAPTION, table, *parts]
+    text = page(TITLE, CAPTION, grid(HEADER, [_line(row) for row in rows]), *parts)
     joined = [
         {
             key: "; ".join(value)
@@ -135,7 +132,7 @@ def peers_tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     ]
     frame = DataFrame(joined)
     frame["steps"] = frame["steps"].astype("Int64")
-    return {"peers.md": "\n\n".join(text) + "\n", "peers.csv": csv_text(frame)}
+    return {"peers.md": text, "peers.csv": csv_text(frame)}
 
 
 def _interfaces(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], list[str]]:

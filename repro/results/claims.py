@@ -46,10 +46,10 @@ class ClaimCell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A claim (evals/claims.toml): `quantity`, the sum over `cells` of sign x metric for one train seed, has a mean
-    above or below (`direction`) `margin`. `expected` and `spread`: mean and standard deviation over train seeds that
-    were assumed for `power`, the probability of a verdict. `family`: claims whose p-values are adjusted together;
-    `where`: folder of the records below results/."""
+    """A claim (evals/claims.toml): the mean over train seeds of a quantity lies above or below (`direction`) `margin`.
+    The quantity, which `quantity` describes, is the sum over `cells` of sign x metric for one train seed. `expected`
+    and `spread`: mean and standard deviation over train seeds that were assumed for `power`, the probability of a
+    verdict. `family`: claims whose p-values are adjusted together; `where`: folder of the records below results/."""
 
     name: str
     says: str
@@ -81,7 +81,7 @@ class Untestable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Claims(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All claims, and the `level` of the probability of any false verdict in a family."""
+    """All claims, and `level`: the largest probability that a family of claims gets any false verdict."""
 
     level: float
     claim: tuple[Claim, ...]
@@ -95,8 +95,8 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """Verdict on a claim: the mean of its quantity over `n` train seeds and its 95 % `interval`, and two p-values,
-    adjusted within the family by Holm's method: against the contrary of the claim (`holds`) and against the claim
-    (`fails`). Without records n is 0."""
+    adjusted within the family by Holm's method: a small `holds` speaks against the contrary of the claim, a small
+    `fails` against the claim. Without records n is 0."""
 
     claim: Claim
     n: int
@@ -119,6 +119,13 @@ class Verdict:
             else "undecided"
         )
 
+    @property
+    def p(self) -> float:
+        """The p-value of the test that the verdict rests on; of an undecided claim the smaller one."""
+        if self.word == "undecided":
+            return min(self.holds, self.fails)
+        return self.fails if self.word == "fails here" else self.holds
+
 
 def claims(path: Path = CLAIMS) -> Claims:
     """The claims of a file; ValueError for an unknown field, a name that stands twice, or a claim with fewer than two
@@ -135,7 +142,8 @@ def claims(path: Path = CLAIMS) -> Claims:
 
 
 def lock(found: Claims) -> dict[str, str]:
-    """Claim name -> SHA-256 of its canonical JSON, the level and the size of its family."""
+    """Claim name -> SHA-256 of the claim's canonical JSON together with the level and the number of claims in its
+    family."""
     return {
         claim.name: hashlib.sha256(
             json.dumps(
@@ -203,8 +211,8 @@ def _values(claim: Claim, frame: DataFrame) -> list[float]:
 
 
 def _tails(claim: Claim, values: Sequence[float]) -> tuple[float, float]:
-    """One-sided p-values of Student's t against the contrary of a claim, and against the claim. Both are 1 with fewer
-    values than planned; without spread, 0 against what all values contradict, else 1."""
+    """One-sided p-values of Student's t test, of the contrary of a claim and of the claim. Both are 1 with fewer values
+    than planned. If all values are equal, the hypothesis that they contradict has p-value 0 and the other 1."""
     from scipy.stats import t
 
     if len(values) < len(claim.seeds):

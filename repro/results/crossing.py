@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from repro.results.difference import difference, look, without
 from repro.results.flips import Items, outcomes_of, read_items
 from repro.results.record import Record, text
-from repro.results.store import read, record_files
+from repro.results.store import items_file, read, record_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -118,7 +118,7 @@ class Crossing:
 def stored(folder: Path) -> list[Stored]:
     """All records of a folder with the paths of their per-item results; ValueError at an invalid line."""
     return [
-        Stored(record, path.parent.parent / "items" / f"{record.id[:16]}.jsonl")
+        Stored(record, items_file(path.parent, record))
         for path in record_files(folder)
         for record in read(path)
     ]
@@ -126,10 +126,11 @@ def stored(folder: Path) -> list[Stored]:
 
 def crossings(entries: Iterable[Stored]) -> Iterator[Crossing]:
     """The crossings (outcomes under all combinations of levels) among records: for each checkpoint and task that was
-    evaluated with several levels of a setting, one for each metric that is 0 or 1 for every item, and answer filter.
+    evaluated with several levels of a setting, one for each answer filter and each metric that is 0 or 1 for every
+    item.
 
-    ValueError if there is none, if a combination of levels is missing (it is named) or stored twice, if the records
-    differ in another setting, and if their documents differ.
+    ValueError if no setting has several levels, if a combination of levels is missing (the message names it) or stored
+    twice, and if the records differ in another setting or in their documents.
     """
     groups: dict[tuple[str, str], list[Stored]] = {}
     for entry in entries:
@@ -143,7 +144,7 @@ def crossings(entries: Iterable[Stored]) -> Iterator[Crossing]:
             yield from _crossing(group, factors, fixed)
     if not found:
         raise ValueError(
-            "no task and checkpoint here was evaluated under several levels of a setting; run"
+            "no task of a checkpoint in this folder was evaluated under several levels of a setting; run"
             " `python -m repro.evals --ckpt CKPT --tasks NAME --factors template,batch` first"
         )
 
@@ -170,7 +171,8 @@ def _levels(records: Sequence[Record]) -> tuple[dict[str, tuple[Level, ...]], di
 def _crossing(
     group: Sequence[Stored], factors: dict[str, tuple[Level, ...]], fixed: dict[str, Level]
 ) -> Iterator[Crossing]:
-    """The crossings (one per metric and filter) of the records of one task and checkpoint."""
+    """A `Crossing` for each metric that is 0 or 1 for every item, under each answer filter, from the records `group` of
+    one task and checkpoint. ValueError as in `crossings`, and if there is no such metric."""
     import numpy as np
 
     _check_rest(group)
@@ -178,7 +180,7 @@ def _crossing(
     items = {levels: entry.read() for levels, entry in cells.items()}
     first = next(iter(items.values()))
     for levels, each in items.items():
-        _check_documents(_label(group[0].record), _named(factors, levels), first, each)
+        _check_documents(_label(group[0].record), named(factors, levels), first, each)
     labels = group[0].record.labels
     made = Crossing(
         checkpoint=labels.marked(labels.checkpoint),
@@ -206,8 +208,8 @@ def _crossing(
 
 
 def _check_rest(group: Sequence[Stored]) -> None:
-    """ValueError if evaluations or numerics classes (device, torch, ...) differ in anything but the settings of
-    SETTINGS."""
+    """ValueError if the records of `group` differ, in their evaluation or numerics class (device, torch, ...), in
+    anything but SETTINGS."""
     first, *others = (
         without(entry.record.question.data(), *_PLACES)
         | {"numerics": without(entry.record.measurements.numerics.data(), "dtype")}
@@ -217,7 +219,7 @@ def _check_rest(group: Sequence[Stored]) -> None:
         found = difference(first, other)
         if found is not None:
             raise ValueError(
-                f"{_label(entry.record)}: {found}, which is no factor; give a folder with the records of one"
+                f"{_label(entry.record)}: {found}, which --factors cannot vary; give a folder with the records of one"
                 " --factors run"
             )
 
@@ -230,13 +232,13 @@ def _cells(group: Sequence[Stored], factors: dict[str, tuple[Level, ...]]) -> di
         levels = tuple(str(SETTINGS[name](entry.record)) for name in factors)
         if levels in found:
             raise ValueError(
-                f"{_label(entry.record)}: two records have {_named(factors, levels)}"
+                f"{_label(entry.record)}: two records have {named(factors, levels)}"
                 f" ({found[levels].record.sha256[:12]} and {entry.record.sha256[:12]}); give a folder with the"
                 " records of one --factors run on one machine"
             )
         found[levels] = entry
     every = list(itertools.product(*factors.values()))
-    missing = [_named(factors, levels) for levels in every if levels not in found]
+    missing = [named(factors, levels) for levels in every if levels not in found]
     if missing:
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         raise ValueError(
@@ -246,7 +248,8 @@ def _cells(group: Sequence[Stored], factors: dict[str, tuple[Level, ...]]) -> di
     return {levels: found[levels] for levels in every}
 
 
-def _named(factors: Iterable[str], levels: Iterable[Level]) -> str:
+def named(factors: Iterable[str], levels: Iterable[Level]) -> str:
+    """Text `A=1 B=2` of one combination of levels of factors."""
     return " ".join(f"{name}={level}" for name, level in zip(factors, levels, strict=True))
 
 
@@ -256,7 +259,8 @@ def _check_documents(label: str, cell: str, first: Items, other: Items) -> None:
     if first.keys() != other.keys():
         odd = sorted(first.keys() ^ other.keys())[0]
         raise ValueError(
-            f"{label}: document {odd[1]} ({odd[2]}) is not in every combination of levels ({cell}); {AGAIN}"
+            f"{label}: document {odd[1]} (filter {odd[2]}) is not in every combination of levels"
+            f" (compare {cell}); {AGAIN}"
         )
     for place, item in first.items():
         ours, theirs = item.doc_hash, other[place].doc_hash

@@ -83,14 +83,14 @@ REFERENCE = "true_"
 """Prefix of the name of a metric computed on as many texts of the true law; exported as a detail of that metric,
 because it is no result of the model."""
 NO_MODEL = frozenset({"training_curve", "naive_mauve"})
-"""Tasks whose metrics are no results of a model: training losses differ between objectives, naive texts are no
-samples."""
+"""Registered names of tasks whose metrics are no results of a model: training losses of different objectives are not
+comparable, and the texts of `naive_mauve` come from no model."""
 
 
 @dataclass
 class Export:
-    """Files to write (path -> text), number of `results` in them, and what was left out: `unknown`, metric -> a task
-    with it."""
+    """Files to write (path -> text), number of `results` in them, and what was left out (`unknown`: metric -> name of a
+    task that has the metric)."""
 
     files: dict[str, str] = field(default_factory=dict)
     results: int = 0
@@ -139,7 +139,8 @@ def export(records: Sequence[Record], organisation: str = LIBRARY) -> Export:
 
 
 def _log(group: Sequence[Record], results: Sequence[Json], organisation: str) -> tuple[str, Json]:
-    """Path and content of the file of records of one checkpoint, suite and numerics class."""
+    """Path and content of the file of the records `group` (of one checkpoint, suite and numerics class), whose exported
+    metrics are `results`."""
     first = group[0]
     model = _model_id(first.labels.checkpoint, organisation)
     own = "/" not in first.labels.checkpoint
@@ -183,7 +184,8 @@ def _model_id(checkpoint: str, organisation: str) -> str:
 
 
 def _model(record: Record, model: str, own: bool) -> Json:
-    """`model_info`: which weights, and the numerics class in which they were run."""
+    """The format's `model_info`: the weights of a record and the numerics class in which they were run. `model`:
+    DEVELOPER/MODEL; `own`: whether the network has no other developer."""
     checkpoint, numerics = record.question.checkpoint, record.measurements.numerics
     return {
         "name": record.labels.marked(record.labels.checkpoint),

@@ -1,20 +1,22 @@
-"""What each crossed setting (factor) does to an accuracy: its share of the variance, flips, and the largest change.
+"""What each varied setting (factor) does to an accuracy: its share of the variance, flips, and the largest change.
 
     python -m repro.results factors runs/factors/mdlm@nano.text-s0 [--json] [--csv FILE]
 
-The variance components are those of a fully crossed design in which items are drawn at random and the levels of the
-factors are all that exist; they are exact sums of squares, so nothing is fitted (docs/method.md#factors).
+The variance components are those of a fully crossed design with items as random effects and factors as fixed effects;
+they are exact sums of squares, so nothing is fitted (docs/method.md#factors).
 """
 
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from repro.core.columns import columns
 from repro.core.stats import Interval, holm, wilson
-from repro.results.crossing import Crossing, Stored, crossings
+from repro.results.crossing import Crossing, Stored, crossings, named
 from repro.results.tables.text import csv_text
 
 if TYPE_CHECKING:
@@ -40,8 +42,8 @@ class Component:
 
 @dataclass(frozen=True, kw_only=True)
 class Swing:
-    """The largest difference in accuracy between two levels of a factor, `low` and `high`, with the other factors equal
-    (`others`)."""
+    """The largest `change` of the accuracy between two levels of a factor, from `low` to `high`, with the other factors
+    at equal levels (`others`)."""
 
     change: float
     low: str
@@ -56,7 +58,8 @@ class Factor:
     `share` of the variance of the accuracy by the main effect, and `share_with_others` together with all interactions
     that have the factor in them; `p`: of the hypothesis that the levels have equal mean accuracy, adjusted by Holm's
     method over the factors. `flips`: share of items whose outcome differs between two levels with the others equal,
-    mean over pairs of levels and combinations of the others, with its 95 % interval; `pairs`: the same for each pair.
+    mean over pairs of levels and combinations of the others, with its 95 % interval; `pairs`: (level, level, that
+    share) for each pair of levels.
     """
 
     name: str
@@ -106,8 +109,9 @@ class Factors:
 
 
 def analyse(entries: Iterable[Stored]) -> list[Factors]:
-    """Shares of variance and flips of every crossing (all combinations of some settings, asked the same items) among
-    stored records, a `Factors` each; ValueError if a combination is missing (see `crossings`)."""
+    """A `Factors` (shares of the variance, flips) for every crossing among stored records: one task and checkpoint,
+    evaluated on the same items under all combinations of some settings. ValueError if a combination is missing (see
+    `crossings`)."""
     return [factors(crossing) for crossing in crossings(entries)]
 
 
@@ -223,12 +227,8 @@ def _swing(crossing: Crossing, name: str, accuracy: np.ndarray) -> Swing:
         change=float(spread[at]),
         low=levels[int(accuracy[:, at].argmin())],
         high=levels[int(accuracy[:, at].argmax())],
-        others=_said(others, combination),
+        others=named(others, combination),
     )
-
-
-def _said(names: Iterable[str], levels: Iterable[str]) -> str:
-    return " ".join(f"{name}={level}" for name, level in zip(names, levels, strict=True))
 
 
 def _best_sampler(crossing: Crossing) -> dict[str, str] | None:
@@ -243,7 +243,7 @@ def _best_sampler(crossing: Crossing) -> dict[str, str] | None:
     samplers = crossing.factors["sampler"]
     best = np.isclose(accuracy, accuracy.max(axis=0), rtol=0, atol=1e-12)
     return {
-        _said(others, levels): " = ".join(itertools.compress(samplers, best[:, at]))
+        named(others, levels): " = ".join(itertools.compress(samplers, best[:, at]))
         for at, levels in enumerate(itertools.product(*others.values()))
     }
 
@@ -251,19 +251,19 @@ def _best_sampler(crossing: Crossing) -> dict[str, str] | None:
 # --- text -----------------------------------------------------------------------------------------------------
 
 
-def say(found: Factors) -> Iterator[str]:
+HEADS = ("factor", "levels", "share", "with interactions", "p", "flips", "largest change in accuracy")
+
+
+def say(found: Factors, room: int = sys.maxsize) -> Iterator[str]:
     """Lines of text about one crossing: a table with one row per factor, the other shares, and sentences that say which
-    factor matters most and under what samplers were ranked."""
+    factor matters most and, where samplers were varied, which one was best. `room`: characters of a line of the
+    table."""
     what = found.metric if found.filter == "none" else f"{found.metric} ({found.filter})"
     yield (
         f"{found.task} of {found.checkpoint}: {what}, mean {found.accuracy:.3f} over {found.n} items in {found.cells}"
         " combinations"
     )
-    heads = ("factor", "levels", "share", "with interactions", "p", "flips", "largest change in accuracy")
-    rows = [heads, *map(_cells, found.rows)]
-    wide = [max(len(row[i]) for row in rows) for i in range(len(heads))]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, wide, strict=True)).rstrip()
+    yield from _table([HEADS, *map(_cells, found.rows)], room)
     yield (
         f"rest of the variance of the accuracy: choice of items {found.items:.1%}, items that react differently to the"
         f" settings (and residual) {found.items_by_settings:.1%}; interactions of factors {found.interactions:.1%}"
@@ -273,6 +273,19 @@ def say(found: Factors) -> Iterator[str]:
     if noise:
         yield f"The batch size alone flips {noise:.1%} of items: numerical noise, below which other flips say nothing."
     yield from _ranking(found)
+
+
+def _table(rows: Sequence[Sequence[str]], room: int) -> Iterator[str]:
+    """The table with a line per factor; where that is wider than `room`, two tables with a line per level, of shares
+    and of flips."""
+    whole = list(columns(rows, names=(), right=(), room=room))
+    if max(map(len, whole)) <= room:
+        yield from whole
+        return
+    stacked = [(factor, levels.replace(", ", "\n"), *more) for factor, levels, *more in rows]
+    yield from columns([row[:5] for row in stacked], names=(0, 1), right=(), room=room)
+    yield ""
+    yield from columns([(row[0], *row[5:]) for row in rows], names=(0, 2), right=(), room=room)
 
 
 def _cells(row: Factor) -> tuple[str, ...]:

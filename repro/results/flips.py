@@ -22,18 +22,19 @@ import msgspec
 from repro.core.errors import nearest
 from repro.core.parts import sha256
 from repro.core.reading import read_json_lines
-from repro.core.stats import Interval, mean_interval, wilson
+from repro.core.stats import Interval, mean_interval, paired_difference, wilson
 from repro.results.explain import label, select
 from repro.results.record import Record, text
-from repro.results.store import collect, read, record_files
+from repro.results.store import collect, items_file, read, record_files
 
 LEVEL = 0.95
 
-AGAIN = "run its evaluation again with a new --out folder"
+AGAIN = "run the evaluation again with a new --out folder"
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of an item that a comparison reads; a hash is None if it is unknown."""
+    """The fields of an item (the scored answer to one document) that a comparison reads; a hash is None if it is
+    unknown."""
 
     doc_id: int
     filter: str
@@ -105,13 +106,11 @@ def items_of(folder: Path, name: str) -> Items:
             f"{name!r} selects {len(ids)} evaluations: {listed}; give one of these hashes, or a train seed in the name,"
             f" as {found[0].labels.checkpoint}-s{found[0].question.checkpoint.seed}/..."
         )
-    path = where[found[0].sha256].parent.parent / "items" / f"{ids[0][:16]}.jsonl"
+    path = items_file(where[found[0].sha256].parent, found[0])
     if not path.is_file() and found[0].answer.outcomes:
         return outcomes_of(found[0])
     if not path.is_file():
-        raise ValueError(
-            f"no items of {label(found[0])}: {path} is missing; run its evaluation again with a new --out folder"
-        )
+        raise ValueError(f"no items of {label(found[0])}: {path} is missing; {AGAIN}")
     return read_items(path)
 
 
@@ -141,8 +140,8 @@ def flips(a: Items, b: Items, metric: str | None = None, filter: str | None = No
     if a.keys() != b.keys():
         odd = sorted(a.keys() ^ b.keys())[0]
         raise ValueError(
-            f"document {_called(*odd[:2])} (filter {filter}) is only in one of the two results; compare two results of"
-            " one task with one limit"
+            f"document {_called(*odd[:2])} (filter {filter}) is only in one of the two results; compare results of"
+            " the same task with the same limit"
         )
     for place, item in a.items():
         for name in ("doc_hash", "prompt_hash", "task_hash"):
@@ -227,14 +226,9 @@ def mcnemar(gained: int, lost: int) -> float:
 
 
 def paired_interval(gained: int, lost: int, n: int) -> Interval:
-    """95 % interval of the difference of two proportions of the same `n` items, of which `gained` are right only in the
-    second and `lost` only in the first: the Wald interval after adding half an item to each of the four counts (Agresti
-    and Min 2005), so that its width is positive even if no item differs."""
-    from scipy.stats import norm
-
-    b, c, total = gained + 0.5, lost + 0.5, n + 2
-    centre = (b - c) / total
-    half = float(norm.ppf((1 + LEVEL) / 2)) * math.sqrt(b + c - (b - c) ** 2 / total) / total
+    """95 % interval, within [-1, 1], of the difference of two proportions of the same `n` items
+    (`repro.core.stats.paired_difference`)."""
+    centre, half = paired_difference(gained, lost, n, LEVEL)
     return Interval(max(-1.0, centre - half), min(1.0, centre + half))
 
 

@@ -2,7 +2,7 @@
 
     print("\\n".join(methods(collect(RAW))))
 
-Every sentence states settings that the records hold; nothing is said that no record shows.
+Every sentence states settings that the records hold, and nothing else.
 """
 
 from __future__ import annotations

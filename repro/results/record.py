@@ -37,8 +37,8 @@ line from which it was read."""
 
 
 class _Strict(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base class of the schema: reading a value with an unknown, missing or mistyped field is an error that names
-    it."""
+    """Base class of the structures of a record. Reading one raises ValueError with the name of a field that is unknown,
+    missing or of the wrong type."""
 
     def data(self) -> Json:
         """The structure as plain JSON (a dictionary), without optional fields that are not set."""
@@ -46,9 +46,10 @@ class _Strict(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Checkpoint(_Strict, frozen=True, kw_only=True):
-    """The evaluated network: SHA-256 `digest` of its files and `recipe` of its recipe, train `seed`, training `step`,
-    and which weights. `exact`: a computed denoiser of a synthetic language with known probabilities (oracle);
-    `external`: no network, but a file of samples of another engine, whose SHA-256 is the digest, or a server."""
+    """The evaluated network: SHA-256 of its files (`digest`) and of its recipe (`recipe`), train `seed`, training
+    `step`, and which `weights` were read. `exact`: a computed denoiser of a synthetic language with known probabilities
+    (oracle); `external`: no network, but a file of samples of another engine, whose SHA-256 is the digest, or a
+    server."""
 
     digest: str
     recipe: str
@@ -222,8 +223,9 @@ class Measurements(_Strict, frozen=True, kw_only=True):
 
 
 class Record(_Strict, frozen=True, kw_only=True):
-    """One line of a record file: an evaluation (`question`) and its three hashes, labels, the result (`answer`) and how
-    it was measured. `sha256` is that of the canonical JSON of all other fields."""
+    """One line of a record file: an evaluation (`question`) with its hashes `id`, `key` and `cell` (see the module),
+    labels, the result (`answer`) and how it was measured. `sha256`: SHA-256 of the canonical JSON of all other
+    fields."""
 
     id: str
     key: str
@@ -312,5 +314,5 @@ def agree(first: Record, second: Record, place: Path) -> None:
         raise ValueError(
             f"{place}: two results of evaluation {first.id[:12]} ({first.labels.checkpoint}, {first.labels.task}) in "
             f"one numerics class differ: {found}; remove the stale record, or write to another folder (if you changed "
-            "how it is computed: raise the version of that component)"
+            "code that computes it, raise the `version` of its component)"
         )

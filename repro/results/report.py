@@ -27,8 +27,8 @@ from repro.results.store import (
     tokens_order,
 )
 from repro.results.tables import lookahead, pass_at_k, perplexities, speed, speed_text, tasks, text_quality
-from repro.results.tables.latex import latex_of_markdown
-from repro.results.tables.text import csv_text, measured, proportion
+from repro.results.tables.latex import WIDTH, latex_of_markdown
+from repro.results.tables.text import csv_text, grid, measured, page, proportion
 from repro.results.versions import largest, latest
 
 if TYPE_CHECKING:
@@ -160,23 +160,21 @@ def _row(table: Table, shared: Any, by_metric: Mapping[str, Any]) -> dict[str, A
 def markdown(table: Table, numbers: DataFrame) -> str:
     """Markdown of a table from its frame (`build`), with one section per (suite, scale), because these differ in their
     data."""
-    text = [f"# {table.title}", table.caption, UNCERTAINTY]
+    parts = [table.caption, UNCERTAINTY]
     sections = numbers.groupby(["suite", "scale"], sort=True)
     for _, section in sections:
         suite, scale = section.suite.iloc[0], section.scale.iloc[0]
         name = scale or "full scale"
-        text += [f"## {name}" if scale == suite else f"## {name} (suite {suite})", _grid(table, section)]
+        parts += [f"## {name}" if scale == suite else f"## {name} (suite {suite})", _section(table, section)]
     if numbers.empty:
-        text += [
-            _grid(table, numbers),
+        parts += [
+            _section(table, numbers),
             "No records yet: `make reproduce`, then `python -m repro.results publish DIR`.",
         ]
-    return "\n\n".join(text) + "\n"
+    return page(table.title, *parts)
 
 
-def _grid(table: Table, section: DataFrame) -> str:
-    from tabulate import tabulate
-
+def _section(table: Table, section: DataFrame) -> str:
     header = [*table.labels.values(), *table.metrics.values(), *table.costs.values(), "n", "seeds", "note"]
     lines = []
     for row in section.to_dict("records"):
@@ -192,7 +190,7 @@ def _grid(table: Table, section: DataFrame) -> str:
         lines.append(
             [*cells, str(row["n"]), str(row["seeds"]), row["note"].replace("objective", "training loss")]
         )
-    return tabulate(lines, headers=header, tablefmt="github", disable_numparse=True)
+    return grid(header, lines)
 
 
 def tables(raw: Path) -> dict[str, str]:
@@ -216,13 +214,13 @@ def tables(raw: Path) -> dict[str, str]:
     return files
 
 
-def with_latex(files: Mapping[str, str]) -> dict[str, str]:
-    """`files` and, beside each Markdown file that holds a table, NAME.tex with the same table for `\\input`; where it
-    has further tables or does not fit a page, also NAME-2.tex and so on."""
+def with_latex(files: Mapping[str, str], inches: float = WIDTH) -> dict[str, str]:
+    """`files` and, beside each Markdown file that holds a table, NAME.tex with the same table for `\\input`, at most
+    `inches` wide; where it has further tables or does not fit a page, also NAME-2.tex and so on."""
     made = {
         f"{name.removesuffix('.md')}{f'-{i}' if i > 1 else ''}.tex": part
         for name, text in files.items()
         if name.endswith(".md")
-        for i, part in enumerate(latex_of_markdown(text), start=1)
+        for i, part in enumerate(latex_of_markdown(text, inches), start=1)
     }
     return {**files, **made}

@@ -12,7 +12,7 @@ code 0 if every comparison is good, else 1.
 
 Cells of a kind share a standard deviation over train seeds, hence the scales: accuracies are compared as
 asin(sqrt(accuracy)), whose binomial variance for n rows is 1 / (4 n) at every accuracy (Anscombe 1948), likelihoods by
-their logarithm, because the gap to the entropy of the data varies by a similar share of itself in all recipes.
+their logarithm, because the relative variation of the gap to the entropy of the data is similar in all recipes.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ RERUNS = RAW.parent / "reruns"
 """Records of reruns of train seed 0, which differ from the committed one by rounding (scripts/reruns.py)."""
 WIDEST = 1 << 16  # columns at which the table is laid out to measure its width
 REMEDIES = {
-    True: "fewer than two committed reruns; python -m scripts.reruns RECIPE",
-    False: 'fewer than five committed seeds; make reproduce SEEDS="0 1 2 3 4", then python -m repro.results publish'
+    True: "fewer than two committed reruns; run python -m scripts.reruns RECIPE",
+    False: 'fewer than five committed seeds; run make reproduce SEEDS="0 1 2 3 4", then python -m repro.results publish'
     " runs/reproduce",
 }
 
@@ -203,8 +203,8 @@ def compare(
     """Results of the test from the records in the folders `yours`, `committed` and `reruns`: for each cell (of
     `recipes`, None: all) one result for paired train seeds and one for the others, as far as your run has them.
 
-    `cells` are all cells of the file, so that no result depends on which recipes are asked. Raises ValueError as
-    `read_values` does.
+    `cells`: all cells of the file, whatever `recipes` says, because their number sets the level of each test. Raises
+    ValueError as `read_values` does.
     """
     values = read_values(committed, yours, cells, reruns)
     compared = comparisons(values)
@@ -245,10 +245,12 @@ def read_values(committed: Path, yours: Path, cells: Sequence[ReproductionCell],
 
 
 def comparisons(values: Values, needed: Mapping[bool, int] = NEEDED) -> dict[Key, Comparison]:
-    """Comparison of every key (cell, paired or not) that has values of your run and at least `needed` values `alike`.
+    """Comparison of every key (cell, paired or not) that has values of your run and enough values `alike` to estimate a
+    standard deviation (`needed`: how many, by whether paired).
 
-    Train seeds have a standard deviation that is pooled over the cells of a kind. Reruns have one of their own; theirs
-    is not larger than that of train seeds, so whichever gives the narrower interval is taken.
+    If not paired, the standard deviation is that over train seeds, pooled over the cells of a kind. If paired, it is
+    that of the cell's reruns or the pooled one, whichever gives the narrower interval, because reruns vary no more than
+    train seeds.
     """
     enough = {key: alike for key, alike in values.alike.items() if len(alike) >= needed[key[1]]}
     found = {}

@@ -16,7 +16,7 @@ LEVEL = 0.95
 NAMES = frozenset({"acc", "acc_norm", "accuracy", "exact_match", "pass@1", "pass_at_1"})
 """Metrics that are shares whatever their standard error is; names without lm-eval's filter (`stem`)."""
 ROUNDING = 1e-6
-"""Relative difference up to which two standard errors are equal, as it may be due to rounding."""
+"""Relative size of what may be due to rounding: a difference of two standard errors, an interval beside its value."""
 
 
 def stem(metric: str) -> str:
@@ -50,11 +50,11 @@ def interval(name: str, metric: Metric) -> tuple[float, float] | None:
 
 def shown(name: str, metric: Metric) -> str:
     """Text of a metric with its 95 % interval, `0.395 ± 0.114`, or `0.950 [0.887, 0.978]` for a share of items; the
-    half-width of the interval has two digits."""
+    half-width of the interval has two digits, and one that rounding may have made is left out."""
     value, ends = metric.value, interval(name, metric)
-    if ends is None or ends[0] == ends[1]:
+    half = 0.0 if ends is None else (ends[1] - ends[0]) / 2
+    if ends is None or half <= max(5e-9, ROUNDING * abs(value)):
         return f"{value:.4g}"
-    half = (ends[1] - ends[0]) / 2
     digits = min(8, max(0, 1 - math.floor(math.log10(half))))
     if is_share(name, value, metric.se, metric.n):
         return f"{value:.{digits}f} [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]"

@@ -13,14 +13,14 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from sys import intern
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
 
-from repro.core.files import RESULTS, locked
+from repro.core.files import RESULTS, locked, write_text
 from repro.core.reading import parse_json, read_bytes
 from repro.results.difference import difference
 from repro.results.record import (
@@ -29,7 +29,6 @@ from repro.results.record import (
     Question,
     Record,
     agree,
-    make_record,
     read_record,
     text,
     unmarked,
@@ -38,18 +37,6 @@ from repro.results.versions import older
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-__all__ = [
-    "Question",
-    "Record",
-    "Store",
-    "collect",
-    "frame",
-    "make_record",
-    "one_protocol",
-    "publish",
-    "read",
-]
 
 REMEDY = "remove this line and run its command again"
 RAW = RESULTS / "raw"
@@ -108,6 +95,18 @@ def _share(record: Record, known: dict[str, Question]) -> Record:
     return replace(record, question=replace(record.question, **settings))
 
 
+def write_items(raw: Path, record: Record, items: Iterable[Mapping[str, Any]]) -> None:
+    """Write the per-item results of a record to its file (`items_file`)."""
+    lines = [json.dumps(item, ensure_ascii=False, sort_keys=True) for item in items]
+    write_text(items_file(raw, record), "\n".join([*lines, ""]))
+
+
+def items_file(raw: Path, record: Record) -> Path:
+    """Path of the per-item results of a record that is stored in the folder `raw`: items/ID.jsonl beside that folder,
+    with one JSON object per line; ID is the beginning of the record's id."""
+    return raw.parent / "items" / f"{record.id[:16]}.jsonl"
+
+
 # --- writing ------------------------------------------------------------------------------------------------
 class Store:
     """Records in the files of one folder, one file per (checkpoint, train seed, suite); several processes may append at
@@ -153,8 +152,9 @@ class Store:
         return None
 
     def append(self, *records: Record) -> int:
-        """Append records to their files and sync these; returns how many were new. A record of an evaluation and
-        numerics class that is already stored, timed on the same device, is not appended again.
+        """Append records to their files and sync these; returns how many were new. A record is not appended if the
+        store has one of the same evaluation and numerics class that was timed with the same engine, device and clock
+        (or if neither was timed).
 
         Raises ValueError, and appends nothing, if a stored record of the same evaluation and numerics class has a
         different result.
@@ -242,8 +242,8 @@ def _identity(record: Record) -> tuple[str, str]:
 
 
 def _timed_on(record: Record) -> tuple[str, str, str] | None:
-    """Engine, device and clock of the measured speed of a record, None without one. The same result, timed on two
-    devices, gives two records."""
+    """Engine, device and clock of the measured speed of a record; None if its speed was not measured. The same result,
+    timed on two devices, gives two records."""
     speed = record.measurements.speed
     return (speed.engine, speed.device, speed.clock) if speed else None
 
@@ -313,15 +313,15 @@ def one_of(rows: DataFrame, column: str, complaint: str) -> None:
         found = difference(json.loads(one[column]), json.loads(other[column])) or "rounding differs"
         raise ValueError(
             f"{complaint}: {found} ({one.checkpoint} and {other.checkpoint}, task {one.task}); "
-            "use the records of one of them"
+            "keep the records of one of them only"
         )
 
 
 def means(rows: DataFrame) -> DataFrame:
     """Frame with one row per cell (an evaluation under all its seeds) and metric of a frame of records, sorted by both:
-    the labels; `value` (mean) and `sd_seeds` (standard deviation; NaN for one) over `seeds` train seeds; `se`, standard
-    error of the evaluation of one network (root mean square over seeds); `n` rows evaluated; `nfe` forward passes per
-    row and `tokens_per_nfe`, tokens per forward pass (a ratio of sums).
+    the labels; `value` (mean) and `sd_seeds` (standard deviation; NaN for a single seed) over `seeds` train seeds;
+    `se`, standard error of the evaluation of one network (root mean square over seeds); `n` rows evaluated; `nfe`
+    forward passes per row and `tokens_per_nfe`, tokens per forward pass (a ratio of sums).
 
     A train seed with several records (other numerics classes or sampling seeds) counts once, with their mean.
     """

@@ -38,7 +38,7 @@ def older(subjects: Iterable[str]) -> dict[str, str]:
 
 
 def largest(records: Sequence[Record]) -> list[Record]:
-    """The records without those of an evaluation that was made with more items too, such as a first try with a
+    """The records, without those of an evaluation that was also made with more items, such as a first try with a
     `limit`."""
     items = [math.inf if each.question.limit is None else each.question.limit for each in records]
     if all(each == math.inf for each in items):

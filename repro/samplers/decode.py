@@ -12,7 +12,6 @@ with every random draw enumerated.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from repro.core.lazy import torch
@@ -55,7 +54,9 @@ def decode(
             some, named = [prompts[row] for row in rows], [names[row] for row in rows]
             return decode(denoiser, process, sampler, plan, some, seed=seed, names=named)
 
-        return _joined(groups, [apart(rows) for rows in groups])
+        parts = [apart(rows) for rows in groups]
+        order = torch.tensor([row for rows in groups for row in rows]).argsort()
+        return Decoded.joined(parts).rows(order.to(parts[0].ids.device))
     frame, decoder = None, None
     for decoder, frame in steps(denoiser, process, sampler, plan, prompts, seed=seed, names=names):  # noqa: B007
         pass
@@ -64,7 +65,10 @@ def decode(
     if decoder.denoiser.forbidden.to(out.device)[out].any():
         if all(parameter.isfinite().all() for parameter in denoiser.parameters()):
             raise AssertionError("noise is left after the last step")
-        raise ValueError("the network's weights are not finite numbers; copy the checkpoint again")
+        raise ValueError(
+            "the network's weights hold NaN or infinite values; use another checkpoint, or copy this one again"
+            " from its source"
+        )
     if not (frame.ids[:, : decoder.start] == decoder.ids[:, : decoder.start]).all():
         raise AssertionError("a prompt was changed")
     stop = torch.zeros_like(out, dtype=torch.bool)
@@ -72,18 +76,6 @@ def decode(
         stop |= out == end
     useful = torch.where(stop, torch.arange(out.shape[1], device=out.device), out.shape[1]).amin(1)
     return Decoded(out, frame.cost, useful)
-
-
-def _joined(groups: Sequence[Sequence[int]], parts: Sequence[Decoded]) -> Decoded:
-    """The results `parts` of groups of rows, joined in the order of the whole batch; `groups`: for each result, the
-    indices of its rows in that batch."""
-    order = torch.tensor([row for rows in groups for row in rows]).argsort().to(parts[0].ids.device)
-
-    def ordered(each: Sequence[Tensor]) -> Tensor:
-        return torch.cat(list(each))[order]
-
-    cost = Cost(*(ordered([getattr(part.cost, count.name) for part in parts]) for count in fields(Cost)))
-    return Decoded(ordered([part.ids for part in parts]), cost, ordered([part.useful for part in parts]))
 
 
 def steps(
@@ -99,8 +91,8 @@ def steps(
 ) -> Iterator[tuple[Decoder, Frame]]:
     """Decode step by step: yields the decoder and the batch (`Frame`) after each step of an unfinished block.
 
-    `confidence`: whether frames hold the probability of each written token. That runs the output head at these
-    positions once more, and raises ValueError for a sampler with lookahead. All other arguments, and the other
+    `confidence`: whether frames hold the probability of each written token. To compute it, the output head runs at
+    these positions once more; a sampler with lookahead raises ValueError. All other arguments, and the other
     ValueErrors, are those of `decode`.
     """
     from repro.samplers.draws import Stream

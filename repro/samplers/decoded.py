@@ -52,8 +52,9 @@ class Cost:
 
     @classmethod
     def of(cls, predictions: Sequence[Prediction], writes: Tensor) -> Cost:
-        """The cost of one step for n rows. `predictions`: its network predictions in order, each for the n rows or for
-        m states of each, [m n]; `writes` [n]: number of tokens that the step wrote."""
+        """The cost of one step for n rows. `predictions`: the network's predictions in this step, in order, each for
+        the n rows or for m states (versions of the ids) of each row, [m n]; `writes` [n]: number of tokens that the
+        step wrote."""
         cost, n = cls.empty(len(writes), writes.device), len(writes)
         for number, made in enumerate(predictions):
             forwards = made.forwarded.view(-1, n).sum(0)
@@ -110,6 +111,18 @@ class Decoded:
     ids: Tensor
     cost: Cost
     useful: Tensor
+
+    @classmethod
+    def joined(cls, parts: Sequence[Decoded]) -> Decoded:
+        """The rows of several batches, all of one length, one batch after the other."""
+        ids, useful = torch.cat([part.ids for part in parts]), torch.cat([part.useful for part in parts])
+        counts = (torch.cat([getattr(part.cost, count.name) for part in parts]) for count in fields(Cost))
+        return cls(ids, Cost(*counts), useful)
+
+    def rows(self, some: slice | Tensor) -> Decoded:
+        """The rows `some`: a slice, or indices in the order that is wanted."""
+        counts = (getattr(self.cost, count.name)[some] for count in fields(Cost))
+        return Decoded(self.ids[some], Cost(*counts), self.useful[some])
 
     @property
     def committed(self) -> Tensor:

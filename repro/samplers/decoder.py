@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 class Decoder:
     """Layout of a batch of prompts, and the methods that take single decoding steps.
 
-    It stays constant during a decode: callers pass the current ids to each method. `ids` [B, L]: B prompts in L
-    columns, with the mask id at padding and generated columns (left-to-right model: 0, and OPEN where nothing is
+    A decoder stays constant during a decoding run: callers pass the current ids to each method. `ids` [B, L]: B prompts
+    in L columns, with the mask id at padding and generated columns (left-to-right model: 0, and OPEN where nothing is
     written yet). `pad` [B]: columns of left padding. `start` and `stop`: first generated column, and the one after the
     last; `width`: L.
 
@@ -131,9 +131,9 @@ class Decoder:
     ) -> StepResult:
         """Result of the step `at` for n rows, from their ids [n, L] and the sampler's memory [n, M] or None.
 
-        `draw`: source of random draws; `pad` [n]: columns of left padding of these rows (None: they are the whole
-        batch, or all copies of its single prompt); `caches`: KV caches, updated in place (None: nothing is
-        cached between steps). No other argument is modified.
+        `draw`: source of random draws; `pad` [n]: columns of left padding of these rows (None: the rows are the whole
+        batch, or n states of its single prompt); `caches`: KV caches, updated in place (None: nothing is cached between
+        steps). No other argument is modified.
         """
         pad = self._padding(ids) if pad is None else pad
         if caches is None and self.causal:
@@ -171,8 +171,8 @@ class Decoder:
         forward: Callable[[Tensor, Tensor], Prediction],
         prediction: Prediction | None,
     ) -> State:
-        """The sampler's input for ids [n, L] in the block of `at`, of which each row has taken `step` [n] steps;
-        `prediction`: the prediction for these ids (None: made by `forward`)."""
+        """The sampler's input for ids [n, L] in the block of step `at`; `step` [n]: number of steps of this block that
+        each row has taken; `prediction`: the prediction for these ids (None: made by `forward`)."""
         block, i, steps = at
         length = self.plan.block_length
         undecided = self.undecided(ids, block)
@@ -281,7 +281,8 @@ def overlap(denoiser: Denoiser, prompt: Sequence[int]) -> int:
 
 
 class DecodingCaches:
-    """KV caches of a decode: one for each forward pass of a step; exact for causal and block-causal networks.
+    """The KV caches of one decoding run, one for each of the forward passes that a step takes; they are exact for
+    causal and block-causal networks, otherwise approximate.
 
     A further pass in a step, such as that of guidance, has other input ids than the first and so needs its own cache.
     """

@@ -1,9 +1,9 @@
 """Sources of a sampler's random draws: a random stream with keys, or a script of given outcomes.
 
-Every draw of a sampler is `draw(probabilities, purpose, rows, positions, index)`. Its random key is (seed, purpose,
-decode step, row, index, position) and not a count of calls, so it does not depend on the batch or on skipped work.
-Other sources replay a decode (`repro.certify.replay`) or enumerate all its outcomes (`repro.samplers.law`) through the
-same code.
+Every draw of a sampler is `draw(probabilities, purpose, rows, positions, index)`. The random key of a draw is (seed,
+purpose, decoding step, row, index, position) and not a count of calls, so the draw does not depend on the batch or on
+skipped work. Other sources replay a decode (`repro.certify.replay`) or enumerate all its outcomes
+(`repro.samplers.law`) through the same code.
 
 Arguments of a draw: `purpose`, what is drawn (a constant of `repro.core.rng`); `index`, which separates draws with the
 same purpose at the same position. Shapes: B rows of the batch, N draws, C possible outcomes of a draw.
@@ -22,7 +22,7 @@ from repro.core import rng
 Outcome = tuple[int, int, int]
 """(purpose, index, position): identifies a draw within one row and one decoding step."""
 Name = tuple[int, ...]
-"""Identifies a draw within one row: an `Outcome`, or an `Outcome` with the decoding step before it."""
+"""Identifies a draw within one row: an `Outcome`, or the decoding step followed by an `Outcome`."""
 
 
 class Draw(Protocol):
@@ -45,8 +45,8 @@ class Draw(Protocol):
         ...
 
     def ahead(self, rows: Tensor, steps: Tensor) -> Draw:
-        """The source of a batch of n rows whose row i draws as row `rows[i]` of this batch does `steps[i]` decoding
-        steps later; both [n] int64."""
+        """The source for a batch of n rows, of which row i draws what row `rows[i]` of the present batch draws
+        `steps[i]` decoding steps later; both arguments [n] int64."""
         ...
 
 
@@ -120,8 +120,8 @@ class Script:
 
 
 class Intervals:
-    """Source of draws by inverse CDF whose uniform numbers are known only up to an interval. Two draws may so share a
-    number under different probabilities, as those of lookahead do.
+    """Source of draws by inverse CDF whose uniform numbers are known only up to an interval. Two draws with different
+    probabilities can thus share one uniform number, as lookahead requires.
 
     `scripts[row]` maps the draws of a row, by (step, purpose, index, position), to intervals (low, high); a draw that
     is missing there has (0, 1). `rows` [n]: index in `scripts` of each row of the batch; `steps` [n]: its decoding

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def law(
     denoiser: Denoiser, process: Process, sampler: Sampler, plan: Plan, prompt: Sequence[int] = ()
 ) -> dict:
-    """Exact distribution of the generated ids, {tuple of ids: probability}.
+    """Exact distribution of the ids generated after `prompt` (token ids), {tuple of ids: probability}.
 
     For tiny spaces only (3 tokens, gen_length 2 or 3), since every outcome is enumerated. Raises ValueError for a
     sampler that draws uniform numbers, and if sampler, noise process and decoding plan cannot be combined.
@@ -50,7 +50,8 @@ def law(
 def laws(
     denoiser: Denoiser, process: Process, sampler: Sampler, plan: Plan, prompt: Sequence[int] = ()
 ) -> Iterator[dict]:
-    """Exact distributions of the generated ids, {tuple of ids: probability}: at time t = 1, then after each step.
+    """Exact distributions of the ids generated after `prompt`, {tuple of ids: probability}: at time t = 1, then after
+    each step.
 
     Before the last step the tuples contain mask ids or noise tokens. For a sampler with lookahead only the last
     distribution is yielded, because its steps share random draws.

@@ -47,8 +47,8 @@ class LogitsProcessor(Part):
     def processes(self) -> frozenset[str]:
         """Families of noise (`Process.noise`) to which the logits processor applies.
 
-        A processor of the choice of positions is for absorbing noise only, because only there do samplers choose
-        positions.
+        A processor that changes which positions are chosen is for absorbing noise only, because only there do samplers
+        choose positions.
         """
         return frozenset({"absorbing", "uniform", "left_to_right"} if self.sets is None else {"absorbing"})
 
@@ -92,9 +92,9 @@ class LogitsTransform(LogitsProcessor):
 class ProcessedSampler(Sampler):
     """A sampler (`rule`) with a logits processor (`shape`).
 
-    Memory, times and capabilities are those of `rule`, but only for noise processes that both support. Raises
-    ValueError if the processor would change nothing in `rule`, is for other noise processes, or must stand elsewhere in
-    the chain.
+    Memory, times and capabilities are those of `rule`, but the noise must be one that the processor supports as well.
+    Raises ValueError if the processor would change nothing in `rule`, is for other noise processes, or must stand
+    elsewhere in the chain.
     """
 
     shape: LogitsProcessor

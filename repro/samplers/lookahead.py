@@ -9,11 +9,11 @@ round starts from x_k and features h of an earlier forward, and
     verifies   z_j = F_(k+j)(y_j, f(y_j))                         in one batch of `states` rows
     accepts    x_(k+j+1) = z_j  up to the first j with z_j != y_(j+1)
 
-y_0 holds the true ids. Where y_j does, z_j holds the true next ids, and y_(j+1) does if it equals z_j. So every
-accepted z_j, including the first that differs from its draft, is what decoding one step at a time gives. A round
-commits 1 to `states` tokens. For greedy rules this is the verification of Self Speculative Decoding (arXiv 2510.04147);
-keyed draws extend it to sampling. For a causal network the drafts are prefixes of each other, so one forward of
-`states` columns takes the place of the batch (Jacobi iteration, arXiv 2305.10427).
+y_0 holds the true ids. If y_j holds the true ids, z_j holds the true next ones, and so does y_(j+1) if it equals z_j.
+So every accepted z_j, including the first that differs from its draft, is what decoding one step at a time gives. A
+round commits 1 to `states` tokens. For greedy rules this is the verification of Self Speculative Decoding (arXiv
+2510.04147); keyed draws extend it to sampling. For a causal network the drafts are prefixes of each other, so one
+forward of `states` columns takes the place of the batch (Jacobi iteration, arXiv 2305.10427).
 
 Shapes: n rows, m states of each row, L columns, D features.
 """
@@ -40,8 +40,8 @@ STATES = 8
 
 @part
 class Lookahead(Sampler):
-    """Sampler that gives the output of `rule` at one position per step in fewer sequential forward passes: each takes
-    up to `states` states of a row, its present ids and guesses of the ids after one, two, ... further steps.
+    """Sampler with the same output as `rule` at one position per step, in fewer sequential forward passes: each pass
+    takes up to `states` states of a row, its present ids and guesses of the ids after one, two, ... further steps.
 
     Raises ValueError for fewer than 2 states, and for a rule that may take more than one forward pass or position per
     step.
@@ -76,8 +76,8 @@ class Lookahead(Sampler):
         return self.rule.claim()
 
     def step(self, state: State) -> Tensor:
-        """The ids [n, L] after a round; `state.memory` then holds the features [n, L, D] that the next round's drafts
-        use."""
+        """The ids [n, L] after a round (drafts and their verification, see the module's docstring); `state.memory` then
+        holds the features [n, L, D] from which the next round makes its drafts."""
         n, length = len(state.ids), int(state.active[0].sum())
         left = state.process.open(state.ids, state.active, state.prediction.vocabulary).sum(1)
         taken = length - left

@@ -159,8 +159,8 @@ def check(sampler: Sampler, process: Process, plan: Plan) -> None:
 def plan_for(
     sampler: Sampler, gen_length: int, block_length: int | None, steps: int | None, cache: Cache | None
 ) -> Plan:
-    """A decoding plan for `sampler`; None takes the default: one block, one step per token (no number of steps if the
-    sampler is adaptive), no KV cache."""
+    """A decoding plan for `sampler`. An argument that is None gets its default: one block, one step per token (no
+    number of steps if the sampler is adaptive), no KV cache."""
     block = gen_length if block_length is None else block_length
     if steps is None and sampler.capabilities.plan != "adaptive":
         steps = gen_length

@@ -2,7 +2,8 @@
 
     low_confidence+eos_last+order_temperature:alg_temp=0.1      by name (`repro.samplers.presets`)
 
-They work like those in `repro.samplers.logits_processors`, but change the confidence or the order of a step.
+These work like the processors in `repro.samplers.logits_processors`, but change the confidence or the order by which a
+step chooses positions.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from repro.samplers.sampler import Claim, Preset, State
 class Distrusted(LogitsProcessor):
     """Makes a sampler that commits positions by confidence commit the given ids last; "eos" is the vocabulary's EOS id.
 
-    Each position's token is chosen as without this processor. Its confidence is its probability in a softmax that
-    leaves these ids out, and 0 if it is one of them. With EOS and EoT it is the intended effect of LLaDA's option
-    `confidence_eos_eot_inf` (docs/method.md#llada-sampling).
+    Each position's token is chosen as without this processor. The token's confidence is its probability in a softmax
+    without the given ids, or 0 if it is one of them. With EOS and EoT as ids this is the intended effect of LLaDA's
+    option `confidence_eos_eot_inf` (docs/method.md#llada-sampling).
     """
 
     ids: tuple[int, ...] | Literal["eos"]

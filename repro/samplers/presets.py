@@ -27,7 +27,7 @@ P = TypeVar("P", bound=Part)
 
 
 def _psi(kappa: Kappa) -> Tail:
-    """Duo's psi sampler with the same schedule of kappa at all steps, whose remaining noise is removed by draws
+    """Duo's psi sampler with the schedule `kappa` at all steps; the noise that remains at the end is removed by a draw
     (`DrawnRemoval`)."""
     rule = Psi(high=kappa, middle=kappa, low=kappa, high_frac=0.0, middle_frac=0.0)
     return Tail(rule=rule, times=LinearTimes(end=1e-5), removal=DrawnRemoval())
@@ -138,15 +138,16 @@ def preset(name: str) -> Sampler:
 
 
 def default_preset(noise: str, likely: bool) -> str:
-    """Name of the preset for models of this family of noise where none is chosen: one that seeks a likely text
-    (`likely`), as after a prompt, or one that draws from the model's distribution. Uniform noise has one for both."""
+    """Name of the preset for models with this family of noise (`Process.noise`) if the user chooses none. With
+    `likely`, as after a prompt, it is one that seeks a likely text, else one that draws from the model's distribution;
+    for uniform noise it is "ancestral" in both cases."""
     if noise == "left_to_right":
         return "greedy" if likely else "sample"
     return "low_confidence" if likely and noise == "absorbing" else "ancestral"
 
 
 def _looking_ahead(rule: Sampler, text: str) -> Sampler:
-    """`rule` with lookahead, whose number of states `text` may give: `lookahead` or `lookahead:states=m`."""
+    """`rule` with lookahead over `STATES` states, or over m if `text` is `lookahead:states=m`."""
     pins = parts.parse_overrides(split_pins(text.partition(":")[2])) if ":" in text else {}
     return parts.derive(Lookahead(rule=rule, states=STATES), pins)
 

@@ -58,8 +58,8 @@ class PartOfPrediction(ProcessedPrediction):
 
 
 def parts(prediction: Prediction, where: Tensor) -> Iterator[tuple[Tensor, Prediction]]:
-    """The N True entries of `where` [B, L] bool, in runs of consecutive entries: pairs of a mask [B, L] bool that holds
-    one run, and the prediction there.
+    """Split the N True entries of `where` [B, L] bool into runs of consecutive entries, and yield for each run its mask
+    [B, L] bool and the prediction at its positions.
 
     The logits of all runs are computed at once, in one matrix product; a run is so short that float64 results computed
     from its logits stay in a CPU's cache. Yields at least one pair, whose mask may be empty.

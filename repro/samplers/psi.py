@@ -3,11 +3,11 @@ docs/method.md#uniform-samplers).
 
     q(s) = kappa q(s | t, prediction) + (1 - kappa) [ alpha_s q(0 | t, prediction) + (1 - alpha_s) prior ]
 
-at each position is the distribution of the token at time s, from that at t > s; alpha is the probability that a token
-is intact, the prior the distribution of pure noise. For any kappa in [0, 1] a step takes q(t | x0) to q(s | x0), under
-absorbing and uniform noise. Under absorbing noise it is ReMDM (arXiv 2503.00307), whose probability of masking a
-committed token is here sigma = (1 - kappa)(1 - alpha_s). That is at most 1 - alpha_s, while ReMDM allows up to
-(1 - alpha_s)/alpha_t; a schedule of sigma beyond the limit gets kappa = 0, as in Duo's code.
+is the distribution of each position's token at time s, given the noisy tokens at time t > s; alpha is the probability
+that a token is intact, the prior the distribution of pure noise. For any kappa in [0, 1] a step takes q(t | x0) to q(s
+| x0), under absorbing and uniform noise. Under absorbing noise it is ReMDM (arXiv 2503.00307), whose probability of
+masking a committed token is here sigma = (1 - kappa)(1 - alpha_s). This sigma is at most 1 - alpha_s, while ReMDM
+allows up to (1 - alpha_s)/alpha_t; a schedule of sigma beyond the limit gets kappa = 0, as in Duo's code.
 
 kappa = 1 is ancestral sampling; smaller values revise more. With an exact denoiser and S steps the error of ancestral
 sampling falls as 1/S, that of a smaller kappa as S^-1/2 at best (several positions change at once at every noise
@@ -110,7 +110,8 @@ class ConstantSigma(Kappa):
 
 
 def _capped(eta: float, alpha_t: Tensor, alpha_s: Tensor) -> Tensor:
-    """min(eta, (1 - alpha_s)/alpha_t) of each row, [B]; eta where alpha_t = 0, hence the comparison of products."""
+    """min(eta, (1 - alpha_s)/alpha_t) of each row, [B]; eta where alpha_t = 0, which is why products are compared
+    instead of quotients."""
     return torch.where(alpha_t * eta > 1 - alpha_s, (1 - alpha_s) / alpha_t, eta)
 
 
@@ -118,7 +119,7 @@ def _of(sigma: Tensor, alpha_s: Tensor, last: bool) -> Tensor:
     """kappa = 1 - sigma/(1 - alpha_s) of each row, clamped to [0, 1], [B], for the probability sigma [B] of masking a
     committed token in ReMDM; 1 at the last step of a segment of the block (`last`).
 
-    At alpha_s = 1 its value does not matter.
+    At alpha_s = 1 the value of kappa does not matter.
     """
     if last:
         return torch.ones_like(alpha_s)
@@ -131,7 +132,7 @@ class Psi(Sampler):
     clean draw that is noised again (Duo, chapter 2; docs/method.md#uniform-samplers).
 
     `high`, `middle`, `low`: schedules of kappa in the first, second and last segment of a block's steps; `high_frac`,
-    `middle_frac`: fractions of the block's times in the first and in the second segment.
+    `middle_frac`: fractions of the block's times in the first and in the second segment (the others are in the last).
     """
 
     high: Kappa

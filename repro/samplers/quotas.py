@@ -15,7 +15,7 @@ from repro.samplers.sampler import Claim, Preset, Sampler, State
 class QuotaProcessor(LogitsProcessor):
     """Base class of logits processors that set how many positions each step of a block commits.
 
-    A step that commits none takes no forward pass.
+    A step whose number is 0 takes no forward pass.
     """
 
     sets = "quota"
@@ -86,6 +86,7 @@ class RoundedQuotas(QuotaProcessor):
 
 
 def quota_processor(sampler: Sampler) -> QuotaProcessor | None:
-    """The logits processor that sets the sampler's quotas, None if it has the default ones."""
+    """The logits processor that sets how many positions each step of the sampler commits; None if it has no such
+    processor."""
     processors = sampler.processors if isinstance(sampler, ProcessedSampler) else []
     return next((each for each in processors if isinstance(each, QuotaProcessor)), None)

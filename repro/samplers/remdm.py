@@ -47,7 +47,7 @@ def _alphas(state: State) -> tuple[Tensor, Tensor]:
 def _limit(state: State) -> Tensor:
     """sigma_max = min(1, (1 - alpha_s)/alpha_t), the highest probability of masking a committed token again, [B].
 
-    At alpha_t = 0 no token is committed, so its value there does not matter.
+    At alpha_t = 0 no token is committed, so the value of sigma_max there does not matter.
     """
     alpha_t, alpha_s = _alphas(state)
     return ((1 - alpha_s) / alpha_t.clamp_min(1e-300)).clamp_max(1.0)

@@ -52,7 +52,7 @@ class Renoise(Sampler):
     `bound`: limit, in nats, of the sum of accepted entropies without the largest. `hot`, `cold`: temperatures of the
     logits at the first step and after the last, linear in between. `stable`: number of previous steps whose most
     probable tokens must equal the current ones for a row to stop. `confident`: mean entropy of the block, in nats,
-    below which it may stop.
+    below which a row may stop.
     """
 
     bound: float

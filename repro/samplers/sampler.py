@@ -171,11 +171,11 @@ class State:
         return torch.cat(found) if found else logits.new_zeros(0, dtype=torch.float64)
 
     def surest(self, logits: Tensor, where: Tensor, count: int) -> Tensor:
-        """`best` by the probability of each position's most probable token, [B, L] bool: `count` of the True entries of
-        each row of `where` [B, L] bool, from their logits [N, V].
+        """The positions whose most probable token has the highest probability, [B, L] bool: `count` of the True entries
+        of each row of `where` [B, L] bool, chosen as by `best`, from their logits [N, V].
 
-        Probabilities in float64 decide. Where the logits' own precision leaves no doubt they are not computed: they
-        take as long as a quarter of the output layer.
+        The choice is that by probabilities in float64. These take as long as a quarter of the output layer, so they are
+        computed only where the logits' own precision leaves a doubt.
         """
         if self.order_temperature == 0 and count >= int(where.sum(1).max()):
             return where
@@ -253,8 +253,8 @@ ROWS = 256
 """Positions whose logits are widened to float64 at once: 260 MB at 126,000 ids. No result depends on it."""
 
 DOUBT = 1e-4
-"""Difference of two log-probabilities in float32 from which on their order in float64 is the same: ten times what
-rounding makes of a sum over 126,000 ids."""
+"""If two log-probabilities in float32 differ by more than this, they have the same order in float64: ten times the
+rounding error of a sum over 126,000 ids."""
 
 LEAST = -1e300
 """Lowest score of a position that may be chosen (log-probability -inf); positions that may not be chosen have -inf."""
@@ -283,7 +283,7 @@ class Sampler(Part):
     def time(self, step: int, steps: int) -> float:
         """Diffusion time in [0, 1] (1: pure noise) after `step` of a block's `steps` steps.
 
-        It falls from 1 to 0, or to a time above 0 for a sampler that then removes the remaining noise itself.
+        The time falls from 1 to 0, or to a time above 0 for a sampler that then removes the remaining noise itself.
         """
         return 1 - step / steps
 

@@ -35,10 +35,10 @@ BOX = "max-height:24em;overflow:auto;border:1px solid #ccc"
 class StreamStep:
     """The generated positions (from 0) after one step of a decode.
 
-    `number`: of the step over all blocks, from 0; `block`: number of the block, from 0; `forwards`: forward passes so
-    far; `ids`: token ids, mask ids and initial noise included; `pieces`: text of each position ("·": undecided);
-    `confidence`: the network's probability of each token at the step that wrote it, None where none is written; `new`:
-    positions written in this step; `revised`: positions that were written more than once so far.
+    `number`: number of the step, counted over all blocks from 0; `block`: number of the block, from 0; `forwards`:
+    forward passes so far; `ids`: token ids, mask ids and initial noise included; `pieces`: text of each position ("·":
+    undecided); `confidence`: the network's probability of each token at the step that wrote it, None where none is
+    written; `new`: positions written in this step; `revised`: positions that were written more than once so far.
     """
 
     number: int
@@ -73,8 +73,8 @@ class StreamStep:
 
 
 class Stream(Iterable[StreamStep]):
-    """The steps of a decode, which is computed as they are read; keeps those read so far in `steps`, so that a second
-    loop begins with the first step again."""
+    """The steps of one decoding run, each computed when it is first read. Steps read so far are kept in `steps`, so a
+    second loop begins with the first step again."""
 
     def __init__(self, model: Model, frames: Iterator[tuple[Decoder, Frame]]) -> None:
         self.model, self.steps, self._frames = model, list[StreamStep](), frames

@@ -64,8 +64,8 @@ class GreedyRemoval(Removal):
     """Noise removal by the argmax of the predicted clean token x0: Duo's greedy removal, and MDLM's last step at the
     masked positions.
 
-    Under uniform noise it is the argmax of the leave-one-out conditional, whether the network's output estimates that
-    or p(x0 | xt). It does not depend on a position's own token, so every position is rewritten.
+    Under uniform noise the argmax is that of the leave-one-out conditional, even if the network's output estimates p(x0
+    | xt). That conditional does not depend on a position's own token, so every position is rewritten.
     """
 
     def claim(self, rule: Claim) -> Claim:
@@ -77,8 +77,8 @@ class GreedyRemoval(Removal):
 
 @part
 class Tail(Sampler):
-    """Sampler that runs the sampler `rule` over `times` (instead of its own), which end above 0, and removes the noise
-    that is left by `removal`, in one more forward pass."""
+    """Sampler that runs the sampler `rule` over `times`, which end above 0, instead of the times of `rule`, and then
+    removes the remaining noise as `removal` says, in one more forward pass."""
 
     rule: Sampler
     times: Times

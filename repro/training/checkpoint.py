@@ -1,6 +1,7 @@
 """Training checkpoints: folders of safetensors and JSON, each written atomically.
 
     DIR/step_00002300/   model.safetensors  optimizer.safetensors  ema.safetensors (with `ema`)  state.json
+                         teacher.safetensors (of a distillation)
 
 `state.json` holds the recipe in canonical JSON, seed, step, the digest of the data and the SHA-256 of every file, so
 that a truncated or exchanged file is noticed. No pickle is ever read.
@@ -38,8 +39,8 @@ Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class _State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Contents of state.json: `format` of the file, `recipe` in canonical JSON, `data`, the digest of the prepared
-    training data (`Checkpoint.corpus`), and the other fields of `Checkpoint`."""
+    """Contents of state.json. `format`: version of the file format; `recipe`: the recipe in canonical JSON; `data`:
+    digest of the prepared training data (`Checkpoint.corpus`); the other fields are those of `Checkpoint`."""
 
     format: int
     recipe: dict[str, Any]
@@ -55,10 +56,10 @@ class _State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Checkpoint:
     """A checkpoint folder; the SHA-256 of each file is verified when it is read.
 
-    `step`: number of optimizer steps done; `corpus`: digest of the prepared training data; `resolved`: setting -> value
-    of the data's settings that the recipe leaves open (placeholder UNRESOLVED) because only the Hub knows them
-    (revisions, row counts); `files`: SHA-256 by file name; `base`: SHA-256 of the frozen weights that the files leave
-    out (`Denoiser.base_digest`), None if there are none.
+    `step`: number of optimizer steps done; `corpus`: digest of the prepared training data; `resolved`: values, by
+    dotted path, of those settings of the data that the recipe leaves open (placeholder UNRESOLVED) because only the Hub
+    knows them (revisions, row counts); `files`: SHA-256 by file name; `base`: SHA-256 of the frozen weights that the
+    files leave out (`Denoiser.base_digest`), None if there are none.
     """
 
     folder: Path
@@ -77,8 +78,8 @@ class Checkpoint:
 
     @property
     def mark(self) -> str:
-        """What follows the name of a run that was stopped before its last step, such as ` (step 39 of 900)`; "" for a
-        finished run."""
+        """Text that is shown after the name of a run that was stopped before its last step, such as ` (step 39 of
+        900)`; "" for a finished run."""
         unfinished = self.recipe.unfinished(self.step)
         return f" ({unfinished})" if unfinished else ""
 
@@ -109,10 +110,12 @@ class Checkpoint:
 
         path = self.folder / file
         if not path.is_file():
-            raise ValueError(f"{path} is missing; this checkpoint is incomplete, copy its folder again")
+            raise ValueError(
+                f"{path} is missing: this checkpoint is incomplete; copy its folder again from its source"
+            )
         if file_digest(path) != self.files[file]:
             raise ValueError(
-                f"{path} is truncated or changed (its SHA-256 differs from state.json); copy it again"
+                f"{path} is truncated or changed (its SHA-256 differs from state.json); copy it again from its source"
             )
         with foreign(path, "safetensors file"):
             return load_file(path)
@@ -136,7 +139,8 @@ class Checkpoint:
             fits = name in weights and tensor.shape in ((), (1,), weights[name].shape)
             if not fits:
                 raise ValueError(
-                    f"{self.folder}: optimizer state {key!r} does not fit the recipe's backbone; copy it again"
+                    f"{self.folder}: optimizer state {key!r} does not fit the recipe's backbone; copy this checkpoint"
+                    " again from its source"
                 )
             whole = tensor.shape == weights[name].shape  # else a number, such as Adam's count of steps
             state.setdefault(name, {})[field] = (
@@ -157,8 +161,8 @@ def save(
 ) -> Path:
     """Write a checkpoint atomically under the run folder `folder`; returns the new step folder.
 
-    `corpus`, `resolved` and `base`: as in `Checkpoint`; `files`: file name -> tensors to be written, or the path of a
-    finished file to be moved in.
+    `seed`, `step`, `corpus`, `resolved` and `base`: as in `Checkpoint`; `files`: file name -> tensors to be written, or
+    the path of a finished file to be moved in.
     """
     from safetensors.torch import save_file
 
@@ -213,24 +217,24 @@ def open_checkpoint(path: Path) -> Checkpoint:
         foreign = [p.name for p in path.iterdir() if p.suffix in (".pt", ".pth", ".bin", ".ckpt", ".pkl")]
         if foreign:
             raise ValueError(
-                f"{path / foreign[0]} is a pickle; only safetensors are read: python -m repro.checkpoint convert"
+                f"{path / foreign[0]} is a pickle; only safetensors are read: see python -m repro.checkpoint convert"
             )
         if (path / "repro.json").is_file():
             raise ValueError(
-                f"{path} was written by `checkpoint export` and is no run; give the run that it was made of"
+                f"{path} was written by `checkpoint export` and is no run; give the run that was exported"
             )
         raise ValueError(
             f"no checkpoint in {path}: no step_* folder with a state.json, and no config.json of released weights; give"
-            " the --out folder of a training run, or copy these weights again"
+            " the --out folder of a training run, or copy the released weights again from their source"
         )
     path = folder / "state.json"
     state = read_json(path, _State)
     if state.format != FORMAT:
         raise ValueError(
-            f"{path}has format {state.format}, this code reads {FORMAT}; use the release of the package that wrote it"
+            f"{path} has format {state.format}, this code reads {FORMAT}; use the release of the package that wrote it"
         )
     if "model.safetensors" not in state.files:
-        raise ValueError(f"{path}: files lacks 'model.safetensors'; copy it again")
+        raise ValueError(f"{path} lists no 'model.safetensors'; copy this checkpoint again from its source")
     try:
         recipe = parts.read(state.recipe, Recipe)
     except ValueError as error:
@@ -243,7 +247,7 @@ def network(checkpoint: Checkpoint, weights: Weights) -> Denoiser:
     """The denoiser with the checkpoint's raw or averaged weights, in float32 and evaluation mode.
 
     Adapters are merged into the weights that they change. Raises ValueError if `weights` is "ema" and the checkpoint
-    has no averaged weights, and for adapters of weights other than those that are found here.
+    has no averaged weights, and if its adapters were trained on other frozen weights than those that are found here.
     """
     from repro.models.denoiser import trained_parameters
 

@@ -30,10 +30,10 @@ a smaller layer."""
 BUCKET = 200_000_000
 """Number of gradient elements that ZeRO-2 reduces at once (docs/method.md#uniform-script)."""
 COPIES: dict[str, float] = {"sym_kl": 2, "clean_prompt": 2, "sym_kl_script": 4, "relaxed_ce": 4, "dcd": 8.25}
-"""Objective -> number of float32 copies of all its logits, themselves included, that its loss and the loss's gradient
-hold at the peak if they are computed at once (counted, tests/training/test_cost.py)."""
+"""Objective -> number of float32 tensors as large as all logits, the logits included, that its loss and gradient would
+hold at the peak if all logits were computed at once (counted, tests/training/test_cost.py)."""
 COPIES_UNIFORM, COPIES_CE = 7.25, 3
-"""Number of such copies for the bound of uniform noise, computed in float64, and for any other cross-entropy."""
+"""The same number for the bound of uniform noise, which is computed in float64, and for any other cross-entropy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +78,12 @@ ENGINES = {
         split=frozenset({"gradients", "optimizer", "ema"}), buffers=f"two buckets of {BUCKET:.0e} gradients"
     ),
 }
-"""Engine name -> its memory. FSDP2 gathers the next layer while one computes; ZeRO-2 fills one bucket while it reduces
-the other."""
+"""Engine name -> its memory. FSDP2 gathers the next layer while the present one computes; ZeRO-2 fills one bucket while
+it reduces the other."""
 
 REFERENCE_SCRIPT = {"gpus": 8, "rows_a_step": 256, "epochs": 1}
-"""Runs of the reference scripts, tom-pollak/dllm@43ea9ff: 8 H100s (README), one epoch with 32 rows per GPU and step
-(scripts; docs/method.md#masked-script)."""
+"""How the reference scripts, tom-pollak/dllm@43ea9ff, were run: on 8 H100s (README), one epoch with 32 rows per GPU and
+step (scripts; docs/method.md#masked-script)."""
 OF_REFERENCE_SCRIPTS = ("llada", "duo", "duo_script")
 """Names of the recipes that follow the reference scripts."""
 
@@ -91,10 +91,11 @@ OF_REFERENCE_SCRIPTS = ("llada", "duo", "duo_script")
 def plan(
     recipe: Recipe, *, engine: str = "ddp", gpus: int = GPUS, activation_checkpointing: bool = False
 ) -> dict[str, Any]:
-    """Estimated cost of training a recipe, by name: parameters, tokens, bytes per GPU, FLOPs, seconds and hours.
+    """Estimated cost of training a recipe, a dict of named values: parameters, tokens, bytes per GPU, FLOPs, seconds
+    and hours.
 
-    Raises ValueError for an unknown engine, one that does not support the recipe's precision, and a number of GPUs that
-    does not divide the batch.
+    `activation_checkpointing`: whether layers are recomputed in backward. Raises ValueError for an unknown engine, one
+    that does not support the recipe's precision, and a number of GPUs that does not divide the batch.
     """
     if engine not in ENGINES:
         raise ValueError(f"no engine {engine!r}; {nearest(engine, ENGINES)}")
@@ -219,14 +220,16 @@ def _layer(recipe: Recipe, size: Size) -> int:
 
 
 def _copies(recipe: Recipe) -> float:
-    """Number of float32 copies of all logits that the recipe's loss would hold if it were computed at once."""
+    """Number of float32 tensors as large as all logits that the recipe's loss would hold if all logits were computed at
+    once (see `COPIES`)."""
     name = registry.part_name(type(recipe.objective))
     bound = recipe.objective.meaning == "leave_one_out" and recipe.process.noise == "uniform"
     return COPIES.get(name, COPIES_UNIFORM if bound else COPIES_CE)
 
 
 def _least(value: float, least: float) -> str:
-    """A time for a plan's text; what is below `least` says only that, since the plan knows computation alone."""
+    """Text of a time `value` with four digits, or `below LEAST` if it is shorter than `least`: the estimate counts
+    computation alone, so that very short times mean nothing."""
     return f"below {least:g}" if value < least else f"{value:.4g}"
 
 

@@ -1,5 +1,5 @@
-"""Checkpoints as folders that others read: weights, configuration and tokenizer beside `repro.json`, which says what
-the model is, so that `load` reads the folder back here.
+"""Export of checkpoints to folders that other programs read: weights, configuration and tokenizer. The file
+`repro.json` beside them says what the model is, so that this suite's `load` reads the folder as well.
 
     OUT/config.json  model.safetensors  tokenizer.json  tokenizer_config.json  generation_config.json  repro.json
 
@@ -72,7 +72,7 @@ def in_transformers(denoiser: Denoiser) -> bool:
 
 @contextmanager
 def _without_bar() -> Generator[None]:
-    """No progress bar of transformers, which is over at once."""
+    """Context manager that hides transformers' progress bar, which would be over at once."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -123,22 +123,24 @@ def is_export(folder: Path) -> bool:
 
 
 def open_export(folder: Path) -> Exported:
-    """The contents of repro.json in an exported folder; ValueError if it is wrong, and for weights that were
-    changed."""
+    """The contents of repro.json in an exported folder; ValueError if that file is invalid, and if model.safetensors is
+    missing or was changed."""
     found = read_json(folder / FILE, Exported)
     if found.format != FORMAT:
         raise ValueError(
-            f"{folder / FILE}has format {found.format}, this code reads {FORMAT}; export the checkpoint again"
+            f"{folder / FILE} has format {found.format}, this code reads {FORMAT}; export the checkpoint again"
         )
     path = folder / "model.safetensors"
     if not path.is_file() or file_digest(path) != found.file:
-        raise ValueError(f"{path} is missing, truncated or changed (its SHA-256 differs); export it again")
+        raise ValueError(
+            f"{path} is missing, truncated or changed (its SHA-256 differs); export the checkpoint again"
+        )
     return found
 
 
 def exported_network(folder: Path, found: Exported) -> Denoiser:
-    """The denoiser with the weights of an exported folder, in float32 and evaluation mode; ValueError if names or
-    shapes of tensors are not those of its recipe."""
+    """The denoiser with the weights of an exported folder, in float32 and evaluation mode; `found`: the content of its
+    repro.json. ValueError if names or shapes of tensors are not those of the recipe."""
     from safetensors.torch import load_file
 
     from repro.models.denoiser import copy_weights

@@ -149,7 +149,8 @@ class Training:
     def advance(self) -> dict[str, float | torch.Tensor]:
         """Take one optimizer step; returns its metrics by name, summed over this process's microbatches.
 
-        They stay tensors on the device, because reading them would block until it has finished; `row` reads them.
+        The metrics stay tensors on the device, because reading them would wait until it has finished the step; `row`
+        reads them.
         """
         recipe, made = self.recipe, self.engine
         if self.teacher is not None and _distillation(recipe).renews(self.step):
@@ -232,7 +233,8 @@ class Training:
         self.engine.wait()
 
     def write_fault(self, out: Path) -> Path:
-        """Write fault.json with what is needed to repeat the last step (recipe, seed, step, rows); returns its path."""
+        """Write fault.json into `out`, with what is needed to repeat the last step (recipe, seed, step, rows); returns
+        its path."""
         rows = self.order(self.step - 1)
         path = out / "fault.json"
         if self.engine.first:
@@ -253,8 +255,8 @@ def _distillation(recipe: Recipe) -> Distillation:
 
 
 def train_alone(pinned: TrainedTeacher, folder: Path) -> None:
-    """Train the teacher of a distillation by its own recipe in this process alone, and save its last checkpoint in
-    `folder`."""
+    """Train `pinned`, the teacher of a distillation, by its own recipe in this process alone, and save its last
+    checkpoint in `folder`."""
     recipe = pinned.recipe
     where = torch.device("cuda" if device().startswith("cuda") else "cpu")
     alone = SimpleNamespace(process_index=0, num_processes=1, device=where, wait_for_everyone=lambda: None)

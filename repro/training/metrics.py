@@ -29,7 +29,7 @@ from repro.training.recipe import Recipe
 class MetricsLog:
     """The file metrics.jsonl at `path`, one JSON row per logged step; only the `active` process writes.
 
-    Rows after `step`, that of the checkpoint from which the run resumes (0: a new run), are deleted.
+    `step`: step of the checkpoint from which the run resumes (0: a new run); rows of later steps are deleted.
     """
 
     def __init__(self, path: Path, step: int, active: bool) -> None:
@@ -85,7 +85,7 @@ class ProgressLines(Progress):
 
 
 class ProgressBar(Progress):
-    """A progress bar with the loss and the time left; `bar` has the task number `task`."""
+    """A progress bar with the loss and the time left. `bar`: rich's `Progress`; `task`: number of its task."""
 
     def __init__(self, bar: Any, task: Any) -> None:
         self.bar, self.task = bar, task

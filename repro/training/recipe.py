@@ -79,9 +79,10 @@ class Recipe(Part):
                 " or another objective"
             )
         if block is not None and read != block:
+            reads = "whole rows" if read is None else f"blocks of {read}"
             raise ValueError(
-                f"the process noises blocks of {block} tokens, the backbone reads blocks of {read}; give both the same"
-                " block (backbone dit_blocks)"
+                f"the process noises blocks of {block} tokens, the backbone reads {reads}; give both the same block"
+                " (backbone dit_blocks)"
             )
 
     def digest(self) -> str:
@@ -112,7 +113,8 @@ class Recipe(Part):
         return self.backbone.module(self.role(), seed)
 
     def blank_network(self) -> Denoiser:
-        """The network with random weights that are to be overwritten; pretrained weights are not downloaded."""
+        """The network with random weights, into which other weights can then be loaded; pretrained weights are not
+        downloaded."""
         return self.backbone.blank().module(self.role(), 0)
 
     def resumed_network(self) -> Denoiser:

@@ -16,9 +16,10 @@ from repro.training import checkpoint as checkpoints
 from repro.training.recipe import Recipe
 
 FREE = ("steps", "learning_rate", "log_every", "heldout_every", "heldout_rows", "checkpoint_every", "suite")
-"""Settings in which the recipe that goes on may differ; no step before depends on any but the learning rate."""
+"""Settings in which the recipe that continues a run may differ from the run's own; of these, only the learning rate
+affects the steps already taken."""
 SHOWN = 6
-"""Settings that an error message lists."""
+"""Largest number of settings that an error message lists."""
 
 
 def checkpoint_to_resume(recipe: Recipe, seed: int, out: Path, resume: bool) -> checkpoints.Checkpoint | None:

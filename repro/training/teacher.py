@@ -2,8 +2,8 @@
 
 A run starts with equal weights in student and teacher; later the training loop copies the student's weights to the
 teacher when `Distillation.renews` is true. Every process has the whole teacher as a float32 network in evaluation mode,
-outside the engine, since it is not trained. It is part of a run's state, so checkpoints contain it (`FILE`). A teacher
-that is the result of a small recipe is trained once under runs/teachers and read from there afterwards.
+outside the engine, since it is not trained. The teacher is part of a run's state, so checkpoints contain it (`FILE`). A
+teacher that is the result of a small recipe is trained once under runs/teachers and read from there afterwards.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from helpers.checkouts import checkout, rows_of
 
 from benchmarks import __main__ as bench
 from benchmarks import peer_diffusion, peers
+from repro.certify.peers import imports
 
 CASE = peer_diffusion.Case(
     ids=40, rows=3, length=6, samples=2, steps=2, width=16, layers=1, heads=2, texts=2, judge=(1, 16, 2)
@@ -141,7 +142,6 @@ def small(monkeypatch):
 
 def test_equal_losses_posteriors_and_perplexities(tmp_path):
     """Both peers in one call, though both have a utils.py; afterwards their modules and stand-ins are forgotten."""
-    before = list(sys.path), list(sys.meta_path)
     commits = [checkout(tmp_path / name, files(name)) for name in ("duo", "mdlm")]
     asked = [text for name in ("duo", "mdlm") for text in ("--peer", f"{name}={tmp_path / name}")]
     assert bench.main([*asked, "--repeats", "1", "--out", str(tmp_path / "out")]) == 0
@@ -149,7 +149,8 @@ def test_equal_losses_posteriors_and_perplexities(tmp_path):
     assert [row["commit"] for row in rows] == [commits[0]] * 5 + [commits[1]] * 2
     assert all(row["equal"] for row in rows), rows
     assert not {"algo", "diffusion", "utils", "metrics", "flash_attn", "lightning"} & set(sys.modules)
-    assert (list(sys.path), list(sys.meta_path)) == before
+    assert not [place for place in sys.path if place.startswith(str(tmp_path))]
+    assert not [each for each in sys.meta_path if isinstance(each, imports._Finder)]
 
 
 @pytest.mark.parametrize(

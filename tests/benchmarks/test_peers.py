@@ -9,8 +9,9 @@ import pytest
 from helpers.checkouts import checkout, rows_of
 
 from benchmarks import __main__ as bench
-from benchmarks import peer_decoding, peer_likelihood, peers
+from benchmarks import peer_decoding, peer_harness, peer_likelihood, peers
 from benchmarks.peer_decoding import Case
+from benchmarks.peer_harness import Questions
 from repro.certify.peers.imports import peer_module
 
 CASE = Case(40, 6, 8, 4, width=16, layers=2, ffn=24, heads=2)
@@ -69,6 +70,21 @@ def generate_with_prefix_cache(network, prompt, steps, gen_length, block_length,
 def generate_with_dual_cache(network, prompt, steps, gen_length, block_length, mask_id):
     return fill(network, prompt, gen_length, block_length, mask_id, dual)
 """
+HARNESS = """
+import torch
+from generate import generate, generate_with_dual_cache
+
+class LLaDAEvalHarness:
+    def generate_until(self, requests):
+        return [self.answer(*request.args) for request in requests]
+
+    def answer(self, text, arguments):
+        prompt = torch.tensor([self.tokenizer(text)["input_ids"]])
+        loop = generate_with_dual_cache if self.dual_cache else generate
+        ids, _ = loop(self.model, prompt, self.steps, self.gen_length, self.block_length, self.mask_id)
+        written = self.tokenizer.decode(ids[0, prompt.shape[1]:], skip_special_tokens=False) {change}
+        return written.split(arguments["until"][0])[0]
+"""
 LIKELIHOOD = '''
 import torch
 
@@ -104,7 +120,14 @@ def small(monkeypatch):
         peer_likelihood, "monte_carlo", lambda f, case, n: count(f, Case(40, 6, 15, 15, 16, 2, 24, 2), n)
     )
     whole = peer_decoding.fast_dllm
-    fast = replace(peers.PEERS["fast_dllm"], measure=lambda m, n: whole(m, n, CASE, CASE))
+    asked = Questions(2, 12, 8, 4, width=16, layers=2, ffn=24, heads=2)
+    fast = replace(
+        peers.PEERS["fast_dllm"],
+        measure=lambda m, n: [
+            *whole(m, n, CASE, CASE),
+            *peer_harness.fast_harness(m["llada/eval_llada.py"], n, asked),
+        ],
+    )
     monkeypatch.setitem(peers.PEERS, "fast_dllm", fast)
 
 
@@ -119,12 +142,24 @@ def test_equal_tokens_of_checkouts_are_stored_with_their_commits(tmp_path, small
     imports = "from model.modeling_llada import LLaDAModelLM"
     loops = LOOP.format(imports=imports, change="", returned="x, forwards") + CACHED
     model = "from einops import rearrange\n\nclass LLaDAModelLM:\n    pass\n"
-    other = checkout(fast, {"llada/generate.py": loops, "llada/model/modeling_llada.py": model})
+    files = {"llada/generate.py": loops, "llada/model/modeling_llada.py": model}
+    other = checkout(fast, files | {"llada/eval_llada.py": HARNESS.format(change="")})
     assert bench.main(["--peer", f"fast_dllm={fast}", "--repeats", "1", "--out", str(out)]) == 0
     rows = rows_of(out)
-    assert rows[:2] == first and [row["commit"] for row in rows[2:]] == [other] * 5
-    assert all(row["agreement"] == "100% of tokens equal; 8 and 8 forwards" for row in rows[2:])
+    assert rows[:2] == first and [row["commit"] for row in rows[2:]] == [other] * 7
+    agreements = [row["agreement"].partition("; ")[0] for row in rows[2:]]
+    assert agreements == ["100% of tokens equal"] * 5 + ["2 of 2 texts equal"] * 2
+    assert all("; 8 and 8 forwards; " in row["agreement"] for row in rows[2:7])
     assert "model" not in sys.modules and list(out.iterdir()) == [out / "peers.json"]
+
+
+def test_other_texts_of_a_harness_are_reported(tmp_path):
+    loops = LOOP.format(imports="", change="", returned="x, forwards") + CACHED
+    checkout(tmp_path, {"generate.py": loops, "eval_llada.py": HARNESS.format(change="+ '!'")})
+    asked = Questions(2, 12, 8, 4, width=16, layers=2, ffn=24, heads=2)
+    found = list(peer_harness.fast_harness(peer_module(tmp_path, "eval_llada"), 1, asked))
+    assert [each.equal for each in found] == [False, False]
+    assert all(each.row.agreement.startswith("0 of 2 texts equal") for each in found)
 
 
 def test_different_results_are_reported(tmp_path, small, capsys):

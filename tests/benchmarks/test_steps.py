@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -47,6 +48,8 @@ def test_both_sides_of_a_training_step_have_one_loss():
 def test_rows_by_vocabulary_are_stored_and_drawn(tmp_path, monkeypatch, capsys):
     """The figure reads the files of `make bench`: one CSV row per step, size and quantity."""
     monkeypatch.setattr(vocabulary, "SIZES", (40,))
+    for step in (DuoStep, MaskedStep):
+        monkeypatch.setattr(vocabulary, step.__name__, partial(step, rows=2, length=8))
     assert bench.main(["--rows", "vocabulary", "--repeats", "1", "--out", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "vocabulary.json").read_text("utf-8"))["rows"]
     assert [(r["step"], r["vocabulary"], r["quantity"]) for r in rows] == [

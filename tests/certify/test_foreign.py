@@ -1,4 +1,4 @@
-"""Foreign code: bad input exits with 2 and one line, and code that never answers gets a verdict."""
+"""Foreign code: bad input and code that never answers exit with 2 and one line."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from helpers.certified import EXAMPLES, SMALL
 from repro import certify
 from repro.certify import foreign, isolated
 from repro.certify.__main__ import main
+from repro.certify.verdict import Certificate, Check
 from repro.core.cli import run
 from repro.core.files import ROOT
 
@@ -95,7 +96,7 @@ def test_bad_results_give_one_line(line):
     assert "returned ids 7 to 7; valid: 0 to 3" in of(f"return {MASKS} + 4")
     assert "raised ZeroDivisionError at line 3 of theirs.py" in of("return 1 / 0")
     assert "raised SystemExit" in of("import sys; sys.exit(0)")
-    assert "denoise takes t in [0, 1]" in of(f"return space.denoise({MASKS}, 2.0)")
+    assert "denoise takes t in [0, 1], 1 being pure noise, got 2" in of(f"return space.denoise({MASKS}, 2.0)")
     assert "denoise takes ids 0 to 3, got 9 to 9" in of(f"return space.denoise(0 * {MASKS} + 9, .5)")
     nan = "def f(space, x0, seed): return (space.mask * x0[:, 0] * torch.nan)\n"
     says = line(nan + "f.claims, f.meaning, f.draws = 'bound', 'x0_mean', 'exact'")
@@ -192,7 +193,11 @@ def test_progress_goes_to_stderr_unless_it_is_not_wanted(flags, monkeypatch, cap
 
     def told_of(target, noise, effort, told):
         print("a test", file=sys.stderr) if told else None
-        return isolated._ended(target, "said nothing")
+        check = Check(name="law", stands=False, says="said nothing", false_alarm=0.0)
+        return Certificate(
+            subject="f", kind="sampler", claims="law", meaning="x0_mean", checks=(check,), evidence=(), notes=(),
+            seconds=0.0,
+        )  # fmt: skip
 
     monkeypatch.setattr(isolated, "isolated", told_of)
     assert main(["x.py:f", *flags]) == 1
@@ -222,12 +227,12 @@ def test_odd_objects_and_types_are_one_line(tmp_path, code, says):
         isolated.isolated(f"{tmp_path}/theirs.py:f", None, SMALL)
 
 
-def test_code_that_closes_what_is_answered_to_gets_a_verdict(tmp_path):
+def test_code_that_closes_what_is_answered_to_has_no_verdict(tmp_path):
     (tmp_path / "theirs.py").write_text(
         "import os\nos.closerange(3, 60)\n" + RIGHT.format(examples=str(EXAMPLES))
     )
-    found = isolated.isolated(f"{tmp_path}/theirs.py:f", None, SMALL)
-    assert not found.stands and "ended by itself" in found.text()
+    with pytest.raises(isolated.Unfinished, match="the process of f ended by itself"):
+        isolated.isolated(f"{tmp_path}/theirs.py:f", None, SMALL)
 
 
 def test_a_process_that_is_slow_to_end_after_its_answer_is_judged_by_the_answer(tmp_path, monkeypatch):
@@ -242,15 +247,17 @@ def test_a_process_that_is_slow_to_end_after_its_answer_is_judged_by_the_answer(
 @pytest.mark.parametrize(
     ("name", "says"), [("exits", "ended by itself with exit code 0"), ("hangs", "was still running after")]
 )
-def test_code_that_never_answers_gets_a_verdict(name, says, monkeypatch, capsys):
+def test_code_that_never_answers_has_no_verdict(name, says, monkeypatch, capsys):
+    """One line and exit code 2, as for code that raises an error."""
     monkeypatch.setattr(isolated, "GRACE", 2.0)
-    assert (
-        main([f"{EXAMPLES / 'wrong_samplers.py'}:{name}", "--seconds", "30" if "ended by" in says else "1"])
-        == 1
-    )
-    out = capsys.readouterr().out
-    assert f"{name}: its claim DOES NOT STAND" in out and says in " ".join(out.split())
-    assert "unknown" not in out and "gave no answer" in " ".join(out.split())
+    target = f"{EXAMPLES / 'wrong_samplers.py'}:{name}"
+    flags = ["--json", "--quiet", "--seconds", "30" if "ended by" in says else "1"]
+    monkeypatch.setattr(sys, "argv", ["repro.certify", target, *flags])
+    with pytest.raises(SystemExit) as end:
+        run(main, "repro.certify")
+    out, err = capsys.readouterr()
+    assert end.value.code == 2 and out == "" and err.count("\n") == 1
+    assert name in err and says in err
 
 
 def test_the_time_of_imports_is_not_that_of_the_code(tmp_path, monkeypatch):
@@ -305,17 +312,14 @@ def wait_for(condition):
         time.sleep(0.02)
 
 
-def test_what_the_code_prints_does_not_spoil_the_json(tmp_path):
+def test_what_the_code_prints_does_not_spoil_the_answer(tmp_path, capfd):
     """By print, by the system call, and by C's buffered output."""
     loud = 'import ctypes, os\nprint("{")\nos.write(1, b"}")\n'
     loud += 'c = ctypes.CDLL(None)\nc.puts(b"[")\nc.fflush(None)\n'
-    (tmp_path / "theirs.py").write_text(
-        loud + "def f(space, n, steps, seed): os._exit(3)\nf.claims, f.meaning = 'law', 'x0_mean'\n"
-    )
-    command = [sys.executable, "-m", "repro.certify", f"{tmp_path}/theirs.py:f", "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 1 and "exit code 3" in json.loads(done.stdout)["checks"][0]["says"]
-    assert "{" in done.stderr
+    (tmp_path / "theirs.py").write_text(loud + RIGHT.format(examples=str(EXAMPLES)))
+    assert isolated.isolated(f"{tmp_path}/theirs.py:f", None, SMALL).stands
+    out, err = capfd.readouterr()
+    assert out == "" and "{" in err
 
 
 def test_a_certificate_runs_on_one_thread_unless_told_otherwise(tmp_path, monkeypatch):

@@ -165,7 +165,9 @@ def test_a_seed_decides_the_draws_and_the_global_generator_is_restored(llada):
         (["--peer", "duo={folder}"], "trainer_base.py is missing; give a checkout of s-sahoo/duo"),
         (["--peer", "diffusers={folder}"], "scheduling_discrete_ddim.py is missing; give a checkout of huggingface"),
         (["--peer", "transformers"], "--peer transformers: package transformers is not installed"),
-        (["--peer", "LLaDA={folder}", "--rows", "100000"], "--rows is for FILE.py:NAME only; leave it out with --peer"),
+        (["--peer", "LLaDA={folder}", "--rows", "100000"], "--rows has no effect with --peer; leave it out"),
+        (["--presets", "greedy", "--seconds", "0"], "--seconds has no effect with --presets; leave it out"),
+        (["--presets", "greedy", "--quiet"], "--quiet has no effect with --presets; leave it out"),
         (["--peer", "LLaDA={folder}", "--presets", "all"], "give one of FILE.py:NAME, --presets all, and --peer"),
     ],
 )  # fmt: skip
@@ -196,10 +198,14 @@ def test_a_sampler_that_fails_is_a_row_without_verdict_and_other_rows_stay(llada
 
 def test_a_sampler_that_does_not_end_has_no_verdict(llada, tmp_path, monkeypatch):
     """A claim that was not tested does not fall."""
-    monkeypatch.setattr(command, "isolated", lambda *_: isolated._ended("x:random", "it was still running"))
+
+    def hangs(*_):
+        raise isolated.Unfinished("random was still running")
+
+    monkeypatch.setattr(command, "isolated", hangs)
     assert command.certify_peers([f"LLaDA:random={llada}"], tmp_path, None, False) == 1
     (row,) = certified_peers.read_peers(tmp_path)
-    assert row["stands"] is None and row["error"] == "it was still running" and not row["refused_by"]
+    assert row["stands"] is None and row["error"] == "random was still running" and not row["refused_by"]
 
 
 def asdict_row(peer, sampler, **given):
@@ -248,7 +254,7 @@ def test_the_table_says_version_verdict_and_the_tests_that_see_it(tmp_path):
     assert "kuleshov-group/mdlm@c112c52" in tables["peers.csv"]
     assert certified_peers.peers_tables([]) == {} and certified_peers.read_peers(tmp_path) == []
     (tmp_path / "peers.json").write_text(json.dumps([{"peer": "mdlm"}]))
-    with pytest.raises(ValueError, match=r"peers.json is not a file of peers"):
+    with pytest.raises(ValueError, match=r"peers.json is no file of certificates of other projects"):
         certified_peers.read_peers(tmp_path)
     assert certificates.read(tmp_path) == []
 

@@ -82,6 +82,17 @@ def test_the_mean_under_the_plug_in_posterior_is_stuck(monkeypatch):
     assert presets.certify_rule(Ancestral(), "uniform")[1]["kind"] == "stuck"
 
 
+@pytest.mark.parametrize(
+    ("excess", "stands", "says"), [(-1.377, True, "1.38 nats below"), (0.2, False, "0.20 nats above")]
+)
+def test_the_verdict_on_likely_texts_says_how_much_likelier_they_are(excess, stands, says):
+    verdict = presets._verdict_at(
+        presets.preset("low_confidence"), "absorbing", {"value": 0.7, "excess": excess}
+    )
+    assert verdict["stands"] is stands
+    assert verdict["says"] == f"its texts' mean -log p is {says} that of true samples"
+
+
 def test_every_preset_has_a_current_certificate():
     stored = {one["preset"]: one["digest"] for one in certificates.read(certificates.FOLDER)}
     wanted = {name: parts.digest(presets.preset(name)) for name in presets.names()}

@@ -11,6 +11,7 @@ from repro.core.stats import (
     draws_differ,
     holm,
     mean_interval,
+    paired_difference,
     pass_at_k,
     perplexity,
     pooled_spread,
@@ -98,3 +99,10 @@ def test_pass_at_k_and_flips_refuse_impossible_counts():
     for n, c in ((1, 0), (4, 5), (4, -1)):
         with pytest.raises(ValueError, match="form no pairs"):
             draws_differ(n, c)
+
+
+def test_the_interval_of_paired_differences():
+    """Agresti and Min 2005: (b + .5 - c - .5) / (n + 2), Wald."""
+    difference, half = paired_difference(5, 1, 98, 0.9)
+    assert difference == pytest.approx(0.04)
+    assert half == pytest.approx(1.6448536 * (7 - 16 / 100) ** 0.5 / 100)

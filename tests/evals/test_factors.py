@@ -98,7 +98,7 @@ def test_a_crossing_of_a_generating_task(world, tmp_path, capsys):
     printed = capsys.readouterr()
     assert "over 2 items in 4 combinations" in printed.out
     assert "ranking of samplers under one template (none)" in printed.out
-    assert "crossing of precision float32|bfloat16: 2 evaluations in bfloat16" in printed.err
+    assert "all combinations of precision float32|bfloat16: 2 evaluations in bfloat16" in printed.err
     out = tmp_path / "runs" / "factors" / "release"
     assert str(out / "raw") in printed.err
     (file,) = (out / "raw").glob("*.jsonl")
@@ -120,7 +120,10 @@ def test_the_price_comes_first(world, capsys):
     assert (found["combinations"], found["evaluations"]) == (8, 2 * 2 * 2 + 2 * 2)
     assert evals([*argv, "--factors", "template,batch"]) == 0
     text = capsys.readouterr().out
-    assert "crossing of template none|chat x batch 1|8" in text and "4 combinations, 8 evaluations" in text
+    assert (
+        "all combinations of template none|chat x batch 1|8" in text
+        and "4 combinations, 8 evaluations" in text
+    )
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_skips_carry_reasons(absorbing, tmp_path, capsys):
     assert code == 0
     assert "skipped sample: for left_to_right models, this one is absorbing" in shown
     assert "skipped random:temperature=1.0 at 0.5 tokens per step: steps 64 exceed gen_length 32" in shown
-    assert "skipped task training: nothing was trained" in shown
+    assert "skipped task training: this model has no run folder with a training log" in shown
     assert "true samples" in shown
 
 

@@ -12,9 +12,10 @@ from helpers.toy import toy
 from msgspec.structs import replace
 from rich.console import Console
 
+from repro.core.columns import packed
 from repro.evals.__main__ import main
 from repro.evals.results import Results
-from repro.evals.table import checkpoints, interval, packed, rows, show, shown
+from repro.evals.table import checkpoints, interval, rows, show, shown
 from repro.results.record import Labels, Metric, read_record
 from repro.training.loop import train
 
@@ -178,7 +179,7 @@ def test_a_folder_stands_for_a_name_with_a_hash():
     two = of_several({"nll": metric(1.0)}, {"nll": metric(3.0)})
     given = {"a": "runs/mine", "b": "runs/other"}
     found = Results(two[:1], given={"a": given["a"]}) + Results(two[1:], given={"b": given["b"]})
-    assert found.title() == "runs/mine (mdlm@nano+a23456), runs/other (mdlm@nano+b23456), suite toy"
+    assert found.title() == "runs/mine: mdlm@nano+a23456, runs/other: mdlm@nano+b23456, suite toy"
     head = found.table(100).partition("┡")[0].partition("┏")[2]
     assert "runs/mine" in head and "runs/other" in head and "+" not in head
     assert list(found.frame()["checkpoint"]) == list(given.values()) and "runs/mine" in found.to_latex()
@@ -202,6 +203,13 @@ def test_intervals_by_kind():
     assert interval("gap", metric(1.0, 0.5)) == pytest.approx((0.02, 1.98))
     assert interval("loss", metric(1.0, None)) is None and shown("loss", metric(1.0, None)) == "1"
     assert shown("acc", metric(0.5, 0.07, 50)) == "0.50 [0.37, 0.63]"
+
+
+def test_an_interval_of_rounding_alone_is_not_shown():
+    """The bigram distance of samples that are all one text, as the greedy ones are, has a standard error of 1e-9."""
+    assert shown("bigram", metric(0.69104312, 1e-9)) == "0.691"
+    assert shown("excess", metric(0.06378, 1.1e-4)) == "0.06378 ± 0.00022"
+    assert shown("bigram", metric(0.0, 1e-12)) == "0"
 
 
 def test_all_samplers_on_a_trained_net(tmp_path, monkeypatch, capsys):

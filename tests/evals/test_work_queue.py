@@ -209,6 +209,30 @@ def test_a_process_skips_chunks_that_another_holds(tmp_path):
     second.join()
 
 
+def test_a_process_goes_on_with_the_parts_that_another_does_not_hold(tmp_path):
+    """Three parts of two stages each; the first process is in the first stage of part 0, so the second can compute all
+    of the others, whose stages it must not count as those of part 0."""
+    one, other = (shared_queue(tmp_path, "q" * 64, KIND, None, lambda: False) for _ in range(2))
+    order = []
+
+    def stages(work, name, meanwhile):
+        def find(rows):
+            order.append(name)
+            meanwhile()
+            return name
+
+        return [work.map_chunks(1, 1, find, found)[0] for _ in range(2)]
+
+    def second():
+        if len(order) == 1:
+            with pytest.raises(Busy) as busy:
+                other.each("abc", lambda name: stages(other, name, lambda: None))
+            assert busy.value.lock.name == "0.0-0.lock"
+
+    assert one.each("abc", lambda name: stages(one, name, second)) == [[name, name] for name in "abc"]
+    assert order == ["a", "b", "b", "c", "c", "a"]
+
+
 def test_a_question_answered_meanwhile_is_not_computed_again(tmp_path):
     work = shared_queue(tmp_path, "q" * 64, KIND, None, lambda: True)
     with pytest.raises(Busy):

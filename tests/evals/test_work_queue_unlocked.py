@@ -55,6 +55,15 @@ def test_each_process_computes_its_share_and_the_first_combines(tmp_path, monkey
     assert combined.value.over()
 
 
+def test_processes_without_locks_share_parts_of_one_chunk(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", refused)
+    process(monkeypatch, 1)
+    work = queue(tmp_path)
+    with pytest.raises(Busy):
+        work.each(range(4), lambda part: work.map_chunks(1, 1, lambda span: part, lambda found, span: found))
+    assert sorted(path.stem for path in (tmp_path / "chunks").glob("*.json")) == ["1.0-0", "3.0-0"]
+
+
 def test_a_process_alone_computes_everything(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", refused)
     monkeypatch.delenv("RANK", raising=False)

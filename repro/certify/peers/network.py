@@ -1,4 +1,5 @@
-"""A network whose logits are the logarithms of a space's exact conditionals, with the interfaces of the peers.
+"""Stand-ins for the networks of other projects (peers): they have the interfaces that the peers' samplers call, and
+their logits are the logarithms of a space's exact conditionals.
 
 Symbols: n rows, L positions, V tokens (without [MASK]).
 """
@@ -26,7 +27,8 @@ def log_conditionals(
 
 
 def diffusion_backbone(space: Space, dtype: torch.dtype = torch.float32) -> Any:
-    """The network of Duo, MDLM and ReMDM: `backbone(x, sigma, ...)`, sigma = -log alpha, with logits in `dtype`."""
+    """Stand-in for the network of Duo, MDLM and ReMDM, called as `backbone(x, sigma, ...)` with ids x [n, L] and sigma
+    = -log alpha; it returns `log_conditionals` of `space` in `dtype`."""
 
     class Backbone(torch.nn.Module):
         def forward(self, x: Tensor, sigma: Tensor, **unused: Any) -> Tensor:
@@ -36,7 +38,8 @@ def diffusion_backbone(space: Space, dtype: torch.dtype = torch.float32) -> Any:
 
 
 def masked_model(space: Space) -> Any:
-    """The network of LLaDA, Fast-dLLM and dllm: `model(x, ...).logits`, without time."""
+    """Stand-in for the network of LLaDA, Fast-dLLM and dllm, called as `model(x, ...)` with ids x [n, L]; `.logits` of
+    the result are `log_conditionals` of `space`."""
 
     class Model(torch.nn.Module):
         device = torch.device("cpu")

@@ -26,7 +26,8 @@ FAST_STANDS_IN = ("einops",)
 
 
 def llada(folder: Path, settings: Settings) -> Callable[..., Tensor]:
-    """LLaDA's `generate` as f(space, n, steps, seed); `settings`: its arguments."""
+    """LLaDA's `generate`, from the checkout `folder`, as f(space, n, steps, seed); `settings`: further arguments of
+    `generate`."""
     module = peer_module(folder, "generate")
 
     def sample(space: Space, n: int, steps: int, seed: int) -> Tensor:
@@ -45,8 +46,8 @@ def llada(folder: Path, settings: Settings) -> Callable[..., Tensor]:
 
 
 def fast_dllm(folder: Path, settings: Settings) -> Callable[..., Tensor]:
-    """Fast-dLLM's `generate` for LLaDA, which takes one row at a time, as f(space, n, steps, seed); `settings`: its
-    arguments."""
+    """Fast-dLLM's `generate` for LLaDA, which takes one row at a time, as f(space, n, steps, seed); `settings`: further
+    arguments of `generate`."""
     module = peer_module(folder / "llada", "generate", FAST_STANDS_IN)
 
     def sample(space: Space, n: int, steps: int, seed: int) -> Tensor:

@@ -39,10 +39,10 @@ class _Likelihood:
 
 @dataclass(eq=False)
 class EngineAdapter(LM):
-    """lm-eval's model interface for an engine. `generation`: the task whose generation arguments are followed (None for
-    likelihoods); `windows`: how whole texts are cut (None: none are scored); `scored`: likelihoods so far, by
-    (context, continuation) or (text,); `texts`: texts generated so far, in order; `refused`: for each of them, whether
-    the engine declined to answer."""
+    """lm-eval's model interface for an engine. `generation`: the task that generates texts (None for likelihood tasks);
+    `windows`: how whole texts are cut into windows (None: no task scores whole texts); `scored`: likelihoods so far, by
+    (context, continuation) or (text,); `texts`: texts generated so far, in order; `refused`: for each of `texts`,
+    whether the engine declined to answer."""
 
     engine: Server
     api: Api
@@ -135,16 +135,16 @@ def _split(context: str, continuation: str) -> tuple[str, str]:
 
 
 def _read_scores(data: Any, rows: range) -> list[tuple[float, bool]]:
-    found = convert(data, list[tuple[float, bool]], "the likelihoods", "ask again")
+    found = convert(data, list[tuple[float, bool]], "the likelihoods", "request them again")
     return _counted(found, rows)
 
 
 def _read_values(data: Any, rows: range) -> list[float]:
-    return _counted(convert(data, list[float], "the likelihoods", "ask again"), rows)
+    return _counted(convert(data, list[float], "the likelihoods", "request them again"), rows)
 
 
 def _read_texts(data: Any, rows: range) -> list[Completion]:
-    found = convert(data, list[tuple[str, str | None, bool]], "the texts", "ask again")
+    found = convert(data, list[tuple[str, str | None, bool]], "the texts", "request them again")
     return [Completion(text, finish, refused=refused) for text, finish, refused in _counted(found, rows)]
 
 

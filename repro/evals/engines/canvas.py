@@ -61,11 +61,12 @@ class _Models(Struct):
 
 class RemoteDenoiser(Denoiser):
     """The network of a server as a denoiser for decoding. Features are log-probabilities [B, L, V] float64 of B rows, L
-    columns, V ids. They are NaN in columns before the canvas, which the server does not predict. The weight of the
+    columns, V ids. In columns before the canvas, for which the server predicts nothing, they are NaN. The weight of the
     output layer, which no sampler reads, is NaN too, so a loss or likelihood computed from it is NaN.
 
     `canvas`: largest number of columns of a canvas (None: a whole row); earlier columns are the request's prompt.
-    `tail`: largest tail so far; `tail_sum`: sum of the tails of the `positions` positions read so far.
+    `top`, `most_tail`: as in `remote`. `tail`: largest tail so far; `tail_sum`: sum of the tails of the `positions`
+    positions read so far.
     """
 
     supports_kv_cache = False
@@ -106,7 +107,8 @@ class RemoteDenoiser(Denoiser):
     ) -> Tensor:
         if isinstance(tokens, Soft) or kv_cache is not None:
             raise ValueError(
-                "a server takes token ids alone; use a sampler without soft tokens and without --cache"
+                "a server takes token ids, not soft tokens, and offers no KV cache to samplers; use a sampler"
+                " without soft tokens, and leave out --cache"
             )
         rows = tokens.tolist()
         starts = [0] * len(rows) if attention.valid is None else (~attention.valid).sum(1).tolist()
@@ -224,13 +226,14 @@ def remote(
 
     `name`: name of the model in requests (None: the server's first); `top`: number of log-probabilities read at each
     position; `most_tail`: the largest probability that they may leave out; `canvas`: largest number of columns of a
-    canvas. Records made with the model name the server. ValueError for a left-to-right or time-conditioned model, whose
-    predictions need more than the protocol has.
+    canvas (None: a whole row); `limits`: time-out, retries and number of requests at once (None: `Limits()`). Records
+    made with the model name the server. ValueError for a left-to-right or time-conditioned model, whose predictions
+    need more than the protocol has.
     """
     if like.recipe.process.causal or like.denoiser.time_conditioned:
         raise ValueError(
-            f"{like.recipe.name} is {'left-to-right' if like.recipe.process.causal else 'conditioned on time'}; a"
-            " server can be used for masked diffusion without a time input alone"
+            f"{like.recipe.name} is {'left-to-right' if like.recipe.process.causal else 'conditioned on time'};"
+            " a server can stand in only for a masked diffusion model without a time input: give such a checkpoint"
         )
     connection = Connection(url, limits or Limits())
     name = name or next((each.id for each in connection.get("models", _Models).data), None)

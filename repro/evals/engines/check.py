@@ -1,9 +1,9 @@
-"""Check that two engines agree: A and B get the same requests, and a difference is reported at its first token.
+"""Check that two engines agree: A and B get the same requests, and the first token that differs is reported.
 
     report = compare(a, b, Plan(prompts))
     report.agrees, report.verdict, report.lines(), report.data()
 
-Everything by which a difference is judged is in the `Plan`, which is fixed before any answer is read. Engines that
+The `Plan` holds every number by which a difference is judged, and is fixed before any answer is read. Engines that
 share weights, precision, template and decoding rules pass; docs/engines.md says what each check finds.
 """
 
@@ -18,6 +18,7 @@ from typing import Any
 from msgspec import Struct
 
 from repro.core.reading import read_json_lines
+from repro.core.stats import paired_difference
 from repro.evals.engines.comparisons import Walk, compared_scores, parted, size_of, walk
 from repro.evals.engines.draws import law_of_draws
 from repro.evals.engines.engine import Completion, Engine, Settings, Unsupported
@@ -51,9 +52,10 @@ class Prompt(Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked of both engines and how their answers are judged. `length`: most tokens of a text; `tolerance`:
-    largest accepted difference of a log-probability in nats; `margin`: largest accepted share of answers that differ
-    (see `answers`); `draws`: draws per prompt for the test of the sampling distribution (0: left out)."""
+    """What is asked of both engines and how their answers are judged. `length`: largest number of tokens of a text;
+    `tolerance`: largest accepted difference of a log-probability in nats; `margin`: largest accepted share of texts
+    that differ or, for prompts with a right answer, difference in accuracy (see `answers`); `draws`: draws per prompt
+    for the test of the sampling distribution (0: left out)."""
 
     prompts: Sequence[Prompt] = tuple(Prompt(text) for text in PROMPTS)
     length: int = 24
@@ -82,7 +84,8 @@ def read_prompts(path: Path | None) -> list[Prompt]:
 
 
 def compare(a: Engine, b: Engine, plan: Plan, told: Callable[[Finding], None] = lambda found: None) -> Report:
-    """Ask both engines everything, and report; see the module. `told` is called with each finding once it is there."""
+    """Run every check of two engines and return the report; `told` is called with each finding as soon as it is
+    there."""
     found = []
     for each in _findings(a, b, plan):
         told(each)
@@ -119,8 +122,8 @@ def tokens(a: Sequence[Completion], b: Sequence[Completion], plan: Plan) -> Find
 
 
 def greedy_rule(name: str, texts: Sequence[str], alone: Sequence[Completion], plan: Plan) -> Finding:
-    """Whether the tokens that an engine wrote at temperature 0 (`alone`) are the likeliest by its own
-    log-probabilities; with a penalty on repeated tokens or a bias they are not."""
+    """Whether the tokens that the engine called `name` wrote after the prompts `texts` at temperature 0 (`alone`) are
+    the likeliest by its own log-probabilities. They are not if the engine applies a repetition penalty or a bias."""
     title, seen = f"greedy rule of {name}", 0
     for text, made in zip(texts, alone, strict=True):
         for position, token in enumerate(made.tokens):
@@ -149,8 +152,8 @@ def asked_otherwise(
     together: bool,
 ) -> Finding:
     """Whether an engine gives the answers `alone` (to one prompt at a time, in order) again when it is asked all
-    prompts at once (`together`) or one at a time in reverse order. What it keeps of earlier requests, such as a prefix
-    cache, must not matter."""
+    prompts at once (`together`) or one at a time in reverse order. What the engine keeps of earlier requests, such as a
+    prefix cache, must not change its answers."""
     turn = 1 if together else -1
     again = engine.complete(texts[::turn], greedy, "completions", together)[::turn]
     return _walked(f"{'batch' if together else 'order'} of {name}", alone, again, plan)
@@ -159,8 +162,9 @@ def asked_otherwise(
 def stop_rule(
     name: str, engine: Engine, texts: Sequence[str], alone: Sequence[Completion], plan: Plan
 ) -> Finding:
-    """Whether a text ends before its stop string with finish reason "stop", and a text that ends with "length" has at
-    most `plan.length` tokens."""
+    """Whether a text ends before its stop string with finish reason "stop", and whether a text that ends with reason
+    "length" has at most `plan.length` tokens. `alone`: the texts that the engine wrote after the prompts `texts`
+    without stop strings; characters from the middle of each serve as its stop string."""
     title = f"stop rule of {name}"
     asked = [
         (text, free, free.text[len(free.text) // 2 :][:3]) for text, free in zip(texts, alone, strict=True)
@@ -195,8 +199,8 @@ def stop_rule(
 
 
 def template(a: Engine, b: Engine, texts: Sequence[str], greedy: Sequence[Settings], plan: Plan) -> Finding:
-    """Whether both engines put the same chat template around a message: equal tokens, log-probabilities and numbers of
-    tokens of the prompt."""
+    """Whether both engines put the same chat template around a message: they must answer each message of `texts` with
+    the same tokens and log-probabilities, and count as many tokens in its prompt."""
     try:
         one, other = (engine.complete(texts, greedy, "chat", False) for engine in (a, b))
     except (Unsupported, Refused) as error:
@@ -214,8 +218,8 @@ def template(a: Engine, b: Engine, texts: Sequence[str], greedy: Sequence[Settin
 def log_probabilities(
     a: Engine, b: Engine, texts: Sequence[str], written: Sequence[Completion], plan: Plan
 ) -> Finding:
-    """Whether both engines give the tokens of the texts that A wrote the same log-probabilities, up to the
-    tolerance."""
+    """Whether both engines give the same log-probabilities, up to the tolerance, to the tokens of the texts `written`
+    by A after the prompts `texts`."""
     title = "log-probabilities"
     pairs = [(text, made.text) for text, made in zip(texts, written, strict=True) if made.text.strip()]
     try:
@@ -243,7 +247,7 @@ def answers(a: Sequence[Completion], b: Sequence[Completion], plan: Plan) -> Fin
         if each.answer is not None
     ]
     gained, lost = sum(y > x for x, y in right), sum(x > y for x, y in right)
-    difference, half = paired_difference(gained, lost, len(right))
+    difference, half = paired_difference(gained, lost, len(right), 0.9)
     says = (
         f"accuracy {difference:+.3f} ± {half:.3f} from A to B (90 % interval), {gained} gained, {lost} lost"
     )
@@ -259,20 +263,9 @@ def _within(title: str, says: str, data: dict[str, Any], most: float, plan: Plan
 
 
 # --- statistics ---------------------------------------------------------------------------------------------
-def paired_difference(gained: int, lost: int, n: int) -> tuple[float, float]:
-    """Difference of two accuracies on the same n items, of which `gained` are right in the second alone and `lost` in
-    the first alone, and half of its 90 % interval: half a count added to each of the four cells and Wald's formula
-    (Agresti and Min, Statistics in Medicine 24, 2005, page 729). An interval that lies within a margin passes two
-    one-sided tests at 5 %."""
-    b, c, total = gained + 0.5, lost + 0.5, n + 2
-    difference = (b - c) / total
-    error = math.sqrt(b + c - (b - c) ** 2 / total) / total
-    return difference, 1.6448536269514722 * error
-
-
 def _upper(count: int, n: int) -> float:
-    """Upper one-sided confidence bound, at `LEVEL`, of a proportion: `count` of `n` were seen (Clopper and Pearson
-    1934)."""
+    """Upper one-sided confidence bound, at level `LEVEL`, of a proportion of which `count` in `n` cases were observed
+    (Clopper and Pearson 1934)."""
     from scipy.stats import beta
 
     return 1.0 if count == n else float(beta.ppf(LEVEL, count + 1, n - count))
@@ -295,7 +288,7 @@ def _walked(title: str, a: Sequence[Completion], b: Sequence[Completion], plan: 
 
 def _undecided(walks: Sequence[Walk]) -> str:
     ends = [each.divergence for each in walks if each.divergence is not None]
-    part = "1 text parts" if len(ends) == 1 else f"{len(ends)} texts part"
+    part = "1 text diverges" if len(ends) == 1 else f"{len(ends)} texts diverge"
     return f", {part} at an undecided position ({ends[0].says()})" if ends else ""
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repro.core.cli import Parser, first, natural, positive, run, say
+from repro.core.cli import Parser, add_chat_template, first, natural, positive, run, say
 from repro.core.reading import parse_json
 from repro.evals.engines.http import KEY, Limits
 
@@ -52,7 +52,7 @@ def engine_parser() -> Parser:
     parser.add_argument(
         "--max-length",
         type=positive,
-        help="for these tasks: tokens that the engine's context holds (default: what the server says)",
+        help="for tasks that score whole texts: tokens that the engine's context holds (default: what the server says)",
     )
     parser.add_argument("--limit", type=natural, help="largest number of items per task")
     parser.add_argument(
@@ -88,24 +88,24 @@ def check_parser() -> Parser:
         metavar="FILE",
         help='JSON Lines of {"prompt": TEXT} or {"prompt": TEXT, "answer": TEXT} (default: 16 short prompts)',
     )
-    parser.add_argument("--length", type=positive, default=24, help="tokens of a text (default 24)")
+    parser.add_argument("--length", type=positive, default=24, help="most tokens of a text (default 24)")
     parser.add_argument(
         "--tolerance",
         type=_positive,
         default=0.005,
-        help="largest accepted difference of a log-probability, in nats (default 0.005: one precision)",
+        help="largest accepted difference of a log-probability, in nats (default 0.005: for equal precision)",
     )
     parser.add_argument(
         "--margin",
         type=_share,
         default=0.2,
-        help="largest accepted share of answers that differ (default 0.2)",
+        help="largest accepted share of texts that differ, or difference in accuracy (default 0.2)",
     )
     parser.add_argument(
         "--draws",
         type=natural,
         default=200,
-        help="draws per prompt of the law test; 0 leaves it out (default 200)",
+        help="draws per prompt for the test of the sampling distribution; 0 leaves it out (default 200)",
     )
     parser.add_argument(
         "--precision",
@@ -113,12 +113,7 @@ def check_parser() -> Parser:
         default="float32",
         help="precision of a checkpoint of released weights (default float32)",
     )
-    parser.add_argument(
-        "--chat-template",
-        choices=["auto", "none", "own", "seed", "seed_readme"],
-        default="auto",
-        help="chat template of released weights (default auto)",
-    )
+    add_chat_template(parser)
     parser.add_argument("--device", help="where a checkpoint runs: cuda, mps or cpu")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     _add_requests(parser)
@@ -163,13 +158,19 @@ def score(argv: Sequence[str]) -> int:
     )
     grid = prepare(connect(args.engine, args.model, _limits(args), args.extra), request)
     shown = progress(grid.name, len(grid.cells))
-    results = Results(grid.ordered(r for r, _ in shown.follow(grid.run(shown.chunk))), grid.skipped)
+    try:
+        records = [record for record, _ in shown.follow(grid.run(shown.chunk))]
+    except ConnectionError as error:
+        raise ConnectionError(
+            f"{error}; what is finished is stored, and the same command continues"
+        ) from None
+    results = Results(grid.ordered(records), grid.skipped)
     if first() and args.json:
         from repro.evals.table import rows
 
         skipped = [{"what": skip.what, "reason": skip.reason} for skip in grid.skipped]
-        records = [record.data() for record in results]
-        print(json.dumps({"rows": rows(results), "records": records, "skipped": skipped}))
+        stored = [record.data() for record in results]
+        print(json.dumps({"rows": rows(results), "records": stored, "skipped": skipped}))
     elif first():
         print(results.table(), end="")
         print(f"records: {grid.store.folder}", file=sys.stderr)

@@ -1,8 +1,8 @@
 """Comparison of generated texts: the first token that differs, and whether the difference exceeds the tolerance.
 
 At temperature 0 two correct engines may write different tokens only where the two best log-probabilities are closer
-than twice the tolerance: each may be off by the tolerance. Such a position is *undecided*; what follows it is not
-compared, since the texts before it are no longer the same.
+than twice the tolerance: each may be off by the tolerance. Such a position is *undecided*. Tokens after the first
+different one are not compared, since they continue different texts.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Divergence:
 
 @dataclass(frozen=True)
 class Walk:
-    """Two texts compared token by token. `same`: number of equal tokens at the start; `divergence`: the difference
-    after them (None: there is none); `differences`: absolute differences of the log-probabilities of equal tokens, in
-    nats."""
+    """Two texts compared token by token. `same`: number of equal tokens at the start (0 if whole texts are compared);
+    `divergence`: the first token that differs (None: no token does); `differences`: absolute differences of the
+    log-probabilities of equal tokens, in nats."""
 
     same: int
     divergence: Divergence | None
@@ -137,7 +137,7 @@ def size_of(differences: Sequence[float]) -> str:
 
 
 def _written(made: Completion) -> list[Token]:
-    """The tokens that make up the text, without the end token that some engines list too."""
+    """The tokens that make up the text of `made`, without the end token that some engines list after them."""
     found, length = [], 0
     for token in made.tokens:
         if length >= len(made.text) and made.finish == "stop":
@@ -148,8 +148,8 @@ def _written(made: Completion) -> list[Token]:
 
 
 def _at(tokens: Sequence[Token], position: int, made: Completion) -> Token | None:
-    """The token at a position of a text. Just after the last token it is `END` if the text was stopped, and None if it
-    reached its length limit."""
+    """The token at index `position` of the text `made`, which consists of `tokens`. Just after the last token it is
+    `END` if the text was stopped, and None if the text reached its length limit."""
     if position < len(tokens):
         return tokens[position]
     return Token(END, None, {}) if made.finish == "stop" and position == len(tokens) else None

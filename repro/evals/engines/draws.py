@@ -64,7 +64,7 @@ def law_of_draws(name: str, engine: Engine, prompts: Sequence[str], draws: int, 
             text, expected = worst
             count = drawn[text] if text else _rest(token.top, drawn)
             said = f"{count} times in {draws}, {expected:.1f} are expected (p {p:.1g})"
-            cut = """a server that cuts the law off needs --extra '{"top_k": 0, "min_p": 0}'"""
+            cut = """a server that truncates the distribution needs --extra '{"top_k": 0, "min_p": 0}'"""
             what = repr(text) if text else "a token not among the likeliest"
             data = {"p": p, "draws": draws}
             return Finding(title, "fail", f"after {prompt!r} {what} is drawn {said}; {cut}", data)
@@ -85,9 +85,9 @@ def law_of_draws(name: str, engine: Engine, prompts: Sequence[str], draws: int, 
 def chi_squared(
     stated: dict[str, float], drawn: Counter[str], draws: int
 ) -> tuple[float | None, tuple[str, float]]:
-    """p-value of Pearson's chi-squared test of tokens `drawn` against stated log-probabilities of the likeliest ones,
-    and the class that deviates most with its expected count; all other tokens are the class "". None in place of a
-    p-value where so few are drawn that all are one class."""
+    """p-value of Pearson's chi-squared test, and (class that deviates most, its expected count). `drawn`: count of each
+    token in `draws` draws; `stated`: log-probabilities of the likeliest tokens. Each of these is a class, and all other
+    tokens together are the class "". The p-value is None if `draws` is so small that there is only one class."""
     from scipy.stats import chi2
 
     expected = {text: draws * math.exp(value) for text, value in stated.items()}
@@ -138,7 +138,8 @@ def drawn_log_probability(tokens: Sequence[Token], ended: int) -> tuple[float, f
 
 
 def _first_tokens(engine: Engine, prompts: Sequence[str]) -> dict[str, Token]:
-    """Prompt -> the likeliest first token after it, with the probabilities there, where the engine states them."""
+    """Prompt -> the likeliest first token after it, with the log-probabilities of the likeliest tokens there. Prompts
+    after which the engine states none are left out."""
     made = engine.complete(prompts, [Settings(1, top=TOP)] * len(prompts), "completions", False)
     return {
         prompt: each.tokens[0]
@@ -148,8 +149,8 @@ def _first_tokens(engine: Engine, prompts: Sequence[str]) -> dict[str, Token]:
 
 
 def _coincide(stated: dict[str, float]) -> float:
-    """Upper bound on the probability that a second draw of a token equals the first: the largest probability of a
-    listed token or, if that is larger, the sum over all unlisted ones."""
+    """Upper bound on the probability that a second draw of a token equals the first: the largest probability of a token
+    in `stated` (token -> log-probability) or, if that is larger, the sum over all other tokens."""
     listed = sum(math.exp(value) for value in stated.values())
     return max(*(math.exp(value) for value in stated.values()), 1 - listed)
 

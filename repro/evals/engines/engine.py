@@ -26,8 +26,8 @@ class Unsupported(ValueError):
 @dataclass(frozen=True)
 class Settings:
     """How a text is generated. `length`: most tokens; `temperature`: 0 is greedy; `top_p`: nucleus (1: nothing is cut
-    off); `stop`: strings before which the text ends; `seed`: of its draws; `top`: number of most likely tokens whose
-    log-probabilities are returned at each position (0: none)."""
+    off); `stop`: strings before which the text ends; `seed`: of the random draws; `top`: number of most likely tokens
+    whose log-probabilities are returned at each position (0: none)."""
 
     length: int
     temperature: float = 0.0
@@ -39,7 +39,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class Token:
-    """A token as text, its log-probability in nats (None: not given), and those of the most likely tokens there."""
+    """A token as text, its log-probability in nats (None: not given), and `top`, the most likely tokens at its position
+    with their log-probabilities."""
 
     text: str
     logprob: float | None
@@ -87,7 +88,7 @@ class Engine(Protocol):
         """One completion for each prompt, each with its settings.
 
         `api` "chat": a prompt is the message of a user, to which the engine applies its template. `together`: whether
-        prompts may be asked at once. Raises Unsupported for "chat" if the engine has no template.
+        prompts may be sent at the same time. Raises Unsupported for "chat" if the engine has no template.
         """
         ...
 
@@ -103,8 +104,8 @@ def total(tokens: Sequence[Token], where: str) -> Scored:
     known = [token.logprob for token in tokens if token.logprob is not None]
     if not tokens or len(known) < len(tokens):
         raise ValueError(
-            f"{where}: the engine gives no log-probability for {len(tokens) - len(known) if tokens else 'any'} token of"
-            " the continuation (the first of a text has none); give each document a context"
+            f"{where}: the engine gives log-probabilities for {len(known)} of the {len(tokens)} tokens of the"
+            " continuation (the first token of a text has none); give each document a context"
         )
     stated = all(token.top for token in tokens)
     greedy = (

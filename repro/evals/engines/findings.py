@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 Outcome = Literal["pass", "fail", "not checked"]
 WIDE = len("log-probabilities")
-"""Columns of the longest name of a finding."""
+"""Width in characters of the longest name of a finding."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of one check. `name`: e.g. "stop rule of A"; `says`: one sentence with what was found; `data`: its numbers
-    as plain JSON."""
+    """Result of one check. `name`: e.g. "stop rule of A"; `outcome`: whether the engines passed; `says`: one sentence
+    with what was found; `data`: the sentence's numbers as plain JSON."""
 
     name: str
     outcome: Outcome

@@ -6,8 +6,8 @@
 Busy or failing servers (408, 429, 5xx), refused, cut and slow connections, answers that are no JSON and those that say
 that they were ended by a failure are tried again, each time after twice the wait, or after what the header Retry-After
 says. Other statuses are errors of the request.
-The key of a server is read from the environment variable `KEY` and is neither stored nor printed; redirects are not
-followed, so it goes to no other host.
+The server's API key is read from the environment variable REPRO_ENGINE_KEY and is neither stored nor printed.
+Redirects are not followed, so that the key goes to no other host.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 Reply = TypeVar("Reply")
 KEY = "REPRO_ENGINE_KEY"
-"""Environment variable that holds the API key. It is this suite's own: the key of another service must not go to
-whichever server is named."""
+"""Environment variable that holds the API key. It has a name of this suite's own, so that the key of another service is
+never sent to the server that a user names."""
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """HTTP statuses after which a request is made again."""
 FIRST_TRIES = 3
@@ -50,9 +50,10 @@ REMEDY = "check that the URL is an OpenAI-compatible server's, ending in /v1"
 
 @dataclass(frozen=True)
 class Limits:
-    """How requests are made; no answer depends on it. `timeout`: a request is given up after this many seconds without
-    a byte, or between its first and last byte; `tries`: attempts before an error; `wait`: seconds before the second
-    attempt, doubled before each further one up to `longest_wait`; `concurrency`: largest number of requests at once."""
+    """How requests are made; no answer depends on it. `timeout`: a request is given up after so many seconds without a
+    byte, or if its reply takes longer from first byte to last; `tries`: attempts before an error; `wait`: seconds
+    before the second attempt, doubled before each further one up to `longest_wait`; `concurrency`: largest number of
+    requests at once."""
 
     timeout: float = 120.0
     tries: int = 6
@@ -78,8 +79,8 @@ class Refused(ValueError):
 
 
 class _Again(Exception):
-    """A request failed in a way that may pass; `wait`: seconds that the server asks to wait, None if it does not;
-    `remedy`: what to do if it does not pass."""
+    """A request failed for a reason that may be temporary. `wait`: seconds that the server asks to wait (None: it does
+    not say); `remedy`: what the user can do if the reason stays."""
 
     def __init__(
         self, reason: str, wait: float | None = None, remedy: str = "start the server, or raise --timeout"
@@ -89,13 +90,14 @@ class _Again(Exception):
 
 
 def checked_url(url: str) -> str:
-    """The address without a slash at its end; ValueError unless it is http(s) without user, query and fragment."""
+    """`url` without a slash at its end; ValueError unless it is an http(s) address without user, query and fragment."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url!r} is no address of a server; give for example http://localhost:8000/v1")
     if parts.username is not None or parts.password is not None:
         raise ValueError(
-            f"an address is stored in records; put the key into ${KEY} and leave it out of the address"
+            f"the address has a user or password, which records would store; leave it out, and put an API key into the"
+            f" environment variable {KEY}"
         )
     if parts.query or parts.fragment:
         raise ValueError(f"{url!r} has a query or a fragment (? or #); leave it out")
@@ -166,7 +168,8 @@ class Connection:
         raise AssertionError("unreachable: the last try returns or raises")
 
     def _once(self, method: str, path: str, body: Any) -> Any:
-        """The JSON that the server answers; _Again for a failure that may pass, Refused for status 4xx."""
+        """The JSON that the server answers; raises _Again for a failure that may be temporary, Refused for other
+        statuses than 200."""
         import requests
         import urllib3
 

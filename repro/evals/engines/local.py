@@ -37,8 +37,9 @@ class Local:
     def __post_init__(self) -> None:
         if not self.model.recipe.process.causal:
             raise ValueError(
-                f"{self.model.recipe.name} is a diffusion model; an engine is compared token by token with a"
-                " left-to-right one (ar, or released weights of a causal network)"
+                f"{self.model.recipe.name} is a diffusion model, which writes tokens in no fixed order, so they cannot"
+                " be compared one by one; give a left-to-right model (recipe ar, or released weights of a causal"
+                " network)"
             )
 
     @property
@@ -128,7 +129,7 @@ class Local:
         return found
 
     def _texts(self, ids: Sequence[int]) -> list[str]:
-        """What each id adds to the text; a part of a character is the replacement character."""
+        """The text that each id adds; an id of only part of a character adds the replacement character."""
         wholes = ["", *(self.model.data.decode(ids[: n + 1]) for n in range(len(ids)))]
         return [after[len(before) :] for before, after in pairwise(wholes)]
 

@@ -34,7 +34,8 @@ ECHO = {"max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1}
 PROBES = ("the sky", "one two three", "my name is")
 """Prompts on which a server's log-probabilities of prompt tokens are compared with those of generated tokens."""
 FAR = 0.5
-"""Largest difference between these two log-probabilities, in nats, that rounding explains."""
+"""Largest difference, in nats, that rounding explains between the log-probabilities of a token as part of a prompt and
+as generated."""
 
 
 @part
@@ -68,9 +69,10 @@ class Server:
     identity: OpenAIServer
     extra: dict[str, Any]
     context: int | None = None
-    """Most tokens of a prompt and its text together, where the server says it (vLLM, SGLang)."""
+    """Most tokens of a prompt and the text generated after it together, as vLLM and SGLang state it (None: not
+    stated)."""
     windows: Windows | None = None
-    """How whole texts are cut for it, where any are scored."""
+    """How whole texts are cut into windows for this server (None: no task scores whole texts)."""
     checked: list[bool] = field(default_factory=list, repr=False, compare=False)
     """Not empty once log-probabilities of prompts were compared with those of generation."""
 
@@ -81,8 +83,8 @@ class Server:
     def complete(
         self, prompts: Sequence[str], settings: Sequence[Settings], api: Api, together: bool = True
     ) -> list[Completion]:
-        """As `Engine.complete`; requests run at the same time unless `together` is False. Raises the errors of
-        `Connection.post`."""
+        """As `Engine.complete`; requests run at the same time unless `together` is False. Raises Refused, ValueError
+        and ConnectionError as `Connection.post`."""
         if api == "chat":
             bodies = [self._chat_body(prompt, how) for prompt, how in zip(prompts, settings, strict=True)]
             return [chat(reply) for reply in self._replies("chat/completions", bodies, Chat, together)]
@@ -107,8 +109,9 @@ class Server:
         return self._scores(pairs)
 
     def score_ids(self, windows: Sequence[tuple[list[int], list[int]]]) -> list[Scored]:
-        """As `score`, of (context, continuation) as ids of the server's tokenizer; the context has at least one. Raises
-        Unsupported, and Refused for a server that takes no prompts of ids, as llama-cpp-python does not."""
+        """As `score`, for pairs (context, continuation) of lists of ids of the server's tokenizer; a context has at
+        least one id. Raises Unsupported, and Refused for a server that takes no prompts of ids, as llama-cpp-python
+        does not."""
         self._check_once()
         bodies = [self._body({"prompt": [*before, *after], **ECHO}) for before, after in windows]
         replies = self.connection.post_all("completions", bodies, Completions)
@@ -118,13 +121,17 @@ class Server:
         ]
 
     def _echoed(self, reply: Completions, count: int) -> list[Token]:
-        """The tokens of a prompt of `count` ids that a server repeats; the one that it adds is left out."""
+        """The `count` tokens of the prompt that a reply repeats, without the token that the server generated after
+        them; Unsupported if the reply lacks them or has another number."""
         found = only(reply.choices).logprobs
         if found is None or not found.tokens:
             raise Unsupported(self._no_echo())
         tokens = tokens_of(found)
         if len(tokens) not in (count, count + 1):
-            raise Unsupported(f"{self.identity.url} answers {len(tokens)} tokens to a prompt of {count} ids")
+            raise Unsupported(
+                f"{self.identity.url} answers log-probabilities of {len(tokens)} tokens to a prompt of {count} ids; use"
+                " another server"
+            )
         return tokens[:count]
 
     def _check_once(self) -> None:
@@ -144,9 +151,9 @@ class Server:
             said, stated = scored.value, written.tokens[0].logprob
             if len(scored.tokens) == 1 and abs(said - stated) > FAR:
                 raise Unsupported(
-                    f"{self.identity.url} says {stated:.2f} nats of {written.text!r} after {context!r} when it"
-                    f" writes it, and {said:.2f} as a part of a prompt: its log-probabilities of prompts are of other"
-                    " positions, as llama-cpp-python's are for models without BOS"
+                    f"{self.identity.url} gives {written.text!r} after {context!r} the log-probability {stated:.2f}"
+                    f" as a generated token and {said:.2f} as part of a prompt: those of prompts belong to other"
+                    " positions, as llama-cpp-python's for models without BOS; use another server for likelihoods"
                 )
 
     def _scores(self, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
@@ -204,9 +211,10 @@ def is_server(name: str) -> bool:
 def connect(name: str, model: str | None, limits: Limits, extra: dict[str, Any]) -> Server:
     """Connect to the server `name` ("openai:URL") and ask it for its models.
 
-    `model`: name of the model in requests (None: the only one of the server); `extra`: further fields of every request.
-    Raises ValueError if `name` has another form, if the server does not list `model`, or if `model` is None and it does
-    not list exactly one; ConnectionError if the server does not answer.
+    `model`: name of the model in requests (None: the only one of the server); `limits`: time-out, retries and number of
+    requests at once; `extra`: further fields of every request. Raises ValueError if `name` has another form, if the
+    server does not list `model`, or if `model` is None and it does not list exactly one; ConnectionError if the server
+    does not answer.
     """
     kind, colon, url = name.partition(":")
     if not colon or f"{kind}:" != PREFIX:

@@ -3,9 +3,9 @@
     prepare(server, EngineRequest(tasks=["gsm8k"], limit=100)).run()      -> records
 
 A record's `question` describes the engine (kind, address, model, further request fields) in its protocol, and holds the
-SHA-256 of this description in place of a checkpoint's digest, with weights "external". Its results are therefore never
-pooled with those of a checkpoint or of another engine. Finished evaluations, and finished chunks of the others, are not
-asked again (`repro.evals.runner`), so the same command continues an interrupted run.
+SHA-256 of this description in place of a checkpoint's digest, with weights "external". The results of an engine are
+therefore never pooled with those of a checkpoint or of another engine. Finished evaluations, and finished chunks of
+unfinished ones, are not requested again (`repro.evals.runner`), so the same command continues an interrupted run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from repro.evals.engines.openai import OpenAIServer, Server
 from repro.evals.engines.rolling import Windows
 from repro.evals.engines.tasks import EngineGeneration, EngineLikelihood, EngineRolling, EngineTask
 from repro.evals.lm.overrides import requested_length
-from repro.evals.lm.task_selection import common_settings, load_tasks
+from repro.evals.lm.task_selection import common_settings, load_tasks, refuse_twice
 from repro.evals.runner import Cell, Job, Skip, run_jobs
 from repro.evals.task import Ask
 from repro.results.record import Question, Record
@@ -61,7 +61,7 @@ class EngineRequest:
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit={self.limit} is too small; give 1 or more")
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds {list(self.seeds)} name one twice; give each once")
+            raise ValueError(f"seeds {list(self.seeds)} hold a seed twice; give each seed once")
 
 
 @dataclass(frozen=True)
@@ -127,11 +127,7 @@ def prepare(server: Server, request: EngineRequest) -> EngineGrid:
         for name in request.tasks
         for task in engine_tasks(name, request.api, request.shots, server.windows)
     ]
-    twice = next(
-        (task.name for i, task in enumerate(tasks) if task.name in {t.name for t in tasks[:i]}), None
-    )
-    if twice is not None:
-        raise ValueError(f"two tasks are called {twice!r}; name one of them at a time with --tasks")
+    refuse_twice(tasks)
     if server.windows is not None and not any(isinstance(task, EngineRolling) for task in tasks):
         raise ValueError(
             f"tokenizer={request.tokenizer!r} given, but no task scores whole texts; leave it out"
@@ -153,8 +149,8 @@ def prepare(server: Server, request: EngineRequest) -> EngineGrid:
 
 
 def engine_tasks(name: str, api: Api, shots: int | None, windows: Windows | None) -> list[EngineTask]:
-    """The tasks of an lm-eval name or YAML file as an engine is asked them; ValueError for a task that scores whole
-    texts without `windows` that say how they are cut, and as `load_tasks`."""
+    """The tasks of `name`, an lm-eval name or YAML file, in the form for engines; ValueError for a task that scores
+    whole texts if `windows` (how these are cut) is None, and as `load_tasks`."""
     source, tasks = load_tasks(name)
     found: list[EngineTask] = []
     for task in tasks:
@@ -181,7 +177,10 @@ def _windows(server: Server, request: EngineRequest) -> Windows | None:
     tokenizer or beyond the server's context, and as `Windows.read`."""
     if request.tokenizer is None:
         if request.max_length is not None:
-            raise ValueError(f"max_length={request.max_length} is of whole texts; name a tokenizer too")
+            raise ValueError(
+                f"max_length={request.max_length} is for tasks that score whole texts, which need a tokenizer; add"
+                " --tokenizer, or leave --max-length out"
+            )
         return None
     length = server.context if request.max_length is None else request.max_length
     if length is None:
@@ -196,7 +195,7 @@ def _windows(server: Server, request: EngineRequest) -> Windows | None:
 
 
 def _no_likelihoods(server: Server, api: Api, rolling: bool) -> str | None:
-    """Why the server cannot answer tasks that score continuations, or whole texts if `rolling`, by one small request;
+    """Reason why the server cannot score continuations (if `rolling`: whole texts), as one small request to it shows;
     None if it can."""
     if api == "chat":
         return "the chat API gives no log-probabilities of a prompt; use --api completions"

@@ -1,4 +1,4 @@
-"""Windows of whole texts for a server that reads ids, as lm-eval's `local-completions` cuts them.
+"""Cuts whole texts into windows of token ids that a server scores, as lm-eval's `local-completions` does.
 
 A text is cut by the server's own tokenizer, which the user names: over HTTP a server gives log-probabilities, but not
 all servers give their tokenizer. Each id is scored once (lm-eval 0.4.13 models/api_models.py:836): the first window
@@ -24,8 +24,9 @@ PROBE = "the quick brown fox jumps over the lazy dog"
 
 @dataclass(frozen=True)
 class Windows:
-    """How whole texts are cut. `tokenizer`: the engine's; `revision`: its commit on the Hub or the SHA-256 of its
-    files; `prefix`: id that the first window begins with; `length`: tokens that the server's context holds."""
+    """How whole texts are cut into windows of ids. `tokenizer`: the engine's; `revision`: the tokenizer's commit on the
+    Hub or the SHA-256 of its files; `prefix`: id that the first window begins with; `length`: tokens that the server's
+    context holds."""
 
     tokenizer: Tokenizer
     revision: str
@@ -38,22 +39,24 @@ class Windows:
 
     @classmethod
     def read(cls, source: str, length: int) -> Windows:
-        """With the tokenizer of a folder or a Hub name; errors as of `sources.tokenizer`, and ValueError for one
-        without BOS and EOS."""
+        """Windows for a context of `length` tokens, cut by the tokenizer `source` (a folder or Hub name). Raises the
+        errors of `sources.tokenizer`, and ValueError for a tokenizer without BOS and EOS."""
         from tokenizers import Tokenizer
 
         made = sources.tokenizer(source, sources.UNRESOLVED)
         prefix = made.eos_token_id if made.bos_token_id is None else made.bos_token_id
         if not isinstance(prefix, int):
-            raise ValueError(f"{source}: this tokenizer has neither BOS nor EOS, with which a text begins")
+            raise ValueError(
+                f"{source}: this tokenizer has neither BOS nor EOS to begin a text with; name another"
+            )
         plain = Tokenizer.from_str(made.backend_tokenizer.to_str())
         plain.no_truncation()
         plain.no_padding()
         return cls(plain, sources.revision(source, sources.UNRESOLVED, "model"), prefix, length)
 
     def of(self, text: str) -> list[tuple[list[int], list[int]]]:
-        """(context, continuation) of each window of a text, as ids; together at most `length` - 1, since a server
-        writes one more."""
+        """(context, continuation) of each window of a text, as ids; both together have at most `length` - 1 ids, since
+        the server generates one further token."""
         from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
         rolled = get_rolling_token_windows(
@@ -65,11 +68,13 @@ class Windows:
         return [make_disjoint_window(pair) for pair in rolled]
 
     def check(self, server: Server) -> None:
-        """Unsupported if the server gives no log-probabilities of ids, or reads these ids as another text."""
+        """Raise Unsupported if the server gives no log-probabilities of a prompt of ids, or its own tokenizer reads the
+        ids as another text."""
         ids = self.tokenizer.encode(PROBE, add_special_tokens=False).ids
         (found,) = server.score_ids([([self.prefix], ids)])
         said = "".join(token.text for token in found.tokens)
         if said.strip() != PROBE:
             raise Unsupported(
-                f"{server.identity.url} reads the ids of {PROBE!r} as {said!r}; name its own tokenizer with --tokenizer"
+                f"{server.identity.url} reads the ids of {PROBE!r} as {said!r}; name the server's tokenizer with"
+                " --tokenizer"
             )

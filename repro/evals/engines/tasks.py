@@ -1,7 +1,7 @@
 """Tasks of lm-eval that an engine answers, in the form in which records store them.
 
 Prompts, few-shot examples, scoring and standard errors are lm-eval's, as for checkpoints (`repro.evals.lm`); the
-engine's own tokenizer and template are used. `adapter` asks the engine.
+engine's own tokenizer and template are used. `adapter` makes the requests to the engine.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ REFUSALS = "count as an empty text"
 @part
 class EngineTask(LmTask):
     """Base class of lm-eval tasks that an engine answers. `template` is "none": lm-eval applies no chat template; under
-    `api` "chat" the engine applies its own to the whole prompt as one message of the user."""
+    `api` "chat" the engine applies its own template to the whole prompt, as one message of the user."""
 
     api: Api
 
     @abstractmethod
     def found(self, engine: Server, ask: Ask, work: WorkQueue) -> Answer:
-        """The result of the task, with one item per document and filter."""
+        """The result of the task, with a per-item result for each document and each of lm-eval's answer filters."""
 
 
 @part
@@ -79,7 +79,7 @@ class EngineRolling(EngineTask):
 @part
 class EngineGeneration(EngineTask):
     """An lm-eval task that generates texts as its `generation_kwargs` (`asks`, canonical JSON) say: greedy unless they
-    set do_sample, with at most `length` tokens."""
+    set do_sample or, where they leave that open, a temperature above 0; with at most `length` tokens."""
 
     length: int
     asks: str

@@ -86,8 +86,8 @@ class BatchedDenoiser:
         return _unsorted(values, order).cpu()
 
     def distinct(self, design: SamplingDesign) -> int:
-        """Number of forward passes that a sampling design needs alone: `cost` times its distinct nonempty masked sets,
-        or distinct pairs of set and diffusion time where the network is conditioned on time."""
+        """Number of forward passes that the inputs of one sampling design need by themselves: `cost` times the distinct
+        nonempty masked sets, or distinct pairs of set and diffusion time where the network is conditioned on time."""
         nonempty = design.masked.any(1)
         keys = design.masked[nonempty].long()
         if self.denoiser.time_conditioned:
@@ -96,7 +96,7 @@ class BatchedDenoiser:
 
     def full_inputs(self, ids: Tensor, prompt: Tensor) -> Tensor:
         """All ids forwarded for each input (its `cost` passes side by side), [n, T * cost], from ids [n, T] and
-        `prompt` [n, T] bool; inputs for which they are equal are forwarded once."""
+        `prompt` [n, T] bool; inputs with equal rows of this tensor are forwarded once."""
         return ids
 
     def forward(self, full: Tensor, t: Tensor, needed: Tensor) -> Callable[[slice], Tensor]:

@@ -173,10 +173,10 @@ def rounded_levels(k: Tensor, length: int, batch: int) -> Tensor:
 
 @part
 class ElboT(Masked):
-    """The likelihood bound (ELBO) as an integral over diffusion time, by Monte Carlo: `draws` times t in (eps, 1), in
-    passes of `batch` stratified times. It is the mean of the integrand (1/t times the summed loss of the masked tokens
-    under absorbing noise), plus the reconstruction term at t = eps for the times below it, plus the prior term. `eps`
-    replaces the process's own.
+    """The likelihood bound (ELBO) as an integral over diffusion time, by Monte Carlo: at `draws` random times t in
+    (eps, 1), drawn in passes of `batch` stratified times. The estimate is the mean of the integrand (1/t times the
+    summed loss of the masked tokens under absorbing noise), plus the reconstruction term at t = eps for the times below
+    it, plus the prior term. This `eps` replaces the one of the noise process.
 
     Each draw takes two forward passes. Few draws land at small t, where the weight 1/t is large, so the standard error
     for a short continuation is itself uncertain: with 1,024 draws for 4 tokens a 95 % interval covers the bound in 92
@@ -221,7 +221,8 @@ class ElboT(Masked):
         )
 
     def _draws(self, row: int, seed: int) -> tuple[Tensor, Tensor]:
-        """Stratified uniform variates on (0, 1), [draws], and a random key for each draw, [draws], of request `row`."""
+        """Stratified uniform variates on (0, 1), [draws], and a random key for each draw, [draws], of the likelihood
+        request with the key `row`."""
         shared, keys = draw_keys(seed, row, self.draws // self.batch, self.batch)
         return ((shared[:, None] + torch.arange(self.batch) / self.batch) % 1).flatten(), keys
 

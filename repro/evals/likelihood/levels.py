@@ -39,9 +39,10 @@ sets each set is drawn independently; a repetition is then rare."""
 class Levels(Masked):
     """The all-subsets bound from at most `draws` masked sets of the L positions (level: number of masked positions).
 
-    All sets if there are at most `draws`. Else all sets of the levels 1, L - 1 and L, and of each level between an
-    equal number (at least two) of distinct random sets. If `draws` is too small for that, only level L is enumerated,
-    and two random sets are drawn from each stratum of neighbouring levels. ValueError for draws < 3.
+    All sets are forwarded if there are at most `draws`; else all sets of the levels 1, L - 1 and L, and of each level
+    between them an equal number (at least two) of distinct random sets. If `draws` is too small for that, neighbouring
+    levels are joined to strata, and at least two random sets of each stratum and the one set of level L are forwarded.
+    ValueError for draws < 3.
     """
 
     draws: int
@@ -92,8 +93,8 @@ def _enumerated(levels: Sequence[int], length: int) -> bool:
 
 
 def _draw(levels: Sequence[int], count: int, length: int, key: Tensor) -> Tensor:
-    """`count` random masked sets of a stratum, [count, L] bool: distinct sets if its level is enumerated, else
-    independent ones of a random level each."""
+    """`count` masked sets of a stratum (its `levels`), drawn with the random key `key`, [count, L] bool: distinct sets
+    if the stratum's sets are enumerated, else independent sets, each of a random level."""
     if _enumerated(levels, length):
         sets = level_sets(length, levels[0])
         return sets[rng.uniform(key, len(sets)).argsort()[:count]]

@@ -177,8 +177,9 @@ class Estimator(Part):
             )
         if process.block_length() is not None:
             raise ValueError(
-                f"likelihood estimators mask a whole continuation at once, and this model reads it in blocks of"
-                f" {process.block_length()}; its bound of whole rows is given by --corpus and perplexity tasks"
+                "likelihood estimators mask a whole continuation at once, but this model reads it in blocks of"
+                f" {process.block_length()} tokens; use --corpus or a perplexity task, which bound the likelihood of"
+                " whole rows"
             )
 
     def batched(self, denoiser: Denoiser, process: Process, batch: int) -> BatchedDenoiser:

@@ -55,7 +55,7 @@ def token_and_best(logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
 
 def _with_priority(order: Order, logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
     """The values of `token_and_best` for each of N positions and its priority under `order` (the largest is revealed
-    first), which does not depend on the target: [N, 3]."""
+    first), which does not depend on the target: [N, 3]. Other arguments as in `token_and_best`."""
     if order == "left_to_right":
         priority = torch.zeros(len(logp), dtype=torch.float64, device=logp.device)
     elif order == "low_confidence":

@@ -82,7 +82,9 @@ class Adapter(LM):
     scored: dict[tuple[str, ...], Likelihood] = field(default_factory=dict)
     """Log-likelihoods computed so far, with standard errors, by the arguments of lm-eval's request."""
     forwards: list[Tensor] = field(default_factory=list)
+    """Number of forward passes of each generated row, one tensor per group of requests that were decoded together."""
     ids: list[Tensor] = field(default_factory=list)
+    """Generated ids [rows, length], one tensor per group as in `forwards`."""
     overridden: Conflicts = field(default_factory=dict)
     """Generation arguments that were not followed: argument -> (value that the task requests, value used)."""
 
@@ -162,7 +164,7 @@ class Adapter(LM):
         LLaDA's harness; ValueError without an estimator."""
         if self.estimator is None:
             raise ValueError(
-                "this adapter was made for generation; give it an estimator to score likelihoods"
+                "this task scores likelihoods, and the adapter was made for generation; give it an estimator"
             )
         return self.estimator.batched(self.model.denoiser, self.model.recipe.process, self.batch)
 
@@ -172,7 +174,7 @@ class Adapter(LM):
         """Generated text of each request, which ends at EOS, at `max_gen_toks` ids, or before the first stop string
         (`until`)."""
         if self.generation is None:
-            raise ValueError("this adapter was made for likelihoods; give it a sampler=PRESET to generate")
+            raise ValueError("this task generates text, and no sampler is given; give one, sampler=PRESET")
         names = _row_names(requests)
         groups: dict[tuple, list[int]] = {}
         prompts, limits = [], []
@@ -228,7 +230,7 @@ class Adapter(LM):
             name, (requested, used) = next(iter(found.items()))
             raise ValueError(
                 f"the task requests {name}={requested}, the sampler uses {used}; choose a sampler and a length that "
-                "agree, or policy=suite to record the difference"
+                "agree, or set the task's or adapter's policy to suite, which follows the sampler"
             )
         self.overridden |= found
         return [until] if isinstance(until, str) else list(until), length
@@ -279,7 +281,8 @@ class Adapter(LM):
 
 
 def _read(data: Any, rows: range) -> list[Likelihood]:
-    """The likelihoods of a chunk of requests; ValueError for another number of them, or another form."""
+    """The likelihoods that a chunk of requests stores as `data`; ValueError unless there is one for each of `rows`,
+    with values of the right types."""
     kind = list[tuple[float, float | None, float | None, int, bool | None]]
     found = convert(data, kind, "the likelihoods", "compute them again")
     if len(found) != len(rows):

@@ -27,7 +27,7 @@ from repro.evals.lm.prompts import Template
 from repro.evals.lm.task_files import load_task_config
 from repro.evals.lm.task_index import standard_tasks
 from repro.evals.lm.task_templates import sandboxed
-from repro.evals.task import Answer, Ask, Task
+from repro.evals.task import Answer, Ask, Task, generated
 from repro.evals.work_queue import WorkQueue
 from repro.evals.workload import Workload, of_answers, of_texts, sizes
 from repro.model import Model
@@ -145,7 +145,8 @@ class LmGeneration(LmTask):
 
 
 def evaluate(task: LmTask, adapter: Any, ask: Ask) -> Answer:
-    """Result of one task run through lm-eval: `scored_documents`, and mean number of forward passes per request."""
+    """Result of one task run through lm-eval: the metrics and items of `scored_documents`, and the mean number of
+    forward passes per request."""
     metrics, items = scored_documents(task, adapter, ask)
     if adapter.generation is not None:
         return generation_answer(adapter, metrics, items)
@@ -157,7 +158,8 @@ def scored_documents(
     task: LmTask, adapter: Any, ask: Ask
 ) -> tuple[dict[str, tuple[float, float | None, int]], list[dict[str, Any]]]:
     """Results of one task run by lm-eval with `adapter` as its model: metrics with lm-eval's standard errors (name ->
-    value, standard error or None, number of documents), and one item per document and filter.
+    value, standard error or None, number of documents), and items: one per-item result for each document and each of
+    lm-eval's answer filters.
 
     Raises ValueError where lm-eval's task version or number of few-shot examples is not the one of `task`.
     """
@@ -200,7 +202,8 @@ def run_lm_eval(
     chat: bool = False,
 ) -> dict[str, Any]:
     """The result dictionary of lm-eval's `simple_evaluate` for one task, whose log messages and progress bars are
-    hidden; `limit`: documents per task, `shots`: few-shot examples, `chat`: whether to apply the chat template."""
+    hidden. `adapter`: the model; `spec`: the task's name or configuration, for lm-eval's TaskManager `manager`;
+    `limit`: documents per task, `shots`: few-shot examples, `chat`: whether to apply the chat template."""
     from lm_eval import simple_evaluate
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -259,8 +262,9 @@ def _metrics(result: dict[str, Any], count: int) -> dict[str, tuple[float, float
 
 
 def item_record(sample: dict[str, Any], adapter: Any) -> dict[str, Any]:
-    """The stored item of one document under one filter, from lm-eval's logged `sample`: its identifiers, the model's
-    output (texts, or log-likelihoods with standard errors and forward passes), and lm-eval's metrics."""
+    """The stored per-item result of one document under one of lm-eval's answer filters, from lm-eval's logged `sample`:
+    its identifiers, the model's output (texts, or log-likelihoods with standard errors and forward passes), and
+    lm-eval's metrics."""
     if adapter.generation is not None:
         found = sample["resps"]
     else:
@@ -277,16 +281,6 @@ def generation_answer(adapter: Any, metrics: dict[str, Any], items: list[dict[st
     """Result of a generation task: its metrics and items, the number of forward passes per text, and the number of
     generated tokens, from the decoding that `adapter` has done."""
     from repro.core.lazy import torch
-    from repro.evals.task import samples_digest
 
-    forwards = torch.cat(adapter.forwards).double()
-    ids = [row for batch in adapter.ids for row in batch]
-    tokens = sum(len(row) for row in ids)
-    return Answer(
-        metrics,
-        nfe=forwards.mean().item(),
-        tokens_per_nfe=tokens / max(1.0, float(forwards.sum())),
-        tokens=tokens,
-        samples=samples_digest(ids),
-        items=items,
-    )
+    rows = [row for batch in adapter.ids for row in batch]
+    return generated(rows, torch.cat(adapter.forwards), metrics, items)

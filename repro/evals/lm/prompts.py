@@ -7,7 +7,7 @@ a diffusion model reads the id that its training rows begin with (BOS or EOS, wh
 else nothing.
 
 A request longer than the model's maximum sequence length raises ValueError, or its prompt is truncated on the left
-where `overlong` is "truncate". It never scores 0, which would be the highest possible log-likelihood
+where `overlong` is "truncate". Such a request never scores 0, which would be the highest possible log-likelihood
 (docs/method.md#peer-defect-3).
 """
 
@@ -65,8 +65,9 @@ def encode_prompt(model: Model, context: str, template: Template) -> list[int]:
 def likelihood_request(
     model: Model, context: str, continuation: str, overlong: Overlong, template: Template = "chat"
 ) -> LikelihoodRequest:
-    """The likelihood request (token ids) of a context and its continuation; ValueError if the two exceed the model's
-    maximum length and may not be truncated, or if the continuation has no ids."""
+    """The likelihood request (token ids) of a context, in the chat template unless `template` is "none", and its
+    continuation; ValueError as by `fit_prompt`, which truncates a prompt that is too long if `overlong` allows it, and
+    for a continuation without ids."""
     stripped = context.rstrip()
     context, continuation = stripped, context[len(stripped) :] + continuation
     before, plain = encode_prompt(model, context, template), list(model.data.encode(context))
@@ -90,12 +91,12 @@ def fit_prompt(model: Model, prompt: Sequence[int], new: int, overlong: Overlong
         return list(prompt)
     if keep < 0 or (keep == 0 and model.recipe.process.causal):
         raise ValueError(
-            f"{new} ids do not fit into the model's {longest}, even without a prompt; shorten the text"
+            f"{new} ids exceed the model's maximum of {longest}, even without a prompt; shorten the text"
         )
     if overlong == "error":
         raise ValueError(
-            f"a prompt of {len(prompt)} ids and {new} more do not fit into the model's {longest}; shorten the prompt, "
-            "or use overlong=truncate to drop ids at its left"
+            f"a prompt of {len(prompt)} ids and {new} more exceed the model's maximum of {longest}; shorten the prompt,"
+            " or use overlong=truncate to drop ids at its left"
         )
     return list(prompt[len(prompt) - keep :])
 
@@ -104,7 +105,7 @@ def generation_prompt(
     model: Model, context: str, new: int, overlong: Overlong, template: Template = "chat"
 ) -> list[int]:
     """Token ids of the prompt for generating `new` ids after a context, without the BOS that the decoding loop puts
-    before every row."""
+    before every row; `overlong` as in `fit_prompt`, `template` as in `encode_prompt`."""
     ids = encode_prompt(model, context, template)
     if not model.recipe.process.causal:
         return fit_prompt(model, ids, new, overlong)
@@ -125,7 +126,7 @@ def rolling_windows(model: Model, text: str) -> list[LikelihoodRequest]:
 
     vocabulary, ids = model.data.vocabulary(), list(model.data.encode(text))
     if model.recipe.process.causal and vocabulary.bos_rule == "text" and ids[:1] != [vocabulary.bos]:
-        ids = [vocabulary.first, *ids]  # the tokenizer's own, which lm-eval scores like any other id
+        ids = [vocabulary.first, *ids]  # the BOS of this tokenizer, which lm-eval scores like any other id
     absent = -1  # placeholder of a prefix that this model does not have
     prefix = prefix_ids(model) or [absent]
     rolled = get_rolling_token_windows(

@@ -127,7 +127,7 @@ def _raw_yaml(path: Path) -> dict[str, Any]:
 
 
 class _Fields(Struct):
-    """Types of fields of a task's YAML, which lm-eval does not check."""
+    """Fields of a task's YAML whose types are checked here, since lm-eval does not check them."""
 
     include: str | list[str] | None = None
     dataset_path: str | None = None
@@ -168,7 +168,9 @@ def _dependencies(path: Path) -> dict[str, Path]:
             found[name] = path.parent / name
     for name in _includes(path):
         if Path(name).name != name:
-            raise ValueError(f"{path} includes {name!r}; put it next to the task")
+            raise ValueError(
+                f"{path} includes {name!r}; put that file into the folder of the task, and include it by its name"
+            )
         found |= {name: path.parent / name, **_dependencies(path.parent / name)}
     return found
 

@@ -12,6 +12,7 @@ import dataclasses
 import itertools
 import json
 import logging
+from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +133,8 @@ def _check_task(name: str, task: Any) -> None:
 
 
 def common_settings(task: Any, source: str, template: Template) -> dict[str, Any]:
-    """The settings of `LmTask` for one of lm-eval's task objects, with the task's own number of few-shot examples."""
+    """The settings of `LmTask` for lm-eval's task object `task`, with the given `source` and `template` and the task's
+    own number of few-shot examples; requests that are too long are errors."""
     return {
         "name": task.config.task,
         "task": task.config.task,
@@ -281,7 +283,12 @@ def tasks_by_name(names: Sequence[str], suite: str, known: Sequence[Task], model
             if not name.endswith((".yaml", ".yml")) and misspelt(name, list(several)):
                 raise ValueError(f"no task {name!r} {whose}; {nearest(name, several)}")
         found += find_tasks(name, model)
-    twice = [task.name for i, task in enumerate(found) if task.name in [other.name for other in found[:i]]]
+    refuse_twice(found)
+    return found
+
+
+def refuse_twice(tasks: Sequence[Task]) -> None:
+    """Raise ValueError if two tasks have the same name."""
+    twice = [name for name, times in Counter(task.name for task in tasks).items() if times > 1]
     if twice:
         raise ValueError(f"two tasks are called {twice[0]!r}; name one of them at a time with --tasks")
-    return found

@@ -20,10 +20,10 @@ FILE = ROOT / "evals" / "corpora.toml"
 class PublishedCorpus(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A published corpus: the data set that the papers load, and the one on the Hub that is loaded here.
 
-    `papers`: name of the data set that the papers' code loads; `script`: whether it does so by a loader script, which
-    no longer runs; `source`, `config` ("none": no config), `revision`, `split` and text `column` of the data set loaded
-    here; `same`: what is known about whether both hold the same texts; `seen`: the source of these facts; `rule`:
-    detokenisation rule; `documents` and `tokens`: number of documents, and estimated number of GPT-2 tokens.
+    `papers`: name of the data set that the papers' code loads; `script`: whether their code needs a loader script,
+    which no longer runs; `source`, `config` ("none": no config), `revision`, `split` and text `column` of the data set
+    loaded here; `same`: what is known about whether both hold the same texts; `seen`: the source of these facts;
+    `rule`: detokenisation rule; `documents` and `tokens`: number of documents, and estimated number of GPT-2 tokens.
     """
 
     name: str

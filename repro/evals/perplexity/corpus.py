@@ -141,8 +141,8 @@ class Perplexity(Task):
 
 @part
 class TruncatedPerplexity(Perplexity):
-    """Perplexity without the bound's prior and tail terms, as MDLM and Duo publish it (docs/method.md#mdlm): no
-    bound."""
+    """Perplexity without the bound's prior and tail terms, as MDLM and Duo publish it (docs/method.md#mdlm). It is not
+    a bound."""
 
     form = "truncated"
 
@@ -301,7 +301,8 @@ def _ends_are_given(data: Data) -> bool:
 
 
 def _row_vocabulary(task: Perplexity, own: Vocabulary, special: SpecialIds) -> Vocabulary:
-    """The model's vocabulary with the BOS that these rows begin with, and with padding only if they are padded.
+    """The model's vocabulary `own` with the BOS that the task's rows begin with, and with padding only if these rows
+    are padded.
 
     Padding of published protocols is attended and noised (`filler`), as is padding of a model that was trained that
     way; other padding is left out of attention (`pad`). In rows without padding, an id that pads elsewhere, often EOS,

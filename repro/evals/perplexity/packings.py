@@ -59,7 +59,8 @@ class Packing(Part):
 
     @abstractmethod
     def rows(self, stream: Stream, length: int, special: SpecialIds) -> Iterator[Rows]:
-        """Yield chunks of n rows of `length` ids, [n, L], from a stream of (document number, ids)."""
+        """Yield chunks of n rows of `length` ids, [n, L], from a stream of (document number, ids); `special`: the ids
+        that begin, end and pad the rows."""
 
     def constant(self, chunk: Rows) -> np.ndarray:
         """Bool [n, L]: positions that hold the same special id in every row; they are never candidates."""
@@ -96,14 +97,16 @@ class _Wrapped(Packing):
 
 @part
 class WrappedRows(_Wrapped):
-    """Rows cut from documents joined with an EOS after each; each row stands between BOS and EOS."""
+    """Rows cut from the documents, which are joined with an EOS after each; every row begins with BOS and ends with
+    EOS."""
 
     ends_documents = True
 
 
 @part
 class WrappedPlainRows(_Wrapped):
-    """Rows cut from documents joined with nothing between them; each row stands between BOS and EOS."""
+    """Rows cut from the documents, which are joined with nothing between them; every row begins with BOS and ends with
+    EOS."""
 
     ends_documents = False
 

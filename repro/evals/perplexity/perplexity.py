@@ -101,7 +101,7 @@ class HeldoutBound(Task):
         from repro.objectives.bound import BATCH
 
         data = model.data
-        rows = self._rows(model, self.rows if ask.limit is None else min(self.rows, ask.limit))
+        rows = self._rows(model, ask.at_most(self.rows))
         count, vocabulary = len(rows), data.vocabulary()
         batch = work.batch or BATCH
         bound = shared_bound(
@@ -157,7 +157,7 @@ class HeldoutBound(Task):
 @part
 class HeldoutBoundUpTo(HeldoutBound):
     """Upper bound on -log p per token, in nats, of `rows` held-out rows or, where the data has fewer, of all of them:
-    for data of the user's, of any size. The standard error is left out where all rows are from one document."""
+    for a user's own data, of any size. The standard error is left out where all rows are from one document."""
 
     def _rows(self, model: Model, count: int) -> Rows:
         return super()._rows(model, min(count, len(self._fresh(model)[2])))
@@ -165,8 +165,8 @@ class HeldoutBoundUpTo(HeldoutBound):
 
 @part
 class TruncatedBound(HeldoutBound):
-    """The bound without its prior and tail terms, as published perplexities of MDLM and Duo are computed: no bound, and
-    lower by about .001 nats per token (docs/method.md#mdlm)."""
+    """The bound without its prior and tail terms, as published perplexities of MDLM and Duo are computed: not a bound,
+    and lower by about .001 nats per token (docs/method.md#mdlm)."""
 
     form = "truncated"
 
@@ -190,7 +190,7 @@ class TrainingCurve(Task):
 
     def skip(self, model: Model) -> str | None:
         if model.folder is None:
-            return "nothing was trained"
+            return "this model has no run folder with a training log"
         known = (model.folder.parent / "metrics.jsonl").is_file()
         return None if known else "the run folder has no metrics.jsonl, the log of training"
 

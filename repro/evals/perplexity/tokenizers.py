@@ -56,14 +56,14 @@ def special_ids(name: str, vocabulary: Vocabulary | None) -> SpecialIds:
 
 
 def mismatch(name: str, vocabulary: Vocabulary) -> str | None:
-    """Reason why perplexity of a model with this vocabulary cannot be counted in tokens of tokenizer `name`: its size
-    differs; None if it can."""
+    """Reason why perplexity of a model with this vocabulary cannot be counted in tokens of tokenizer `name`, because
+    the two have different numbers of ids; None if it can."""
     if name == OWN:
         return None
     size = TOKENIZERS[name].size
     if size <= vocabulary.total <= size + EXTRA_IDS:
         return None
-    return f"perplexity in tokens of {name}, which has {size} ids; this model has {vocabulary.total}"
+    return f"it counts tokens of {name}, which has {size} ids; this model has {vocabulary.total}"
 
 
 def check_ids(name: str, data: Data) -> None:

@@ -82,7 +82,8 @@ def flops(workload: Workload, network: Size) -> float:
 
 
 def seconds(workload: Workload, network: Size, device: Device, batch: int) -> float:
-    """Estimated seconds per item in batches of `batch` rows.
+    """Estimated seconds per item of a workload on a device, in batches of `batch` rows, for a network of the size
+    `network`.
 
     The larger of the time for the FLOPs and the time to read the weights, each at the fraction UTILISATION of the
     device's peak, plus the time for the memory traffic of random draws at full bandwidth.

@@ -9,13 +9,13 @@ No weights are loaded and no model is run. Forwards are an upper bound, since a 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from repro.core.cli import width
+from repro.core.columns import columns
 from repro.core.errors import nearest
 from repro.data.released import Released
 from repro.evals.batch_size import MOST, rows_at_once
@@ -23,7 +23,7 @@ from repro.evals.planning.device import Device, device, flops, seconds
 from repro.evals.planning.judging import Reading, readings
 from repro.evals.request import Request, lay_out
 from repro.evals.runner import Cell, Skip
-from repro.evals.table import UNBOUNDED, packed
+from repro.evals.table import UNBOUNDED
 from repro.evals.task import Task
 from repro.evals.text_quality.quality import TextQualityTask
 from repro.evals.workload import Workload
@@ -62,7 +62,8 @@ class Unloaded:
 
     def __getattr__(self, name: str) -> NoReturn:
         raise ValueError(
-            f"the cost of this suite depends on {name!r} of the network, and a plan loads no network; leave out `plan`"
+            f"the cost of this suite depends on the network ({name!r}), which a plan does not load; evaluate without"
+            " `plan`"
         )
 
 
@@ -303,7 +304,8 @@ def text(found: Plan) -> Iterator[str]:
     """The cost plan as lines of text: a table with one row per evaluation, skips, the total and the assumptions."""
     yield f"{found.checkpoint}, suite {found.suite}: plan for {found.device.name}"
     heads = ("task", "preset", "steps", "items", "NFE", "token-forwards", "batch", "hours")
-    yield from _grid([heads, *(_shown(line) for line in found.lines)], width(UNBOUNDED))
+    rows = [heads, *(_shown(line) for line in found.lines)]
+    yield from columns(rows, names=(0, 1), right=range(2, len(heads)), room=width(UNBOUNDED))
     for skip in found.skipped:
         yield f"skipped {skip.what}: {skip.reason}"
     unknown = f", {found.unknown} of unknown cost" if found.unknown else ""
@@ -313,23 +315,6 @@ def text(found: Plan) -> Iterator[str]:
     yield from map(str, found.judged)
     for line in assumptions(found):
         yield f"assumed: {line}"
-
-
-def _grid(rows: Sequence[Sequence[str]], room: int) -> Iterator[str]:
-    """Lines of a table with two columns of names and columns of numbers; names are broken where it would be wider than
-    `room` characters."""
-    for longest in (room, 24, 16, 8):
-        cells = [[packed(cell, longest).split("\n") for cell in row[:2]] for row in rows]
-        wide = [max(len(line) for row in cells for line in row[i]) for i in (0, 1)]
-        wide += [max(len(row[i]) for row in rows) for i in range(2, len(rows[0]))]
-        if sum(wide) + 2 * (len(wide) - 1) <= room:
-            break
-    for row, names in zip(rows, cells, strict=True):
-        for number, left in enumerate(itertools.zip_longest(*names, fillvalue="")):
-            right = row[2:] if number == 0 else [""] * (len(row) - 2)
-            found = [cell.ljust(size) for cell, size in zip(left, wide, strict=False)]
-            found += [cell.rjust(size) for cell, size in zip(right, wide[2:], strict=True)]
-            yield "  ".join(found).rstrip()
 
 
 def _shown(line: Line) -> Sequence[str]:

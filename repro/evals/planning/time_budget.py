@@ -5,9 +5,9 @@
     budget.left                  # evaluations left for a later run
 
 The expected time of an evaluation is its estimated FLOPs at the speed measured on earlier ones, including those whose
-records earlier runs on the same kind of machine stored; if its FLOPs are unknown, the mean time of those. The very
-first evaluation runs without an estimate. Results do not depend on when they are computed, so the next run continues
-where this one stopped.
+records earlier runs on the same kind of machine stored; if its FLOPs are unknown, the mean time of the earlier ones.
+The very first evaluation runs without an estimate. Results do not depend on when they are computed, so the next run
+continues where this one stopped.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class TimeBudget:
         )
 
     def _expected(self, work: float | None) -> float:
-        """Expected seconds of an evaluation of `work` FLOPs (None: unknown); 0 before one was measured."""
+        """Expected seconds of an evaluation of `work` FLOPs (None: unknown); 0 before any evaluation was measured."""
         counted = [(each, seconds) for each, seconds in self._measured if each is not None]
         total = sum(each for each, _ in counted)
         if work is not None and total:
@@ -98,8 +98,8 @@ def time_budget(hours: float | None) -> TimeBudget | None:
 
 
 def exit_code(budget: TimeBudget | None) -> int:
-    """Exit code 0. Raises Stopped, whose message counts the evaluations left, if some were not started for lack of
-    time."""
+    """Exit code 0 (also without a budget). Raises Stopped, with the number of evaluations left in the message, if some
+    were not started for lack of time."""
     if budget is not None and budget.left:
         raise Stopped(budget.say())
     return 0

@@ -147,7 +147,7 @@ def compare(model: Model, fixture: Fixture) -> list[Deviation]:
     if fixture.logits.shape[1] != vocab_size:
         raise ValueError(
             f"the logits of the fixture have {fixture.logits.shape[1]} ids, those of this network {vocab_size}; "
-            f"give the checkpoint from which it was recorded, {fixture.note.of}"
+            f"give the checkpoint from which the fixture was recorded, {fixture.note.of}"
         )
     named = {"ids": fixture.ids.flatten().tolist(), "target": fixture.target.flatten().tolist()}
     named |= {f"decode {n}": [*each.prompt, *each.ids] for n, each in enumerate(fixture.note.decodes)}
@@ -156,7 +156,7 @@ def compare(model: Model, fixture: Fixture) -> list[Deviation]:
         if odd is not None:
             raise ValueError(
                 f"{name} of the fixture contains id {odd}, but this network's ids are 0 to {vocab_size - 1}; "
-                f"give the checkpoint from which it was recorded, {fixture.note.of}"
+                f"give the checkpoint from which the fixture was recorded, {fixture.note.of}"
             )
     if (fixture.t is not None) != model.denoiser.time_conditioned:
         raise ValueError(
@@ -228,8 +228,8 @@ def _recorded(model: Model) -> Fixture:
 
 
 def _decodes(model: Model, ids: list[int]) -> list[Decode]:
-    """List of one decode of a prompt from `ids` by a deterministic preset; empty for uniform noise, which has no such
-    preset."""
+    """One decode, in a list, by a deterministic preset after a prompt of the first of `ids`; [] for uniform noise,
+    which has no such preset."""
     process = model.recipe.process
     if process.redraws:
         return []

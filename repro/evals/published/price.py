@@ -88,7 +88,7 @@ def price(cell: PublishedCell) -> Price:
     if near is not None and not near[0]:
         return _asked(cell, near[1])
     if near is not None:
-        lacking = f"a question that agrees ({'; '.join(near[0].values())})"
+        lacking = f"an evaluation with the published settings ({'; '.join(near[0].values())})"
         return Price(run=near[1].run, hours=near[1].line.hours, missing=lacking)
     ours = [name for name in cell.of if name in registry.RECIPES]
     if ours and not there:
@@ -110,9 +110,9 @@ def answering(cell: PublishedCell) -> Asked | None:
 
 
 def nearest(cell: PublishedCell, names: Sequence[str]) -> tuple[dict[str, str], Asked] | None:
-    """Evaluation of a published number's task, by one of the checkpoints `names`, that differs from the number in the
-    fewest settings, preceded by those settings (setting -> sentence); None if no suite of these checkpoints has the
-    task."""
+    """The evaluation of a published number's task, by one of the checkpoints `names`, that differs from the number in
+    the fewest settings, preceded by a dict of these settings (setting -> sentence); None if no suite of these
+    checkpoints has the task."""
     found = [
         (_differing(cell, each), each)
         for name in names
@@ -127,7 +127,7 @@ def _differing(cell: PublishedCell, asked: Asked) -> dict[str, str]:
     its result would not contain the number's metric."""
     found = differing(cell, asked.question, asked.cell.preset)
     if not asked.cell.task.gives(cell.metric):
-        found["metric"] = f"no answer to {asked.cell.task.name} of {asked.suite} holds {cell.metric}"
+        found["metric"] = f"task {asked.cell.task.name} of suite {asked.suite} does not measure {cell.metric}"
     return found
 
 
@@ -144,7 +144,7 @@ def _missing(cell: PublishedCell, there: Sequence[str]) -> str:
     """What is missing to reproduce a published number; `there`: its released checkpoints that are in
     evals/checkpoints.toml."""
     if there:
-        return f"a question of {cell.task} in a suite of {there[0]}"
+        return f"an evaluation of {cell.task} in a suite of {there[0]}"
     if cell.of:
         return f"a recipe, or an entry in evals/checkpoints.toml, of {' or '.join(cell.of)}"
     return cell.needs

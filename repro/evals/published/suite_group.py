@@ -1,5 +1,5 @@
 """Suite groups such as `flagship`: rows of several evaluation requests, run one after another; also the command
-`cells`, which evaluates what reproduces published numbers (cells).
+`cells`, which runs the evaluations that reproduce published numbers (cells).
 
     python -m repro.evals plan --suite flagship                # rows, evaluations, hours; nothing is loaded
     python -m repro.evals cells duo.t5.mdlm,duo.t5.duo         # every evaluation that reproduces these cells
@@ -190,8 +190,8 @@ def of_cells(names: Sequence[str], base: Request, ckpt: str | None) -> list[Step
     copy, asked = known(Path(ckpt).name), list(dict.fromkeys(part.ckpt for part in step.parts))
     if copy is None or asked != [copy.name]:
         raise ValueError(
-            f"these cells are of {' and '.join(asked)}; {ckpt!r} is no folder of that name: give --ckpt one, and name"
-            " cells of one checkpoint only"
+            f"these cells are of {' and '.join(asked)}; name cells of one checkpoint, and give --ckpt a folder called"
+            f" like it, which {ckpt!r} is not"
         )
     return [dataclasses.replace(step, parts=[dataclasses.replace(part, ckpt=ckpt) for part in step.parts])]
 

@@ -35,9 +35,9 @@ class CacheError(Task):
     A row's prompt is the part before its first candidate (position to be scored), or its first half if all positions
     are candidates. Metrics per cache and refresh interval: `kl`, the mean over all steps and undecided positions of
     KL(prediction of a whole forward || prediction with the cache), in nats per token; `changed`, the share of final
-    tokens that differ from decoding without a cache; `tokens`, tokens forwarded relative to decoding without one.
+    tokens that differ from decoding without a cache; `tokens`, tokens forwarded relative to decoding without a cache.
     Blocks have `block_length` tokens. `refreshes`: numbers of cached forwards between two forwards of the whole row in
-    a block (one begins each block); no refresh ("never") is measured too.
+    a block (each block begins with a forward of the whole row); no refresh ("never") is measured too.
     """
 
     rows: int
@@ -65,7 +65,7 @@ class CacheError(Task):
         )
 
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
-        prompts, length = self._prompts(model, self.rows if ask.limit is None else min(self.rows, ask.limit))
+        prompts, length = self._prompts(model, ask.at_most(self.rows))
         caches: list[tuple[str, Cache | None]] = [("whole", None)]
         for name, cache in CACHES.items():
             for refresh in (*self.refreshes, None):
@@ -140,7 +140,8 @@ class _Stored(Struct):
 
 
 def _read(data: Any, rows: int, length: int) -> dict[str, Tensor]:
-    """The results in a chunk, float64; ValueError unless they are those of `rows` rows of `length` ids."""
+    """The results that a chunk stores as `data`, float64 tensors by name; ValueError unless they are those of `rows`
+    rows of `length` ids."""
     found = convert(data, _Stored, "the results", "compute them again")
     sizes = {len(found.ids), len(found.kl), len(found.tokens)}
     if sizes != {rows} or {len(row) for row in found.ids} != {length}:

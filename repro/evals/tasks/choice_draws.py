@@ -98,9 +98,7 @@ class ChoiceDraws(Task):
         return Workload.of_rows(self.items * self.choices, each, self.prompt + self.length).limited(ask.limit)
 
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
-        requests, right = self.questions(
-            model, self.items if ask.limit is None else min(self.items, ask.limit)
-        )
+        requests, right = self.questions(model, ask.at_most(self.items))
         rules = [(Subsets(longest=self.length), 1), *((rule, self.repeats) for rule in self._rules())]
         # whole batches of forwards in each part, whatever the number of forwards of an answer
         blocks = spans(len(right), BATCH // math.gcd(BATCH, self.choices))

@@ -16,7 +16,7 @@ from repro.core.lazy import torch
 from repro.core.parts import part
 from repro.data.language import Language
 from repro.evals.decoding import decoded
-from repro.evals.task import Answer, Ask, Task, samples_digest
+from repro.evals.task import Answer, Ask, Task, generated
 from repro.evals.work_queue import WorkQueue
 from repro.evals.workload import Workload, of_texts
 from repro.model import Model
@@ -58,7 +58,7 @@ class Law(Task):
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
         data = model.data
         assert isinstance(data, Language) and ask.sampler is not None and ask.plan is not None
-        count = self.samples if ask.limit is None else min(self.samples, ask.limit)
+        count = ask.at_most(self.samples)
         if count < 3:
             raise ValueError(
                 f"task {self.name!r} needs at least 3 samples, got {count}; raise samples or the limit"
@@ -73,14 +73,8 @@ class Law(Task):
         true = hmm.sample(rng.keys(ask.seed, rng.SENTENCE, TRUE_STEP, torch.arange(count)))
         drawn = statistics(hmm, found.ids, data.entropy(), data.entropy_se())
         truth = statistics(hmm, true, data.entropy(), data.entropy_se())
-        forwards = found.cost.forwards.double().mean().item()
-        return Answer(
-            metrics={**drawn, **{f"true_{name}": metric for name, metric in truth.items()}},
-            nfe=forwards,
-            tokens_per_nfe=found.ids.numel() / max(1.0, float(found.cost.forwards.sum())),
-            tokens=found.ids.numel(),
-            samples=samples_digest(found.ids),
-        )
+        metrics = drawn | {f"true_{name}": metric for name, metric in truth.items()}
+        return generated(found.ids, found.cost.forwards, metrics)
 
 
 def statistics(

@@ -1,6 +1,8 @@
-"""Cost of lossless lookahead, and a check that it changes nothing: sequential forward passes per token, states and
-tokens forwarded, and the share of texts that equal those of one token at a time; and, beside it, what rules that commit
-several tokens at once change (docs/method.md#lookahead)."""
+"""Tasks that compare decoding several tokens at once with one token per step (docs/method.md#lookahead).
+
+Of lossless lookahead they measure the cost (sequential forward passes, states and tokens forwarded) and check that it
+changes nothing (share of equal texts); of samplers that commit several tokens per step, how much they change.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from repro.core.parts import part
 from repro.data.corpus import prepared
 from repro.data.language import Language
 from repro.evals.decoding import decoded
-from repro.evals.task import Answer, Ask, Task, mean_metric, samples_digest
+from repro.evals.task import Answer, Ask, Task, generated, mean_metric
 from repro.evals.work_queue import WorkQueue
 from repro.model import Model
 from repro.samplers.lookahead import Lookahead
@@ -31,12 +33,13 @@ if TYPE_CHECKING:
 @part
 class LookaheadCost(Task):
     """Decodes `rows` texts one token per step, and again with lookahead of each number of `states` (drafts of the next
-    steps of a text that one round forwards as a batch).
+    decoding steps of a text, forwarded together as one batch).
 
     A text continues a held-out row's part before its first candidate (position to be scored), which is empty where all
-    positions are candidates. Metrics for each number m of states: `rounds_m`, forward passes one after another per
-    token; `forwards_m`, states forwarded per token; `tokens_m`, tokens forwarded, relative to one token per step;
-    `equal_m`, the share of texts that are the same token for token.
+    positions are candidates. Metrics for each number m of states: `rounds_m`, sequential forward passes per token (all
+    states of a text count as one pass); `forwards_m`, states forwarded per token; `tokens_m`, tokens forwarded,
+    relative to decoding one token per step; `equal_m`, the share of texts of which all tokens equal those decoded one
+    per step.
     """
 
     rows: int
@@ -77,24 +80,18 @@ class LookaheadCost(Task):
         one = self._decoded(model, ask, work, ask.sampler, ask.plan)
         found = {m: self._decoded(model, ask, work, rule, onward) for m, rule in ahead.items()}
         work.join()
-        return Answer(
-            metrics=compared(one, found),
-            nfe=one.cost.forwards.double().mean().item(),
-            tokens_per_nfe=one.ids.numel() / float(one.cost.forwards.sum()),
-            tokens=one.ids.numel(),
-            samples=samples_digest(one.ids),
-        )
+        return generated(one.ids, one.cost.forwards, compared(one, found))
 
     def _decoded(self, model: Model, ask: Ask, work: WorkQueue, sampler: Sampler, plan: Plan) -> Decoded:
-        prompts = self._prompts(model, self.rows if ask.limit is None else min(self.rows, ask.limit))
+        prompts = self._prompts(model, ask.at_most(self.rows))
         names = range(len(prompts))
         return decoded(work, model, sampler, plan, prompts, seed=ask.seed, names=names, batch=work.batch)
 
 
 @part
 class PromptedLookahead(LookaheadCost):
-    """`LookaheadCost` for models of running text, in which no position is given: each text continues the first `prompt`
-    ids of a held-out row by `length` ids."""
+    """`LookaheadCost` for models of running text, whose held-out rows have no part marked as prompt: each text
+    continues the first `prompt` ids of a row by `length` ids."""
 
     prompt: int
     length: int
@@ -108,11 +105,12 @@ class PromptedLookahead(LookaheadCost):
 
 @part
 class ParallelAgreement(Task):
-    """What a rule that commits several tokens at once changes: `rows` texts, each the continuation of the first
-    `prompt` ids of a held-out row by `length` ids, and the same by preset `reference` at one token per step.
+    """Agreement of texts from a sampler that commits several tokens per step with those from preset `reference` at one
+    token per step: `rows` texts, each of which continues the first `prompt` ids of a held-out row by `length` ids.
 
-    Metrics: `equal`, share of texts that are those of the reference token for token; `same`, share of their tokens;
-    `right` and `reference_right`, shares of tokens that are those of the held-out row, of the rule and the reference.
+    Metrics: `equal`, share of texts that equal the reference's in all tokens; `same`, share of tokens that equal the
+    reference's; `right` and `reference_right`, share of the sampler's and of the reference's tokens that equal those of
+    the held-out row.
     """
 
     rows: int
@@ -128,9 +126,9 @@ class ParallelAgreement(Task):
         return self.length
 
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
-        """Metrics of the sampler that is asked for; ValueError for an unknown `reference`."""
+        """The metrics and the cost of the sampler in `ask`; ValueError for an unknown `reference`."""
         assert ask.sampler is not None and ask.plan is not None
-        count = self.rows if ask.limit is None else min(self.rows, ask.limit)
+        count = ask.at_most(self.rows)
         texts = torch.from_numpy(quoted(model, count, self.prompt + self.length))
         prompts, true = texts[:, : self.prompt].tolist(), texts[:, self.prompt :]
         singly = dataclasses.replace(ask.plan, steps=self.length)
@@ -144,24 +142,19 @@ class ParallelAgreement(Task):
             "right": found.ids == true,
             "reference_right": one.ids == true,
         }
-        metrics = {name: mean_metric(each.double().mean(1)) for name, each in shares.items()}
-        return Answer(
-            metrics={"equal": mean_metric(shares["same"].all(1).double())} | metrics,
-            nfe=found.cost.forwards.double().mean().item(),
-            tokens_per_nfe=found.ids.numel() / float(found.cost.forwards.sum()),
-            tokens=found.ids.numel(),
-            samples=samples_digest(found.ids),
-        )
+        metrics = {"equal": mean_metric(shares["same"].all(1).double())}
+        metrics |= {name: mean_metric(each.double().mean(1)) for name, each in shares.items()}
+        return generated(found.ids, found.cost.forwards, metrics)
 
 
 def quoted(model: Model, count: int, length: int) -> np.ndarray:
-    """The first `length` ids, [count, length], of held-out rows of the model's corpus, the same for every model of the
-    corpus; ValueError if the corpus has fewer or shorter rows."""
+    """The first `length` ids of `count` held-out rows of the model's corpus, [count, length]. All models of one corpus
+    get the same rows. ValueError if the corpus has fewer or shorter rows."""
     heldout = prepared(model.data).heldout
     if count > len(heldout) or length > heldout.ids.shape[1]:
         raise ValueError(
-            f"needs {count} held-out rows of {length} ids; the data has {len(heldout)} of {heldout.ids.shape[1]}: use a"
-            " smaller limit or shorter texts"
+            f"the task needs {count} held-out rows of {length} ids; the data has {len(heldout)} rows of"
+            f" {heldout.ids.shape[1]} ids: use a smaller limit or shorter texts"
         )
     rows = rng.permutation(0, rng.QUOTED, 1, len(heldout)).numpy()[:count]
     return heldout.ids[rows, :length].astype(np.int64)
@@ -170,7 +163,7 @@ def quoted(model: Model, count: int, length: int) -> np.ndarray:
 def compared(one: Decoded, found: Mapping[int, Decoded]) -> dict[str, tuple[float, float | None, int]]:
     """Metrics of `LookaheadCost`, name -> (mean over texts, standard error, number of texts).
 
-    `one`: texts decoded one token per step; `found`: the same with lookahead, by number of states.
+    `one`: texts decoded one token per step; `found`: number of states -> the texts decoded with lookahead.
     """
     length, metrics = one.ids.shape[1], {}
     for m, each in found.items():

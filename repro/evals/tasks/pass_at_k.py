@@ -17,8 +17,8 @@ from repro.model import Model
 
 @part
 class PassAtK(Task):
-    """Evaluates the lm-eval task `of` under `draws` sampling seeds: `metric` (0 or 1 for each item) under its answer
-    filter `filter`.
+    """Evaluates the lm-eval task `of` under `draws` sampling seeds: lm-eval's `metric` (0 or 1 for each item), computed
+    after the task's answer filter `filter`.
 
     Metrics: `pass_k` for each k of `ks`, the probability that one of k draws is right (arXiv 2107.03374 eq. 1); and
     `flips`, the probability that two draws differ. The answer's curve holds the number of right draws of each item
@@ -35,7 +35,8 @@ class PassAtK(Task):
     def __post_init__(self) -> None:
         if self.draws < 2 or not all(1 <= k <= self.draws for k in self.ks):
             raise ValueError(
-                f"pass@k of k={list(self.ks)} needs 2 draws or more and each k from 1 to draws={self.draws}"
+                f"task {self.name!r}: ks={list(self.ks)}, draws={self.draws}; give 2 draws or more, and each k from 1"
+                " to the number of draws"
             )
 
     def protocol(self) -> dict[str, Any]:
@@ -59,13 +60,14 @@ class PassAtK(Task):
 
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
         seeds = [ask.seed * self.draws + i for i in range(self.draws)]
-        found = [self.of.shared(model, replace(ask, seed=seed), work) for seed in seeds]
+        found = work.each(seeds, lambda seed: self.of.shared(model, replace(ask, seed=seed), work))
         right = torch.tensor([outcomes(each.items or [], self.metric, self.filter) for each in found])
         return answer(right.sum(0).long().tolist(), self.draws, self.ks, found)
 
 
 def answer(correct: list[int], draws: int, ks: tuple[int, ...], found: list[Answer]) -> Answer:
-    """The answer made of the number of right draws of each item, and of the answers to each draw (`found`)."""
+    """The result of the task. `correct`: number of right draws of each item; `found`: the result of each draw, whose
+    costs are averaged."""
     metrics = {
         f"pass_{k}": mean_metric(torch.tensor([pass_at_k(draws, c, k) for c in correct], dtype=torch.float64))
         for k in ks

@@ -14,17 +14,16 @@ time, read after the device's queue has finished.
 from __future__ import annotations
 
 import math
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from repro.core.devices import processor
 from repro.core.lazy import torch
 from repro.core.parts import part
-from repro.evals.decoding import decoded, rows_of
+from repro.evals.decoding import decoded
 from repro.evals.lm.adapter import Adapter, Generation
 from repro.evals.lm.harness import HarnessTask
 from repro.evals.lm.lm_tasks import LmGeneration
@@ -45,7 +44,7 @@ ENGINE = "repro"
 @part
 class DecodingSpeed(Task):
     """Accuracy and decoding speed on the lm-eval task `of`. Accuracy is the mean over documents of lm-eval's `metric`
-    (0 or 1) under its answer filter `filter`.
+    (0 or 1), computed after the task's answer filter `filter`.
 
     `batch`: rows per batch; `together`: batches per throughput pass; `alone`: single texts per latency pass, both from
     the first documents; `warmup`: batches (and single texts) decoded before timing starts; `repeats`: number of timed
@@ -173,7 +172,7 @@ class DecodingSpeed(Task):
 
 
 def outcomes(items: Sequence[dict[str, Any]], metric: str, filter_name: str) -> list[float]:
-    """Value of lm-eval's `metric` under one of its answer filters for each document, in document order.
+    """Value of lm-eval's `metric` for each document, in document order, computed after the answer filter `filter_name`.
 
     `items` are per-item results with `doc_id`, `filter` and `metrics`. ValueError if there is none for the filter, and
     unless each value is 0 or 1.
@@ -183,7 +182,7 @@ def outcomes(items: Sequence[dict[str, Any]], metric: str, filter_name: str) -> 
     )
     if not chosen:
         known = ", ".join(sorted({item["filter"] for item in items}))
-        raise ValueError(f"no document has filter {filter_name!r}; give one of this task: {known}")
+        raise ValueError(f"this task has no answer filter {filter_name!r}; set `filter` to one of: {known}")
     for item in chosen:
         if item["metrics"].get(metric) not in (0, 1):
             has = ", ".join(sorted(item["metrics"]))
@@ -241,7 +240,7 @@ class RecordingAdapter(Adapter):
         for start in range(0, len(names), self.batch):
             some = slice(start, start + self.batch)
             self.batches.append(RowBatch(plan, prompts[some], names[some]))
-            self.made.append(rows_of(found, some))
+            self.made.append(found.rows(some))
         self.order += names
         self.forwards.append(found.cost.forwards)
         self.ids.append(found.ids)
@@ -331,9 +330,4 @@ def device_name(device: torch.device) -> str:
     """Product name of a device, such as that of its GPU or CPU model."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    if device.type == "cpu" and Path("/proc/cpuinfo").is_file():
-        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
+    return processor()

@@ -74,9 +74,8 @@ def _require_positive(rule: Any, *pins: str) -> None:
 
 def _require_eos(eos: int | None, rule: Rule) -> int:
     if eos is None:
-        raise ValueError(
-            f"scoring rule {type(rule).__name__} needs an EOS id and this judge has none; use rule every_token"
-        )
+        name = next(name for name, known in RULES.items() if type(known) is type(rule))
+        raise ValueError(f"scoring rule {name} needs an EOS id and this judge has none; use rule every_token")
     return eos
 
 
@@ -87,8 +86,8 @@ class FirstEosChunks(Rule):
     EOS.
 
     Text after the first EOS counts. In a sample that begins with EOS, as packed rows do, no later EOS is scored; in a
-    sample without EOS the first padding id is. Source: `s-sahoo/duo@7c9b498 metrics.py:113-210`, the same in MDLM and
-    ReMDM, which pad each batch to its longest row; here all samples form one batch.
+    sample without EOS the first padding id is scored. Source: `s-sahoo/duo@7c9b498 metrics.py:113-210`, the same in
+    MDLM and ReMDM, which pad each batch to its longest row; here all samples form one batch.
     """
 
     length: int
@@ -214,9 +213,9 @@ class SampleScores:
 
 
 def score_texts(rows: Sequence[Ids], judge: CausalLM, rule: Rule, work: WorkQueue = SERIAL) -> SampleScores:
-    """Scores of samples under a judge; `rows` hold one sample's token ids (the judge's) each. ValueError if the judge
-    has no EOS or BOS that the rule needs, or too short a context; Busy while other processes score the remaining
-    samples."""
+    """Scores of samples under a judge; `rows`: the token ids of each sample, in the judge's vocabulary. ValueError if
+    the judge has no EOS or BOS that the rule needs, or too short a context; Busy while other processes score the
+    remaining samples."""
     by_row = rule.windows(rows, judge.eos)
     longest = max((sum(len(window.ids) for window in windows) for windows in by_row), default=1)
 

@@ -139,7 +139,7 @@ class CheckpointJudge(Judge):
 
 class _Reading(NamedTuple):
     """What a judge gives for one window of L ids: log-probability of each id in nats, [L], NaN for the first, and the
-    last layer's state after the last id and its mean over the ids, float64 [D] each."""
+    last layer's hidden state after the last id, and its mean over all ids, float64 [D] each."""
 
     logp: np.ndarray
     last: np.ndarray
@@ -182,8 +182,10 @@ class TransformersJudge(Judge):
             check_finite(f"{folder}: {name!r}", weights.detach())
         if tokenizer is None:
             raise ValueError(f"{folder} holds no tokenizer; save it in the same folder as the network")
+        from repro.models.products import multiply_by_onednn
+
         self.tokenizer: PreTrainedTokenizerBase = tokenizer
-        self.network: PreTrainedModel = network.eval().to(device())
+        self.network: PreTrainedModel = multiply_by_onednn(network.eval().to(device()))
         self.name, self.digest = folder.name, _folder_digest(folder)
         self.device = self.network.device.type
         self._readings: OrderedDict[tuple[int, ...], _Reading] = OrderedDict()
@@ -250,7 +252,7 @@ def _check_account(folder: Path, account: Mapping[str, Any]) -> None:
         names = sorted(str(each) for each in account[what])
         if names:
             raise ValueError(
-                f"{folder} {says.format(names[0])} ({len(names)} such tensors); copy the folder again"
+                f"{folder} {says.format(names[0])} ({len(names)} such tensors); copy this folder from its source again"
             )
 
 
@@ -284,8 +286,8 @@ def _opened(path: Path) -> Judge:
 
 
 def find_judge(name: str | Path) -> Path:
-    """Folder of a judge, given as a path (a GGUF file is unpacked), as a name in `runs/` or as one of
-    `repro.hub.packaged`; ValueError if there is none."""
+    """Folder of a judge, given as a path (a GGUF file is unpacked), as a name in `runs/` or as the name of a GGUF file
+    of `repro.hub.packaged`; ValueError if there is none."""
     unpacked = gguf_folder(name)
     if unpacked is not None:
         return unpacked
@@ -319,8 +321,8 @@ def _check_windows(windows: Sequence[Ids], longest: int, vocab_size: int, name: 
     for window in windows:
         if len(window) > longest:
             raise ValueError(
-                f"judge {name} reads {longest} ids at once and the rule needs {len(window)}; give the rule a length of "
-                f"{longest} or less"
+                f"judge {name} reads at most {longest} ids at once, and a text has {len(window)}; set length={longest}"
+                " or less in the scoring rule or in the settings of MAUVE"
             )
         odd = next((token for token in window if not 0 <= token < vocab_size), None)
         if odd is not None:
@@ -376,7 +378,7 @@ def _features(
 def _check_not_empty(windows: Sequence[Ids]) -> None:
     for i, window in enumerate(windows):
         if not len(window):
-            raise ValueError(f"sample {i} is empty and has no state; leave it out")
+            raise ValueError(f"sample {i} is empty and has no hidden state; leave it out")
 
 
 def _batches(

@@ -52,7 +52,8 @@ class MauveTask(TextQualityTask):
         names = [pins.name for pins in self.mauve]
         if not names or len(set(names)) < len(names):
             raise ValueError(
-                f"task {self.name!r} has MAUVE settings {names or 'for no state'}; give each state once"
+                f"task {self.name!r}: the settings `mauve` are of {names or 'no metric'}; give one or more, and give"
+                " each state once"
             )
 
     def gives(self, metric: str) -> bool:
@@ -61,7 +62,7 @@ class MauveTask(TextQualityTask):
     def skip(self, model: Model) -> str | None:
         why = super().skip(model)
         if why is None and self.generates and load_judge(self.judge).digest == model.digest:
-            return f"{self.judge} is the judge; it would score its own samples too well"
+            return f"this model is the task's judge, {self.judge}, and would score its own samples too well"
         return why
 
     def count(self, ask: Ask) -> int:
@@ -82,8 +83,8 @@ class MauveTask(TextQualityTask):
         self, model: Model, kinds: Mapping[str, Sequence[Ids]], seed: int, work: WorkQueue
     ) -> dict[str, Metric]:
         """MAUVE of each set of rows in `kinds` (metric prefix -> rows of the model's ids) against as many held-out
-        rows, none of them among those reported under `true_` or `real_`; metrics are named as by
-        `mauve_by_kind`, whose `work` this is."""
+        rows, none of them among those reported under `true_` or `real_`; metrics are named as in `mauve_by_kind`, which
+        computes them in chunks of `work`."""
         judge = load_judge(self.judge)
         count = len(next(iter(kinds.values())))
         rows = {**kinds, "reference": self.heldout_rows(model, count, count).tolist()}
@@ -116,9 +117,8 @@ class GenerationMauve(MauveTask):
 
 @part
 class NaiveMauve(MauveTask):
-    """Held-out rows, and naive samples made from them (shuffled, repeated ids; no model), scored by the judge and by
-    MAUVE;
-    `period`: number of ids that a repetition repeats."""
+    """Held-out rows, and naive samples made from them (repeated ids, and ids drawn by frequency; no model), scored by
+    the judge and by MAUVE; `period`: number of ids that a repetition repeats."""
 
     period: int
     generates = False
@@ -140,18 +140,22 @@ def mauve_by_kind(
     seed: int,
     work: WorkQueue,
 ) -> dict[str, Metric]:
-    """MAUVE of each set of texts in `kinds` (metric prefix -> texts) against `reference`, all in the judge's ids.
+    """MAUVE, with each of `settings`, of each set of texts in `kinds` (metric prefix -> texts) against `reference`, all
+    in the judge's ids; `seed` keys the clusterings.
 
     The metrics are called prefix + `mauve` (or `mauve_mean`), and the same + `_clusterings` where the standard error is
-    that over clusterings alone. The judge's states are computed in shared chunks, the last ones of the evaluation:
-    this joins `work`, and one process makes the clusterings. Raises Busy while other processes compute states.
+    that over clusterings alone. The judge's hidden states are computed in chunks that processes share, the last ones of
+    the evaluation; then `work` is joined, and one process makes the clusterings. Raises Busy while other processes
+    compute states.
     """
     names = ("reference", *kinds)
     texts = [reference, *kinds.values()]
     for name, rows in zip(names, texts, strict=True):
         if not all(map(len, rows)):
             at = next(i for i, row in enumerate(rows) if not len(row))
-            raise ValueError(f"text {at} of {name or 'the samples'} is empty and has no state; leave it out")
+            raise ValueError(
+                f"text {at} of {name or 'the samples'} is empty and has no hidden state; leave it out"
+            )
     by_setting = [_features(judge, [row for rows in texts for row in rows], pins, work) for pins in settings]
     work.join()
     ends = np.cumsum([len(rows) for rows in texts])[:-1]

@@ -20,7 +20,7 @@ from repro.core.lazy import torch
 from repro.core.parts import part
 from repro.data.corpus import prepared
 from repro.evals.decoding import decoded
-from repro.evals.task import Answer, Ask, Task, samples_digest
+from repro.evals.task import Answer, Ask, Task, generated
 from repro.evals.text_quality.gen_ppl import Rule, score_texts
 from repro.evals.text_quality.judges import Judge, find_judge, judge_text, load_judge
 from repro.evals.text_quality.samples import Ids, Metric, distinct, entropy, mean, repetition, unigram
@@ -80,7 +80,7 @@ class TextQualityTask(Task):
 
     def count(self, ask: Ask) -> int:
         """Number of samples: the task's, or the evaluation's limit if that is smaller; ValueError for fewer than 2."""
-        count = self.samples if ask.limit is None else min(self.samples, ask.limit)
+        count = ask.at_most(self.samples)
         if count < 2:
             raise ValueError(f"task {self.name!r} needs at least 2 samples, got {count}; raise the limit")
         return count
@@ -177,8 +177,8 @@ def judge_ids(judge: Judge, model: Model, rows: Sequence[Ids], retokenise: Retok
 def score_naive_samples(
     task: TextQualityTask, period: int, model: Model, ask: Ask, work: WorkQueue
 ) -> Answer:
-    """Result of scoring held-out rows and the naive samples made from them (`NaiveSamples`); metrics have the prefix
-    `real_`, `repetition_` or `unigram_`."""
+    """Result of scoring held-out rows and the naive samples made from them (`NaiveSamples`, with its `period`); metrics
+    have the prefix `real_`, `repetition_` or `unigram_`."""
     heldout = task.heldout_rows(model, 0, task.count(ask))
     keys = rng.keys(ask.seed, rng.NAIVE, 0, torch.arange(len(heldout)))
     kinds = {  # tables read the prefix "true_" as the reference row of a generating task
@@ -215,14 +215,7 @@ def generate_and_score(task: TextQualityTask, model: Model, ask: Ask, work: Work
         work, model, ask.sampler, ask.plan, prompts, seed=ask.seed, names=range(count), batch=work.batch
     )
     metrics, items = task.score_samples(model, found.ids.tolist(), work)
-    return Answer(
-        metrics=metrics,
-        nfe=found.cost.forwards.double().mean().item(),
-        tokens_per_nfe=found.ids.numel() / max(1.0, float(found.cost.forwards.sum())),
-        tokens=found.ids.numel(),
-        samples=samples_digest(found.ids),
-        items=items,
-    )
+    return generated(found.ids, found.cost.forwards, metrics, items)
 
 
 def judge_protocol(judge: Judge, rule: Rule, retokenise: Retokenise) -> dict[str, Any]:
@@ -240,8 +233,8 @@ def judge_protocol(judge: Judge, rule: Rule, retokenise: Retokenise) -> dict[str
 
 def diversity_metrics(rows: Sequence[Ids], sizes: Sequence[int]) -> dict[str, Metric]:
     """Means over samples, with standard errors, of unigram entropy (nats) and of the share of distinct n-grams for each
-    n of `sizes`: metrics `entropy`, over the samples that have an id, and `distinct_N`, over those that have N. Raises
-    ValueError where fewer than two have."""
+    n of `sizes`: metrics `entropy`, over the samples that have an id, and `distinct_N`, over the samples that have N
+    ids. Raises ValueError where fewer than two samples have so many."""
 
     def over(least: int, value: Callable[[Ids], float]) -> Metric:
         kept = [row for row in rows if len(row) >= least]

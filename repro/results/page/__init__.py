@@ -6,5 +6,5 @@ recorded decodings and the sentences of docs/gallery.toml. It needs no server an
 `build` writes the files. `timed`, `laws` and `texts` make the frontier plots (`series` says what a plot is), `ledger`
 certificates and claims, `decodings` the recorded decodings; `sources` notes for each number the records that it is
 computed from. What the browser does is in `static/`: plain HTML, CSS and JavaScript, written for this page and without
-libraries, because a point that the keyboard reaches has to be an element of its own.
+libraries: each point is an element of its own, so that the keyboard can reach it.
 """

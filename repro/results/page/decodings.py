@@ -21,7 +21,7 @@ FOLDER = ROOT / "docs" / "traces" / "items"
 MASK = "·"
 TRAIN_SEED = 0
 """Train seed of the networks whose decodings of sudokus are recorded."""
-REMEDY = "python -m scripts.items --record RUNS records it"
+REMEDY = "python -m scripts.items --record RUNS writes it again"
 LAWS = {
     "absorbing": (
         *("ancestral", "random:temperature=1.0", "entropy:temperature=1.0", "low_confidence:temperature=1.0"),

@@ -99,14 +99,12 @@ def _claim(verdict: Verdict, records: Sequence[Record], sources: Sources) -> Jso
         for seed in seeds
     ]
     assert not values or abs(fmean(values) - verdict.mean) < 1e-9 * max(1.0, abs(verdict.mean))
-    decided = verdict.fails if verdict.word == "fails here" else verdict.holds
-    p = min(verdict.holds, verdict.fails) if verdict.word == "undecided" else decided
     enough = verdict.n >= 2
     return {
         **{"name": claim.name, "says": claim.says, "source": claim.source, "family": claim.family},
         **{"quantity": claim.quantity, "verdict": verdict.word, "direction": claim.direction},
         **{"margin": claim.margin, "power": claim.power, "n": verdict.n},
-        **{"mean": verdict.mean if enough else None, "p": p if verdict.n else None},
+        **{"mean": verdict.mean if enough else None, "p": verdict.p if verdict.n else None},
         "interval": [verdict.interval.low, verdict.interval.high] if enough else None,
         "seeds": seeds,
         "values": values,

@@ -65,15 +65,22 @@ def _sentences() -> dict[str, str]:
     return {name: each.says for name, each in read_toml(GALLERY, dict[str, _Entry]).items()}
 
 
+def _bare(preset: str) -> str:
+    """Name of a preset without logits processors, changed settings, blocks and cache."""
+    return preset.partition("+")[0].partition(":")[0].partition(",")[0]
+
+
 def rule_text(preset: str) -> str:
     """What a preset does: the gallery's sentence, else the preset's own (`Preset.source`); "" if there is no such
     preset."""
-    name = preset.partition("+")[0].partition(":")[0].partition(",")[0]
+    name = _bare(preset)
     return _sentences().get(name, SOURCES.get(name, ""))
 
 
 def series_of(model: str, rule: str, adaptive: bool) -> Json:
-    """JSON of a series: family (which decides its colour), names, what the rule does and its paper (arXiv number)."""
+    """JSON of the series of a model (recipe or noise process) and a rule (preset): family (which decides its colour),
+    names, what the rule does and its paper (arXiv number). `adaptive`: whether the rule has no fixed number of
+    steps."""
     family = model.partition("@")[0]
     return {
         "id": f"{model}/{rule}",
@@ -82,7 +89,7 @@ def series_of(model: str, rule: str, adaptive: bool) -> Json:
         "recipe": model,
         "rule": rule,
         "about": rule_text(rule),
-        "paper": PAPERS.get(rule.partition("+")[0].partition(":")[0].partition(",")[0]),
+        "paper": PAPERS.get(_bare(rule)),
         "adaptive": adaptive,
         "colour": family,
         "shape": SHAPES.get(rule.partition(",")[0], "circle"),

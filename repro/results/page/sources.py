@@ -55,7 +55,8 @@ class Sources:
 
 
 def shown(path: Path) -> str:
-    """A path for readers: `results/raw/NAME` below the results of the checkout, else without its folders."""
+    """A path as the page prints it: `results/raw/NAME` for a file of the checkout's results/, only the file name for
+    any other."""
     return (
         (Path("results") / path.relative_to(RESULTS)).as_posix()
         if path.is_relative_to(RESULTS)

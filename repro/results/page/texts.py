@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 def text_plots(sources: Sources, records: Sequence[Record]) -> Iterator[Json]:
-    """Generative perplexity against entropy, a plot for each suite and scale."""
+    """Generative perplexity against entropy, a plot for each suite and scale, from `records`; `sources` notes the
+    records of each number."""
     scored = [record for record in records if record.labels.task in GENERATED]
     naive = [record for record in records if record.labels.task == NAIVE]
     frame = points(records, [])  # bands are not drawn

@@ -10,6 +10,7 @@ from repro.results.page.series import Items, how, keep, plot, series_of
 from repro.results.page.sources import Json, Sources
 from repro.results.record import Record, text
 from repro.results.tables.speed import ADAPTIVE_PINS, PART, speeds
+from repro.results.tables.text import per_step
 
 if TYPE_CHECKING:
     from pandas import Series
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 def timed_plots(sources: Sources, records: Sequence[Record], items: Items) -> Iterator[Json]:
     """Two plots, accuracy against forward passes and against seconds per text, for each suite, scale, engine, device
-    and numerics class (dtype, torch, attention kernel, threads) among records of decoding speed."""
+    and numerics class (dtype, torch, attention kernel, threads) among `records` of decoding speed. `sources` notes the
+    records of each number; recorded decodings of the points are added to `items`."""
     frame = speeds(records)
     timed = [record for record in records if record.question.task.get("part") == PART]
     for number, (_, rows) in enumerate(
@@ -56,7 +58,7 @@ def timed_plots(sources: Sources, records: Sequence[Record], items: Items) -> It
 
 
 def _records_of(row: Series, timed: Sequence[Record]) -> list[Record]:
-    """The records of a row of `speeds`, one for each network."""
+    """The records among `timed` from which a row of the frame of `speeds` is computed, one for each network."""
     return [
         record
         for record in timed
@@ -123,10 +125,4 @@ def _accuracy(sources: Sources, row: Series, own: Sequence[Record], what: str, i
 def _per_step(tokens: str) -> str:
     """Text such as `2 tokens per step`; for less than one token per step, such as `2 steps per token`."""
     rate = float(tokens) if tokens.replace(".", "", 1).isdigit() else 1.0
-    return (
-        f"{tokens} tokens per step"
-        if rate > 1
-        else "1 token per step"
-        if rate == 1
-        else f"{1 / rate:g} steps per token"
-    )
+    return per_step(tokens) if rate >= 1 else f"{1 / rate:g} steps per token"

@@ -2,6 +2,8 @@
 
 `perplexities.py`: perplexities of corpora. `text_quality.py` and `matched.py`: quality of generated text, and samplers
 compared at equal entropy. `speed.py`, `parallelism.py` and `speed_text.py`: decoding speed, scores that combine
-accuracy and speed, and their text. Each module has a function that returns file names with texts or data frames; start
-with `repro.results.report.tables`, which calls them all. No module here imports torch.
+accuracy and speed, and their Markdown. `lookahead.py`, `pass_at_k.py`, `tasks.py`: these tables.
+`repro.results.report.tables` calls all of these. `repro.report` calls `choices.py`, `claims.py` and `reproduction.py`,
+which read results/choices, results/claims and results/reruns. `text.py` and `latex.py` print numbers and tables. No
+module here imports torch.
 """

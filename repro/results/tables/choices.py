@@ -16,6 +16,7 @@ from repro.core.files import RESULTS
 from repro.core.stats import mean_interval
 from repro.results.record import Record
 from repro.results.store import collect, one_protocol, to_frame
+from repro.results.tables.text import csv_text, grid, page
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -50,13 +51,14 @@ CAPTION = (
 
 
 def stored() -> list[Record]:
-    """The records of all arms; none without results/choices, as in an installed package."""
+    """The records of all arms (variants of recipe `duo`); [] where there is no results/choices, as in an installed
+    package."""
     return collect(FOLDER) if FOLDER.is_dir() else []
 
 
 def rows(records: Sequence[Record]) -> DataFrame:
-    """A row for each arm and measure: arm, says, measure, seeds, value (mean over train seeds), sd, and for every arm
-    but the first difference, low and high (paired by train seed).
+    """A row for each arm (variant of recipe `duo`) and measure: arm, says (what differs), measure, seeds, value (mean
+    over train seeds) and sd; for every arm except the first one also difference, low and high (paired by train seed).
 
     ValueError if arms were evaluated under two protocols or on different train seeds.
     """
@@ -90,9 +92,7 @@ def rows(records: Sequence[Record]) -> DataFrame:
 
 
 def markdown(numbers: DataFrame) -> str:
-    """Text of choices.md from the frame of `rows`: a line for each arm."""
-    from tabulate import tabulate
-
+    """Text of choices.md from the frame of `rows`: a line for each arm (variant of recipe `duo`)."""
     header = ["arm", "what differs"]
     for measure in MEASURES:
         header += [measure, f"difference of {measure}"]
@@ -104,14 +104,11 @@ def markdown(numbers: DataFrame) -> str:
             paired = not math.isnan(each["difference"])
             line.append("{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**each) if paired else "")
         lines.append(line)
-    table = tabulate(lines, headers=header, tablefmt="github", disable_numparse=True)
-    return "\n\n".join([f"# {TITLE}", CAPTION, table, f"{numbers.seeds.iloc[0]} train seeds."]) + "\n"
+    return page(TITLE, CAPTION, grid(header, lines), f"{numbers.seeds.iloc[0]} train seeds.")
 
 
 def tables(records: Sequence[Record]) -> dict[str, str]:
     """Texts of choices.md and choices.csv, by file name; no texts without records."""
-    from repro.results.tables.text import csv_text
-
     if not records:
         return {}
     numbers = rows(records)

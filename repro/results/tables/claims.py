@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from repro.core.files import RESULTS
 from repro.results.claims import LOCK, Claims, Verdict, claims, verdicts
 from repro.results.store import collect, scale_of
+from repro.results.tables.text import csv_text, grid, page
 
 TITLE = "Claims and verdicts"
 CAPTION = (
@@ -40,11 +41,8 @@ def counts(judged: Sequence[Verdict]) -> str:
 
 def tables(ledger: tuple[Claims, list[Verdict]] | None) -> dict[str, str]:
     """Texts by file name of claims.md and claims.csv, which list each claim of evals/claims.toml and whether stored
-    records support it. `ledger`: claims and verdicts, from `stored`; None gives no texts."""
+    records support it. `ledger`: claims and verdicts, from `stored`; empty for None."""
     from pandas import DataFrame
-    from tabulate import tabulate
-
-    from repro.results.tables.text import csv_text
 
     if ledger is None:
         return {}
@@ -61,27 +59,22 @@ def tables(ledger: tuple[Claims, list[Verdict]] | None) -> dict[str, str]:
         ]
         for row, verdict in zip(rows, judged, strict=True)
     ]
-    text = [f"# {TITLE}", CAPTION]
+    parts = [CAPTION]
     for family in dict.fromkeys(verdict.claim.family for verdict in judged):
         own = [line for line, verdict in zip(lines, judged, strict=True) if verdict.claim.family == family]
-        text += [f"## {family}", tabulate(own, headers=header, tablefmt="github", disable_numparse=True)]
+        parts += [f"## {family}", grid(header, own)]
     absent = [[each.says, each.why, each.source] for each in found.untestable]
-    text += ["## not testable here", tabulate(absent, headers=["claim", "why", "source"], tablefmt="github")]
-    return {
-        "claims.md": "\n\n".join([*text, counts(judged) + "."]) + "\n",
-        "claims.csv": csv_text(DataFrame(rows)),
-    }
+    parts += ["## not testable here", grid(["claim", "why", "source"], absent), counts(judged) + "."]
+    return {"claims.md": page(TITLE, *parts), "claims.csv": csv_text(DataFrame(rows))}
 
 
 def _row(verdict: Verdict) -> dict[str, object]:
     claim = verdict.claim
     scales = dict.fromkeys(scale_of(cell.recipe) or "full" for cell in claim.cells)
-    decided = verdict.fails if verdict.word == "fails here" else verdict.holds
     return {
         **{"name": claim.name, "says": claim.says, "source": claim.source, "scale": " ".join(scales)},
         **{"family": claim.family, "quantity": claim.quantity, "verdict": verdict.word},
         **{"mean": verdict.mean, "low": verdict.interval.low, "high": verdict.interval.high},
         **{"direction": claim.direction, "margin": claim.margin},
-        "p": min(verdict.holds, verdict.fails) if verdict.word == "undecided" else decided,
-        **{"power": claim.power, "n": verdict.n},
+        **{"p": verdict.p, "power": claim.power, "n": verdict.n},
     }

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from repro.results.record import Record
 from repro.results.store import by_cell, one_protocol, scale_of, summarise, to_frame
-from repro.results.tables.text import csv_text, measured
+from repro.results.tables.text import csv_text, grid, measured, page
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -27,7 +27,8 @@ QUALITY = {
     "law": ("excess", "low_confidence:temperature=1.0", "excess over the true law, nats per token"),
     "agreement": ("same", "", "tokens equal to those of one per step"),
 }
-"""Task -> its metric, the preset of one token per step beside which it is read, and what the metric is."""
+"""Task -> its metric, the preset whose value at one token per step is printed for comparison, and what the metric
+is."""
 MOST = 2.0
 """Tokens forwarded, relative to one token per step, that the best number of states may take at most."""
 LABELS = ("scale", "checkpoint", "preset", "states")
@@ -63,8 +64,9 @@ REMEDY = "No records yet: `python -m repro.evals --suite lookahead ...`, then `p
 
 
 def rows(records: Sequence[Record]) -> DataFrame:
-    """Frame with columns `COLUMNS`, sorted; `per_round` is 1 / `rounds`, and `best` marks one row per sampler, or none
-    if `tokens` (forwarded, relative to one token per step) exceeds `MOST` at every number of states."""
+    """Frame with columns `COLUMNS`, sorted; `per_round` is 1 / `rounds`, and `best` marks, for each checkpoint and
+    sampler, the row of fewest rounds among those whose `tokens` (forwarded, relative to one token per step) are at most
+    `MOST`."""
     from pandas import DataFrame
 
     chosen = to_frame(each for each in records if each.question.task.get("part") in PARTS)
@@ -136,9 +138,7 @@ def tables(records: Sequence[Record]) -> dict[str, str]:
 
 def markdown(numbers: DataFrame, others: DataFrame) -> str:
     """Markdown of the table from `rows` and `beside`, with one section per scale."""
-    from tabulate import tabulate
-
-    text = [f"# {TITLE}", CAPTION, *([] if others.empty else [BESIDE])]
+    parts = [CAPTION, *([] if others.empty else [BESIDE])]
     for scale, section in numbers.groupby("scale", sort=True):
         lines = [
             [
@@ -150,7 +150,7 @@ def markdown(numbers: DataFrame, others: DataFrame) -> str:
         ]
         headers = ["checkpoint", "sampler", "m", "tokens per round", "rounds per token", "states per token"]
         headers += ["tokens forwarded", "equal", "best", "n"]
-        text += [f"## {scale}", tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)]
+        parts += [f"## {scale}", grid(headers, lines)]
         lines = [
             [
                 *(each["checkpoint"], each["preset"], f"{each['per_round']:.2f}"),
@@ -161,6 +161,5 @@ def markdown(numbers: DataFrame, others: DataFrame) -> str:
         ]
         headers = ["checkpoint", "sampler", "tokens per round", "quality", "one per step", "measure", "n"]
         if lines:
-            text.append("### Rules that commit several tokens")
-            text.append(tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True))
-    return "\n\n".join([*text, *([REMEDY] if numbers.empty else [])]) + "\n"
+            parts += ["### Rules that commit several tokens", grid(headers, lines)]
+    return page(TITLE, *parts, *([REMEDY] if numbers.empty else []))

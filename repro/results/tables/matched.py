@@ -174,8 +174,8 @@ class Difference:
 
 def differences(found: Sequence[Sweep], real: dict[str, float]) -> list[Difference]:
     """Differences of log gen_ppl for all pairs of `comparable` sweeps, each at the entropy of real text (`real`, by
-    panel) or the nearest one that both reach. In a panel without real text it is the middle of the range that both
-    reach."""
+    panel) or the nearest one that both reach. In a panel without real text the entropy is the middle of the range that
+    both reach."""
     pairs = (pair for pair in itertools.combinations(found, 2) if comparable(*pair))
     made = [_difference(a, b, real.get(a.panel)) for a, b in pairs]
     known = [i for i, each in enumerate(made) if each.p is not None]
@@ -185,8 +185,8 @@ def differences(found: Sequence[Sweep], real: dict[str, float]) -> list[Differen
 
 
 def comparable(a: Sweep, b: Sweep) -> bool:
-    """Whether two sweeps are compared: those of one panel (suite and scale) that have equal tokens per step, or the
-    same checkpoint and sampler, or of which one is autoregressive (always one token per step)."""
+    """Whether two sweeps are compared: both are of one panel (suite and scale), and they have equal tokens per step, or
+    the same checkpoint and sampler, or one is autoregressive (always one token per step)."""
     ar = any(each.checkpoint.partition("@")[0] == "ar" for each in (a, b))
     one = (a.checkpoint, a.sampler) == (b.checkpoint, b.sampler)
     return a.panel == b.panel and (ar or one or a.tokens_per_step == b.tokens_per_step)

@@ -57,7 +57,7 @@ class Pins(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def y_max(self, task: str) -> float:
         """Accuracy of a task, in per cent, from which on the weight of AUP is 1 (`aup`); ValueError if evals/speed.toml
-        gives none for it."""
+        gives none for the task."""
         if task not in self.aup.y_max:
             raise ValueError(
                 f"no y_max of task {task!r} in evals/speed.toml ({nearest(task, self.aup.y_max)}); add the accuracy, "
@@ -94,8 +94,8 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A recipe decoded with one sampler and one decoding plan, and its runs, sorted by seed. `alike`: what must be
-    equal in all settings of a composite, as JSON."""
+    """A recipe decoded with one sampler and one decoding plan, and its runs, sorted by seed. `alike`: the fields that
+    must be equal in all settings of a composite, as JSON (see the function `alike`)."""
 
     recipe: str
     preset: str
@@ -227,8 +227,8 @@ def _quantile(level: float, degrees: int) -> float:
 @dataclass(frozen=True, kw_only=True)
 class Fastest:
     """Result of the search for the fastest `setting` whose accuracy is non-inferior to the reference (None: none).
-    `failed`: the first setting that failed the test (None: none); `compared`: the accuracies of `failed`, or else of
-    `setting`, and of the reference."""
+    `failed`: the first setting that failed the test (None: none); `compared`: comparison of `failed`, or if none failed
+    of `setting`, with the reference."""
 
     setting: Setting | None
     failed: Setting | None

@@ -15,7 +15,7 @@ from msgspec import UNSET
 
 from repro.results.record import Metric, Record
 from repro.results.store import checkpoint_order, one_protocol, to_frame, tokens_order
-from repro.results.tables.text import measured
+from repro.results.tables.text import grid, measured, page
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -37,7 +37,7 @@ COLUMNS = [
     "seed",
 ]
 ADAPTIVE = "low_confidence"
-"""Preset whose texts at one token per step are those beside which adaptive rules are read."""
+"""Preset with whose texts, at one token per step, those of adaptive rules are compared (column `changed`)."""
 TITLE = "pass@k and flips"
 CAPTION = (
     "pass@k: probability that one of k draws of an item is right, without bias from all draws (arXiv 2107.03374 eq. "
@@ -50,8 +50,9 @@ REMEDY = "No records yet: `python -m repro.evals --suite passes.sudoku`, then `p
 
 
 def rows(records: Sequence[Record]) -> DataFrame:
-    """Frame with columns `COLUMNS`, one row per evaluation and k, sorted. `changed` is NaN where the reference is not
-    stored. ValueError for two protocols, or records without the number of right draws of each item."""
+    """Frame with columns `COLUMNS`, one row per evaluation and k, sorted. `changed` is NaN where the texts of one token
+    per step are not stored. ValueError for two protocols, two records of one row, or a record without the number of
+    right draws of each item."""
     from pandas import DataFrame
 
     chosen = [record for record in records if record.question.task.get("part") == PART]
@@ -62,7 +63,8 @@ def rows(records: Sequence[Record]) -> DataFrame:
         if _place(record) in shares:
             other = shares[_place(record)][0].id[:12]
             raise ValueError(
-                f"records {other} and {record.id[:12]} would share a row of pass@k; remove one of them"
+                f"records {other} and {record.id[:12]} would share a row of pass@k (same checkpoint, sampler"
+                " and train seed); remove one of them"
             )
         shares[_place(record)] = record, _shares(record)
     made: list[dict[str, Any]] = []
@@ -122,9 +124,7 @@ def changes(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, floa
 
 def markdown(numbers: DataFrame) -> str:
     """Markdown of the table, with one section per suite and one column per k."""
-    from tabulate import tabulate
-
-    text = [f"# {TITLE}", CAPTION]
+    parts = [CAPTION]
     for suite, section in numbers.groupby("suite", sort=True):
         ks = sorted(section.k.unique())
         lines = []
@@ -143,5 +143,5 @@ def markdown(numbers: DataFrame) -> str:
             )
         headers = ["checkpoint", "sampler", "tokens per step", *(f"pass@{k}" for k in ks)]
         headers += ["flips", "changed", "NFE", "draws", "n", "train seed"]
-        text += [f"## {suite}", tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)]
-    return "\n\n".join([*text, *([REMEDY] if numbers.empty else [])]) + "\n"
+        parts += [f"## {suite}", grid(headers, lines)]
+    return page(TITLE, *parts, *([REMEDY] if numbers.empty else []))

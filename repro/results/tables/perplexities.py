@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from repro.core.parts import sha256
 from repro.results.record import Record, text
 from repro.results.store import by_cell, summarise, to_frame
+from repro.results.tables.text import csv_text, grid, measured, page
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -93,30 +94,24 @@ def _content(documents: Any) -> Any:
 
 def tables(records: Sequence[Record]) -> dict[str, str]:
     """Texts of perplexity.md and perplexity.csv, by file name."""
-    from repro.results.tables.text import csv_text
-
     drawn = rows(records)
-    page = [f"# {TITLE}", CAPTION]
+    parts = [CAPTION]
     for _, section in drawn.groupby(SECTION, sort=False):
         first = section.iloc[0]
         only = f"; {first.limit} rows of it" if first.limit else ""
-        page += [f"## {first.corpus}, {first.packing} rows of {first.length}{only}"]
+        parts += [f"## {first.corpus}, {first.packing} rows of {first.length}{only}"]
         rules = f"EOS: {first.eos}; counted: {first.counted}; tokens: {first.tokenizer}; {first.precision}"
-        page += [f"{rules}; protocol and documents: {first.protocol}.", _grid(section)]
+        parts += [f"{rules}; protocol and documents: {first.protocol}.", _section(section)]
     if drawn.empty:
-        page.append(REMEDY)
-    return {"perplexity.md": "\n\n".join(page) + "\n", "perplexity.csv": csv_text(drawn)}
+        parts.append(REMEDY)
+    return {"perplexity.md": page(TITLE, *parts), "perplexity.csv": csv_text(drawn)}
 
 
-def _grid(section: DataFrame) -> str:
-    from tabulate import tabulate
-
-    from repro.results.tables.text import measured
-
+def _section(section: DataFrame) -> str:
     lines = []
     for row in section.to_dict("records"):
         numbers = [measured(*(row[name + part] for part in PARTS)) for name in NUMBERS]
         details = ["" if math.isnan(row[name]) else f"{row[name]:.2g}" for name in DETAILS]
         lines.append([row["checkpoint"], row["bound"], *numbers, *details, row["n"], row["seeds"]])
     header = ["checkpoint", "", *NUMBERS.values(), "draws", "ids", "n", "seeds"]
-    return tabulate(lines, headers=header, tablefmt="github", disable_numparse=True)
+    return grid(header, lines)

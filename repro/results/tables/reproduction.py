@@ -1,5 +1,5 @@
-"""Table of what the reproduction test sees: for every recipe that it compares, the verdict on a half-trained network,
-and the false alarms of the test (docs/method.md#reproduction-test).
+"""Table of what the reproduction test detects: for every recipe that it compares, the verdict on a half-trained
+network, and the false alarms of the test (docs/method.md#reproduction-test).
 
 `python -m scripts.reruns` trains the networks; `python -m repro.report` makes reproduction.md and reproduction.csv from
 their records.
@@ -12,6 +12,7 @@ from statistics import fmean, stdev
 
 from repro.results.reproduction import ALPHA, RERUNS, Comparison, Key, Values, cells, comparisons, read_values
 from repro.results.store import RAW
+from repro.results.tables.text import csv_text, grid, page
 
 HALF = RERUNS.parent / "half_trained"
 """Records of networks trained for half of the steps (scripts/reruns.py)."""
@@ -38,11 +39,8 @@ def stored() -> Values | None:
 
 def tables(values: Values | None) -> dict[str, str]:
     """Texts of reproduction.md (a row for each recipe) and reproduction.csv (a row for each comparison), by file name,
-    from the `values` of `stored`; no texts without them."""
+    from the `values` of `stored`; empty for None."""
     from pandas import DataFrame
-    from tabulate import tabulate
-
-    from repro.results.tables.text import csv_text
 
     if values is None:
         return {}
@@ -59,9 +57,8 @@ def tables(values: Values | None) -> dict[str, str]:
             verdict = "BAD" if best.p <= ALPHA else "**good**" if paired else "good"
             line += [verdict, cell.name, f"{best.t:.3g}", f"{best.limit:.3g}"]
         lines.append(line)
-    table = tabulate(lines, headers=HEADER, tablefmt="github", disable_numparse=True)
     each = DataFrame([_row(key, comparison) for key, comparison in found.items()])
-    text = "\n\n".join([f"# {TITLE}", CAPTION, table, _alarms(values)]) + "\n"
+    text = page(TITLE, CAPTION, grid(HEADER, lines), _alarms(values))
     return {"reproduction.md": text, "reproduction.csv": csv_text(each)}
 
 

@@ -141,8 +141,8 @@ def _cell(where: tuple[str, ...], records: Sequence[Record]) -> Timed:
 
 
 def rule_of(setting: Setting) -> str:
-    """Preset of the sampler of a setting. Adaptive samplers are named without their parameters, which for them take the
-    role of tokens per step."""
+    """Name that all settings of one sampler share: its preset, for an adaptive sampler without parameters, because
+    these set its speed as tokens per step set that of other samplers."""
     return setting.preset if setting.tokens_per_step else ADAPTIVE_PINS.sub("", setting.preset)
 
 

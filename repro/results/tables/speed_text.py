@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from repro.results.tables.speed import WHERE
+from repro.results.tables.text import grid, page
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -82,22 +83,19 @@ def _sections(
     head: Sequence[str],
     line: Callable[[Mapping[str, Any]], list[str]],
 ) -> str:
-    from tabulate import tabulate
-
-    parts = [f"# {title}", caption]
+    parts = [caption]
     for key, section in numbers.groupby(list(WHERE), sort=True):
         assert isinstance(key, tuple)
         suite, scale, engine, device, numerics = map(str, key)
         kind = json.loads(numerics)
         said = ", ".join(f"{name} {value}" for name, value in kind.items())
         parts.append(f"## {scale or 'full scale'} (suite {suite}): engine {engine} on {device} ({said})")
-        lines = [line(row) for row in section.to_dict("records")]
-        parts.append(tabulate(lines, headers=head, tablefmt="github", disable_numparse=True))
+        parts.append(grid(head, [line(row) for row in section.to_dict("records")]))
     if numbers.empty:
         parts.append(
             "No records yet: `python -m repro.evals --suite speed.sudoku`, then `python -m repro.results publish DIR`."
         )
-    return "\n\n".join(parts) + "\n"
+    return page(title, *parts)
 
 
 def _speed_line(row: Mapping[str, Any]) -> list[str]:

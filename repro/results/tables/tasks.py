@@ -10,7 +10,7 @@ from repro.core.stats import NORMAL, Interval, wilson
 from repro.results.record import Record
 from repro.results.shares import is_share
 from repro.results.store import means, to_frame
-from repro.results.tables.text import measured, proportion
+from repro.results.tables.text import grid, measured, page, proportion
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -87,8 +87,6 @@ def _value(row: dict[str, Any]) -> str:
 
 def markdown(numbers: DataFrame) -> str:
     """Markdown of the table from its frame (`rows`)."""
-    from tabulate import tabulate
-
     lines = [
         [
             *(row[name] for name in LABELS),
@@ -97,6 +95,5 @@ def markdown(numbers: DataFrame) -> str:
         ]
         for row in numbers.to_dict("records")
     ]
-    table = tabulate(lines, headers=HEADER, tablefmt="github", disable_numparse=True)
     note = [] if lines else ["No records yet: `python -m repro.evals --ckpt DIR --tasks NAME`."]
-    return "\n\n".join([f"# {TITLE}", CAPTION, table, *note]) + "\n"
+    return page(TITLE, CAPTION, grid(HEADER, lines), *note)

@@ -1,8 +1,9 @@
-"""Text of numbers in tables: CSV files, and values with their uncertainties."""
+"""Text of tables: Markdown pages, CSV files, values with their uncertainties, and tokens per step."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from repro.core.stats import NORMAL, Interval
@@ -14,16 +15,33 @@ ROUNDING = 1e-12
 """Share of a value below which an uncertainty is the rounding of equal numbers."""
 
 
+def page(title: str, *parts: str) -> str:
+    """Markdown of a page: its heading and its parts (paragraphs, headings of sections, tables)."""
+    return "\n\n".join([f"# {title}", *parts]) + "\n"
+
+
+def grid(header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
+    """Markdown of a table with one row per line; numbers keep the digits that they are given with."""
+    from tabulate import tabulate
+
+    return tabulate(lines, headers=header, tablefmt="github", disable_numparse=True)
+
+
 def csv_text(numbers: DataFrame) -> str:
     """CSV text of a frame, with at most six significant digits; a NaN is an empty field."""
     return numbers.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
+def per_step(tokens: str) -> str:
+    """Text `1 token per step` of a label of planned tokens per step (a number, or `all`)."""
+    return f"{tokens} token{'' if tokens == '1' else 's'} per step"
+
+
 def measured(value: float, se: float, sd_seeds: float) -> str:
     """Text `1.8790 ± 0.0080, sd 0.0124` of a value, half of its 95 % interval (1.96 standard errors) and its standard
-    deviation over train seeds, rounded to two digits of the smaller uncertainty. NaN uncertainties are left out, and
-    those that are rounding alone (below `ROUNDING` of the value); a value without any has four significant digits, NaN
-    is ""."""
+    deviation over train seeds, rounded to two digits of the smaller uncertainty. Uncertainties that are NaN or mere
+    rounding (below `ROUNDING` times the value) are left out; without any, the value has four significant digits. A NaN
+    value gives ""."""
     if math.isnan(value):
         return ""
     half, sd_seeds = (

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from repro.results.difference import without
 from repro.results.record import Record, text
-from repro.results.store import by_cell, one_protocol, summarise, to_frame
+from repro.results.store import by_cell, one_protocol, summarise, to_frame, tokens_order
 from repro.results.tables.matched import (
     GENERATED,
     LEVEL,
@@ -29,6 +29,7 @@ from repro.results.tables.matched import (
     panel_of,
     sweeps,
 )
+from repro.results.tables.text import csv_text, grid, measured, page
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -116,12 +117,8 @@ def _numbers(by_metric: Mapping[str, Any], prefix: str) -> dict[str, float]:
 
 
 def _order(point: dict) -> tuple:
-    tokens = {"all": (1, 0.0), "": (2, 0.0)}.get(point["tokens_per_step"]) or (
-        0,
-        float(point["tokens_per_step"]),
-    )
-    place = (point["checkpoint"], point["line"], tokens, point.get("temperature", 0.0))
-    return point["panel"], point["line"] in REFERENCES, *place
+    place = (point["checkpoint"], point["line"], tokens_order(point["tokens_per_step"]))
+    return point["panel"], point["line"] in REFERENCES, *place, point.get("temperature", 0.0)
 
 
 def compared(swept: Sequence[Sweep], drawn: DataFrame) -> list[Difference]:
@@ -137,31 +134,25 @@ def compared(swept: Sequence[Sweep], drawn: DataFrame) -> list[Difference]:
 def tables(records: Sequence[Record]) -> dict[str, str]:
     """Texts of text_quality.md, text_quality.csv and matched.csv, by file name, from records without older versions of
     a component (`repro.results.versions.latest`)."""
-    from repro.results.tables.text import csv_text
-
     swept = sweeps(records)
     drawn = points(records, swept)
     found = compared(swept, drawn)
-    page = [f"# {TITLE}", CAPTION]
+    parts = [CAPTION]
     for panel, rows in drawn.groupby("panel", sort=True):
-        page += [f"## {panel}", _grid(rows)]
+        parts += [f"## {panel}", _samplers(rows)]
         own = [each for each in found if each.panel == panel]
         if own:
-            page += ["### At matched entropy", MATCHED_CAPTION, _matched(own)]
+            parts += ["### At matched entropy", MATCHED_CAPTION, _matched(own)]
     if drawn.empty:
-        page.append(REMEDY)
+        parts.append(REMEDY)
     return {
-        "text_quality.md": "\n\n".join(page) + "\n",
+        "text_quality.md": page(TITLE, *parts),
         "text_quality.csv": csv_text(drawn),
         "matched.csv": csv_text(_frame(found)),
     }
 
 
-def _grid(rows: DataFrame) -> str:
-    from tabulate import tabulate
-
-    from repro.results.tables.text import measured
-
+def _samplers(rows: DataFrame) -> str:
     lines = []
     for row in rows.to_dict("records"):
         numbers = [measured(*(row[name + part] for part in PARTS)) for name in NUMBERS]
@@ -172,12 +163,10 @@ def _grid(rows: DataFrame) -> str:
         lines.append([name, sampler, row["tokens_per_step"], cold, *numbers, nfe, row["n"], row["seeds"]])
     header = ["checkpoint", "sampler", "tokens per step", "temperature"]
     header += ["gen_ppl", "entropy", "distinct 2", "MAUVE", "MAUVE, mean state", "NFE", "n", "seeds"]
-    return tabulate(lines, headers=header, tablefmt="github", disable_numparse=True)
+    return grid(header, lines)
 
 
 def _matched(found: Sequence[Difference]) -> str:
-    from tabulate import tabulate
-
     lines = []
     for each in found:
         if each.value is None or each.interval is None:
@@ -187,7 +176,7 @@ def _matched(found: Sequence[Difference]) -> str:
         numbers = [f"{each.entropy:.3f}", f"{each.value:.3f}", f"{low:.3f} .. {high:.3f}", _chance(each.p)]
         lines.append([each.a, each.b, *numbers])
     header = ["a", "b", "entropy", "difference", f"{LEVEL:.0%} interval", "p"]
-    return tabulate(lines, headers=header, tablefmt="github", disable_numparse=True)
+    return grid(header, lines)
 
 
 def _chance(p: float | None) -> str:

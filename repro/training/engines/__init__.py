@@ -28,7 +28,7 @@ def engine(options: Options) -> Generator[Engine]:
     """Context manager that joins the process group, yields the engine that the launcher requests by environment
     variables, and leaves the group.
 
-    Raises ValueError for launcher settings that no engine supports.
+    `options`: how layers run. Raises ValueError for launcher settings that no engine supports.
     """
     kind = requested_engine()
     accelerator = join_group(kind.distributed)

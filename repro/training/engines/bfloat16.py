@@ -1,8 +1,8 @@
-"""How fast this processor multiplies bfloat16 matrices, said once when a run begins.
+"""How fast this processor multiplies bfloat16 matrices; a run on a CPU prints it once when it begins.
 
 Some processors have instructions for it (AMX, AVX512-BF16, SVE), others emulate it and are slower than in float32. The
-precision is a setting of the recipe and does not change by itself; whichever it is, a run follows the same law up to
-rounding (docs/method.md#scales).
+precision is a setting of the recipe and is never changed automatically; apart from rounding, each precision gives the
+same training (docs/method.md#scales).
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import time
 
 import torch
+
+from repro.models.products import linear
 
 SHAPE = (2048, 256, 1024)
 """Tokens, inputs and outputs of the linear layer that is timed; float32 takes about 10 ms of one core."""
@@ -25,10 +27,10 @@ def ratio() -> float:
 
     def seconds(dtype: torch.dtype) -> float:
         x, weight = torch.ones(tokens, inputs, dtype=dtype), torch.ones(outputs, inputs, dtype=dtype)
-        torch.nn.functional.linear(x, weight)  # chooses the kernel
+        linear(x, weight)  # chooses the kernel
         began, count, spent = time.process_time(), 0, 0.0
         while spent < SECONDS:
-            torch.nn.functional.linear(x, weight)
+            linear(x, weight)
             count, spent = count + 1, time.process_time() - began
         return spent / count
 
@@ -45,4 +47,4 @@ def note(precision: str, device: torch.device) -> str | None:
     )
     if found >= PAYS:
         return line
-    return f"{line}; --set precision=float32 trains the same law, here faster (the run's name then says so)"
+    return f"{line}; --set precision=float32 is faster here and differs in rounding only (the run's name then says so)"

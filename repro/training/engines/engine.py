@@ -85,7 +85,8 @@ class Engine:
             return self.network(cast)
 
     def backward(self, loss: Tensor, last: bool) -> None:
-        """Accumulate gradients of the *sum* of `loss` over processes and microbatches (DDP and FSDP would average)."""
+        """Accumulate gradients of the *sum* of `loss` over processes and microbatches (DDP and FSDP would average);
+        `last`: as in `run`."""
         with self.no_sync(last):
             (loss * self.world if self.backward_averages else loss).backward()
         self.master_weights.collect_gradients()
@@ -150,7 +151,7 @@ class Engine:
         return files
 
     def restore(self, saved: Checkpoint) -> None:
-        """Load weights, average and optimizer state from a checkpoint, of whichever engine.
+        """Load weights, average and optimizer state from a checkpoint, which any engine may have written.
 
         Raises ValueError if names or shapes differ from the recipe's network.
         """

@@ -5,9 +5,9 @@ group, so that inside the forward pass the output layer is whole and a fused los
 the processes and provides the setting whether to reshard after a forward; torch itself shards, on every device.
 
 Precision: `bf16_master` shards the float32 master weights themselves, gathers them in bfloat16 and sums gradients in
-float32; `bf16_pure` shards bfloat16 weights. Gradients are exchanged in every microbatch, so that they stay sharded;
-with the option `whole_gradients` in the last one of a step, and until then every process sums its own, in float32
-unless everything is bfloat16 (torch's `FSDPModule.set_requires_gradient_sync`).
+float32; `bf16_pure` shards bfloat16 weights. Gradients are exchanged in every microbatch, so that they stay sharded.
+With the option `whole_gradients` every process sums its own gradients, in float32 unless everything is bfloat16, and
+they are exchanged in the last microbatch of a step (torch's `FSDPModule.set_requires_gradient_sync`).
 """
 
 from __future__ import annotations

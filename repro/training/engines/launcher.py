@@ -73,7 +73,8 @@ def requested_engine() -> type[Engine]:
             _check(name)
             if processes == 1:
                 raise ValueError(
-                    f"{name} shards over processes, and there is only one; launch with recipes/launch/gpu_1.yaml"
+                    f"{name} shards over several processes, but only one was started; for one GPU launch with"
+                    " recipes/launch/gpu_1.yaml, else start more processes"
                 )
             return kind
     return Ddp if processes > 1 else Single

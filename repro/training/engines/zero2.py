@@ -27,8 +27,8 @@ from repro.training.engines.engine import Engine, Files
 from repro.training.recipe import Recipe
 
 BUCKET = 200_000_000
-"""Number of elements that are reduced or gathered at once, as in the reference script of masked diffusion
-(docs/method.md#masked-script; DeepSpeed's default 5e8 would take 2 GB)."""
+"""Number of elements that are reduced or gathered at once, as in the reference script of Duo
+(docs/method.md#uniform-script; DeepSpeed's default 5e8 would take 2 GB)."""
 
 
 class Zero2(Engine):
@@ -44,8 +44,8 @@ class Zero2(Engine):
             )
         if self.options.whole_gradients:
             raise ValueError(
-                "--whole-gradients: ZeRO-2 reduces each microbatch's gradients while it runs backward, and holds its"
-                " part of them alone; leave the option out, or launch with fsdp2_8.yaml"
+                "--whole-gradients: ZeRO-2 reduces each microbatch's gradients during backward, and each process keeps"
+                " only its part of them; leave the option out, or launch with fsdp2_8.yaml"
             )
         try:
             import deepspeed

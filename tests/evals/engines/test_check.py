@@ -16,7 +16,6 @@ from repro.evals.engines.check import (
     Prompt,
     compare,
     greedy_rule,
-    paired_difference,
     read_prompts,
 )
 from repro.evals.engines.comparisons import walk
@@ -161,13 +160,6 @@ def test_an_end_is_a_token():
     assert walk(a, completion(("x", 3.0)), 0.1).divergence is None, "the other was cut by its length"
     listed = Completion("x", "stop", (*completion(("x", 3.0)).tokens, Token("</s>", 0.0, {})))
     assert walk(a, listed, 0.1).divergence is None, "vLLM lists the end token"
-
-
-def test_the_interval_of_paired_differences():
-    """Agresti and Min 2005: (b + .5 - c - .5) / (n + 2), Wald."""
-    difference, half = paired_difference(5, 1, 98)
-    assert difference == pytest.approx(0.04)
-    assert half == pytest.approx(1.6448536 * (7 - 16 / 100) ** 0.5 / 100)
 
 
 def test_draws_of_another_law_have_a_small_p():

@@ -13,7 +13,7 @@ from helpers import lm_worlds
 from helpers.fake_engine import FAILURES, FakeEngine, toy
 
 from repro.evals.__main__ import main
-from repro.evals.engines import http
+from repro.evals.engines import command, http
 from repro.evals.engines.engine import Settings, Unsupported
 from repro.evals.engines.http import KEY, Connection, Limits, checked_url
 from repro.evals.engines.openai import connect
@@ -67,7 +67,7 @@ def test_scores_of_other_positions_are_refused(tasks, tmp_path):
     """As of llama-cpp-python 0.3.36 for models without BOS."""
     with FakeEngine(fault="shifted_scores") as fake:
         with pytest.raises(
-            Unsupported, match=r"nats of '.+' after '.+' when it writes it, and -.* as a part"
+            Unsupported, match=r"'.+' after '.+' the log-probability -.* generated token and -.* as part of"
         ):
             reached(fake).score([("the", " fox")])
         assert set(scored(fake, tasks, tmp_path / "out")) == {"writing"}
@@ -165,7 +165,7 @@ def test_waits_double_and_obey_the_server(server):
 def test_a_wrong_request_is_not_repeated_and_ends_the_others():
     with FakeEngine(models=("toy",)) as fake:
         engine = reached(fake, concurrency=1)
-        with pytest.raises(ValueError, match=r"refused a request with status 400: .*do not fit"):
+        with pytest.raises(ValueError, match=r"refused a request with status 400: .*ids exceed the model"):
             engine.complete(["a"] * 50, [Settings(500)] * 50, "completions")
         assert len(fake.requests) < 50
 
@@ -188,7 +188,7 @@ def _Models():
     [
         ("localhost:8000", "is no address of a server"),
         ("ftp://host/v1", "is no address of a server"),
-        ("http://me:secret@host/v1", f"put the key into \\${KEY}"),
+        ("http://me:secret@host/v1", f"put an API key into the environment variable {KEY}"),
         ("http://host/v1?key=1", "has a query"),
     ],
 )
@@ -271,6 +271,17 @@ def test_finished_answers_and_chunks_are_not_asked_again(server, tasks, tmp_path
         assert main(arguments) == 0
         assert len(fake.requests) - asked == 2, "four of six texts were stored"
         assert main(arguments) == 0 and len(fake.requests) - asked == 2
+
+
+def test_where_a_server_dies_the_message_says_how_to_go_on(server, tasks, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "_limits", lambda args: Limits(tries=1))
+    arguments = ["--tasks", str(tasks["writing"]), "--out", str(tmp_path / "out")]
+    said = r"was asked once without an answer .* and the same command continues$"
+    with (
+        FakeEngine(failures=["500"], engine=server.engine) as fake,
+        pytest.raises(ConnectionError, match=said),
+    ):
+        main(["--engine", fake.name, *arguments])
 
 
 def test_engines_never_share_a_cell(server, tasks, tmp_path):

@@ -147,7 +147,7 @@ def test_the_length_is_what_the_server_says(server, tokenizer, task, tmp_path):
     [
         ({"ids": False}, "refused a request with status 422: .*valid string"),
         ({"echo": False}, "gives no log-probabilities of a prompt"),
-        ({"fault": "shifted_scores"}, "its log-probabilities of prompts are of other positions"),
+        ({"fault": "shifted_scores"}, "those of prompts belong to other positions"),
     ],
 )
 def test_servers_that_cannot_score_texts_are_named(server_is, said, tokenizer, task):
@@ -173,7 +173,7 @@ def test_the_tokenizer_of_another_model_is_found(server, tokenizer, task, tmp_pa
     ("more", "said"),
     [
         ([], "'rolling' scores whole texts, .* name its tokenizer with --tokenizer"),
-        (["--max-length", "20"], "max_length=20 is of whole texts; name a tokenizer too"),
+        (["--max-length", "20"], "max_length=20 is for tasks that score whole texts, .*; add --tokenizer"),
         (["--tokenizer", "/nowhere", "--max-length", "20"], "/nowhere"),
         (["--tokenizer", "{}", "--max-length", "3"], "max-length=3 is too small"),
         (["--tokenizer", "{}", "--max-length", "20", "--api", "chat"], "the chat API gives no log-prob"),

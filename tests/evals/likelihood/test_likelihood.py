@@ -501,7 +501,9 @@ def test_one_pass_has_no_standard_error():
 
 
 def test_requests_that_cannot_be_scored_raise():
-    with pytest.raises(ValueError, match=r"this model reads it in blocks of 4; its bound of whole rows"):
+    with pytest.raises(
+        ValueError, match=r"this model reads it in blocks of 4 tokens; use --corpus or a perplexity task"
+    ):
         estimator("levels").check(BlockAbsorbing(block=4))
     with pytest.raises(ValueError, match="'levels' is for absorbing models, not uniform"):
         Levels(draws=16).score(batched(toy("exact", 3), UNIFORM), requests(3, 1), seed=0)

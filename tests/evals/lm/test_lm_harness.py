@@ -281,7 +281,7 @@ def test_guidance_reaches_likelihoods_and_greedy_checks(masked):
 
 
 def test_an_adapter_without_the_needed_sampler_or_estimator_raises(masked):
-    with pytest.raises(ValueError, match="give it a sampler"):
+    with pytest.raises(ValueError, match="no sampler is given"):
         adapter(masked).generate_until([text("ab", max_gen_toks=2)])
     with pytest.raises(ValueError, match="give it an estimator"):
         adapter(masked, None, "random").loglikelihood([likelihood("a", "b")])

@@ -18,9 +18,10 @@ from repro.evals.lm.prompts import generation_prompt, likelihood_request
 from repro.evals.lm.task_files import load_task_config, store_task
 from repro.evals.lm.task_selection import TaskOptions, find_tasks
 from repro.evals.request import Request, prepare
-from repro.evals.runner import items_file, question
+from repro.evals.runner import question
 from repro.evals.suites import read_suite
 from repro.results.flips import flips, items_of
+from repro.results.store import items_file
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +97,7 @@ def test_user_written_tasks_are_evaluated(masked, yaml_files, tmp_path, monkeypa
     assert len(grid.cells) == 1 + 2 * 2
     records = [record for record, _ in grid.run()]
     for record in records:
-        with open(items_file(grid.store, record), encoding="utf-8") as file:
+        with open(items_file(grid.store.folder, record), encoding="utf-8") as file:
             items = [json.loads(line) for line in file]
         metric = "acc" if record.labels.task == "choice" else "exact_match"
         mean = sum(item["metrics"][metric] for item in items) / len(items)

@@ -24,8 +24,11 @@ def runs(tmp_path_factory, monkeypatch):
         (f"{ORACLE},pretrained=gpt2", "no model_arg 'pretrained'; this model takes ckpt=DIR"),
         (f"{ORACLE},dtype=bfloat16", "this model takes precision=float32, bfloat16 or int8"),
         (f"{ORACLE},remasking=random", "this model takes sampler=low_confidence or sampler=random"),
-        (f"{ORACLE},steps=8", "steps=8 is for generating; give a sampler too"),
-        (f"{ORACLE},cache=dual", "cache=dual is for generating; give a sampler too"),
+        (f"{ORACLE},steps=8", "steps=8 is for generated text, which needs a sampler; add sampler=PRESET"),
+        (
+            f"{ORACLE},cache=dual",
+            "cache=dual is for generated text, which needs a sampler; add sampler=PRESET",
+        ),
         (f"{ORACLE},sampler=random,steps=8,tokens_per_step=2", "give one of them"),
         (f"{ORACLE},sampler=random,block_length=many", "block_length='many' is no positive number"),
         (f"{ORACLE},sampler=random,cache=dul", "no cache 'dul'; nearest is 'dual'"),

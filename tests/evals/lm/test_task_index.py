@@ -19,6 +19,17 @@ FILES = {
     "one/two.yaml": "include: base.yaml\ntask: two\ntag: letters\n",
     "both.yaml": "group: both\ntask: [one, two]\nmetadata: {version: 1}\n",
     "three.yaml": "task: three\nclass: !function made.Three\n",
+    "deep/four.yaml": "include: [../one/base.yaml, tags.yaml]\ntask: four\n",
+    "deep/five.yaml": "include: [four.yaml]\ntask: five\ntag: [own]\n",
+    "deep/tags.yaml": "tag: later\ngroup_alias: Later\n",
+    "skipped/itself.yaml": "include: itself.yaml\ntask: itself\n",
+    "skipped/twice.yaml": "include: [../one/base.yaml, ../one/base.yaml]\ntask: twice\n",
+    "skipped/gone.yaml": "include: nowhere.yaml\ntask: gone\n",
+    "skipped/broken.yaml": "task: [\n",
+    "skipped/list.yaml": "- task\n",
+    "skipped/object.yaml": "task: object\nmetadata: !object 3\n",
+    "skipped/mapping.yaml": "task: {name: mapping}\n",
+    "__pycache__/cached.yaml": "task: cached\n",
 }
 
 
@@ -37,7 +48,8 @@ def facts(index):
 
 def test_the_index_is_that_of_lm_eval(folder):
     theirs = TaskManager(include_path=str(folder), include_defaults=False).task_index
-    assert set(theirs) == {"one", "two", "both", "three", "letters", "short"}
+    names, tags = {"one", "two", "three", "four", "five"}, {"letters", "short", "later", "own"}
+    assert set(theirs) == {*names, *tags, "both"}
     for _ in range(2):  # made, and read
         assert facts(indexed(folder)) == facts(theirs)
 

@@ -80,9 +80,10 @@ def test_a_question_that_differs_is_no_command():
     assert price(other).command == "" and "plan.steps is" in price(other).missing
     assert price(other).hours is not None
     other = replace(cell, asked={**cell.asked, "protocol.retokenise": "ids"})
-    assert price(other).missing == 'a question that agrees (protocol.retokenise is "text", published "ids")'
+    differs = '(protocol.retokenise is "text", published "ids")'
+    assert price(other).missing == f"an evaluation with the published settings {differs}"
     other = replace(cell, metric="mauve_of_another_kind")
-    assert price(other).command == "" and "holds mauve_of_another_kind" in price(other).missing
+    assert price(other).command == "" and "does not measure mauve_of_another_kind" in price(other).missing
     assert (
         price(find(CELLS, "remdm.t1_mauve.mdlm.128")).command
         and not price(replace(cell, metric="mauve")).command
@@ -105,7 +106,7 @@ def test_a_recipe_is_trained_only_where_no_released_checkpoint_could_answer():
     assert found.trained and found.command == "accelerate launch -m repro.recipes.mdlm"
     assert found.hours == training(registry.recipe("mdlm"))["gpu_hours"]
     other = replace(cell, of=("kuleshov-group/mdlm-owt", "mdlm"), metric="another")
-    assert not price(other).trained and "holds another" in price(other).missing
+    assert not price(other).trained and "does not measure another" in price(other).missing
 
 
 def test_four_numbers_of_one_name_are_priced_and_shown(capsys):

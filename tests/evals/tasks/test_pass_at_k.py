@@ -5,11 +5,13 @@ from __future__ import annotations
 from statistics import fmean
 
 import pytest
+from filelock import FileLock
 
 from repro.core.parts import part
 from repro.evals.suites import read_suite
 from repro.evals.task import Answer, Ask, Task
 from repro.evals.tasks.pass_at_k import PassAtK
+from repro.evals.work_queue import Busy, WorkQueue, shared_queue
 from repro.model import load
 
 RIGHT = {0: "1100", 1: "1010", 2: "1000", 3: "1000"}
@@ -25,10 +27,11 @@ class Known(Task):
     def protocol(self):
         return {"output": "known"}
 
-    def answer(self, model, ask: Ask) -> Answer:
+    def shared(self, model, ask: Ask, work: WorkQueue) -> Answer:
+        (right,) = work.map_chunks(1, 1, lambda rows: RIGHT[ask.seed % 4], lambda found, rows: found)
         items = [
             {"doc_id": i, "filter": "none", "metrics": {"exact_match": int(digit)}}
-            for i, digit in enumerate(RIGHT[ask.seed % 4])
+            for i, digit in enumerate(right)
         ]
         return Answer(metrics={}, nfe=2.0 + 2.0 * (ask.seed % 2), tokens_per_nfe=4.0, items=items)
 
@@ -55,9 +58,18 @@ def test_other_sampling_seeds_share_no_draw():
     assert found.curve == {"correct": [2.0, 0.0, 0.0, 0.0]} and found.metrics["pass_2"][0] == 0.25
 
 
+def test_processes_share_all_draws(tmp_path):
+    """While another process makes the first draw, this one makes the others."""
+    work = shared_queue(tmp_path, "q" * 64, {}, None, lambda: False)
+    work.folder.mkdir()
+    with FileLock(work.folder / "0.0-0.lock"), pytest.raises(Busy):
+        task().shared(load("oracle:mdlm@nano"), Ask(None, None, 0, None), work)
+    assert {path.stem for path in work.folder.glob("*.json")} == {"1.0-0", "2.0-0", "3.0-0"}
+
+
 @pytest.mark.parametrize(("draws", "ks"), [(1, (1,)), (4, (5,)), (4, (0,))])
 def test_impossible_numbers_of_draws_are_refused(draws, ks):
-    with pytest.raises(ValueError, match="needs 2 draws or more and each k from 1 to"):
+    with pytest.raises(ValueError, match="give 2 draws or more, and each k from 1 to"):
         task(draws, ks)
 
 

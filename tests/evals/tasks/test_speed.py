@@ -258,7 +258,7 @@ def test_pins_that_time_nothing_and_missing_metrics_raise(writing):
     for metric, way, message in (
         ("f1", "none", "is 0.5, not 0 or 1"),
         ("em", "none", "its metrics are exact_match, f1"),
-        ("f1", "strict", "no document has filter 'strict'; give one of this task: none"),
+        ("f1", "strict", "this task has no answer filter 'strict'; set `filter` to one of: none"),
     ):
         with pytest.raises(ValueError, match=message):
             outcomes([item], metric, way)

@@ -193,7 +193,7 @@ def test_features_are_the_last_state_after_the_last_id(folder):
     assert not np.allclose(*judge.features([[1, 2, 3], [1, 2, 4]], "last")), (
         "the last id is part of the features"
     )
-    with pytest.raises(ValueError, match="reads 31 ids at once"):
+    with pytest.raises(ValueError, match="reads at most 31 ids at once"):
         judge.features([[0] * 32], "mean")
     with pytest.raises(ValueError, match="sample 1 is empty"):
         judge.features([[1], []], "last")

@@ -92,7 +92,7 @@ def test_gen_ppl_of_a_uniform_network_is_the_vocabulary_size(judge):
 
 def test_unreadable_windows_models_and_folders_raise(judge, model, tmp_path):
     for rows, message in {
-        ((0,) * 33,): "reads 32 ids at once and the rule needs 33",
+        ((0,) * 33,): "reads at most 32 ids at once, and a text has 33",
         ((10**6,),): "a sample contains 1000000",
     }.items():
         with pytest.raises(ValueError, match=message):
@@ -140,7 +140,7 @@ def test_a_folder_of_transformers_is_a_judge(llama):
     assert math.isnan(found[0]) and -found[1:].mean() == pytest.approx(loss, abs=1e-5)
     value, _, _ = score_texts([ids], judge, rule("bd3:length=24,stride=8")).perplexity()
     assert ids[-1] == judge.eos and value == pytest.approx(math.exp(-found[1:-1].mean()), rel=1e-4)
-    with pytest.raises(ValueError, match="give the rule a length of 24 or less"):
+    with pytest.raises(ValueError, match="set length=24 or less in the scoring rule"):
         score_texts([ids * 9], judge, rule("duo"))
 
 
@@ -149,7 +149,10 @@ def test_a_folder_of_transformers_is_a_judge(llama):
     [
         ("missing", "has no tensor for 'model.layers.0.mlp.up_proj.weight', which would start at random"),
         ("mismatched", "stores .* in another shape than config.json says"),
-        ("damaged", "'model.layers.0.mlp.up_proj.weight' holds NaN or infinite weights; copy it again"),
+        (
+            "damaged",
+            "'model.layers.0.mlp.up_proj.weight' holds NaN or infinite weights; copy the file from its source again",
+        ),
         ("unexpected", "stores 'model.layers.7.extra', for which its configuration has no place"),
     ],
 )

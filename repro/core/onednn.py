@@ -1,0 +1,48 @@
+"""float32 matrix products on CPUs where torch's own leave half of the speed unused.
+
+torch multiplies float32 matrices with MKL, which uses AVX-512 on Intel's processors alone; oneDNN, which torch holds
+too, uses it on AMD's as well. There a product by oneDNN takes .4 to .5 of the time (256 rows and more) or .6 (16 rows;
+docs/method.md#cpu-products). Both sum in float32 and differ by rounding, as two processors do. With oneDNN a row of a
+product has the same bits whatever the other rows are, from 2 rows on (MKL: from 4).
+
+Elsewhere, in other precisions, under autocast and on other devices, products are torch's own.
+"""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from repro.core.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@cache
+def onednn_is_faster() -> bool:
+    """Whether oneDNN multiplies float32 matrices faster than MKL on this CPU: an AMD processor with AVX-512."""
+    return (
+        torch.backends.mkl.is_available()
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and "AuthenticAMD" in _processor()
+    )
+
+
+def _processor() -> str:
+    """Description of the processor by the operating system; it holds the maker's name."""
+    described = Path("/proc/cpuinfo")
+    return described.read_text() if described.exists() else platform.processor()
+
+
+def onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x [..., D] times the transpose of weight [V, D], plus bias [V], by oneDNN and without gradient. A transposed
+    matrix is taken as it is; tensors with other strides are copied (oneDNN would use a slow product of its own)."""
+    x, weight = (
+        t if t.is_contiguous() or (t.ndim == 2 and t.T.is_contiguous()) else t.contiguous()
+        for t in (x, weight)
+    )
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")

@@ -1,0 +1,96 @@
+"""Linear layers that multiply float32 matrices on a CPU by oneDNN where it is faster (`repro.core.onednn`); elsewhere
+they are torch's own."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from repro.core.onednn import onednn, onednn_is_faster
+
+M = TypeVar("M", bound=nn.Module)
+
+LEAST = 128 * 128
+"""Number of weights from which a layer is multiplied by oneDNN. A call costs 5 microseconds more than MKL's, which
+smaller matrices do not win back. The number of rows does not decide, so that no row's result depends on it."""
+
+PLAIN = (Tensor, nn.Parameter)
+"""Types of weights that oneDNN takes."""
+
+
+def suits_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Whether x [..., D] times weight [V, D], or its transpose, is computed by oneDNN. Tensors of subclasses
+    (quantised, sharded) and compiled code keep torch's own product."""
+    return (
+        not torch.compiler.is_compiling()
+        and onednn_is_faster()
+        and x.dtype is torch.float32
+        and weight.dtype is torch.float32
+        and weight.numel() >= LEAST
+        and x.numel() > 0
+        and x.is_cpu
+        and type(weight) in PLAIN
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x [..., D] times the transpose of weight [V, D], plus bias [V]: [..., V], as `torch.nn.functional.linear`. It can
+    be differentiated once where `suits_onednn` holds."""
+    if not suits_onednn(x, weight):
+        return nn.functional.linear(x, weight, bias)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
+        return _Linear.apply(x, weight, bias)
+    return onednn(x, weight, bias)
+
+
+class _Linear(torch.autograd.Function):
+    """`linear` by oneDNN, with its gradients by oneDNN too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return onednn(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        rows = upstream.reshape(-1, upstream.shape[-1])
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        return (
+            onednn(upstream, weight.T) if of_x else None,
+            onednn(rows.T, x.reshape(-1, x.shape[-1]).T) if of_weight else None,
+            rows.sum(0) if of_bias else None,
+        )
+
+
+class Linear(nn.Linear):
+    """`torch.nn.Linear` by `linear`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input, self.weight, self.bias)
+
+
+class _Conv1D(nn.Module):
+    """transformers' Conv1D, a linear layer whose weight is [D, V], by `linear`."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight.T, self.bias)
+
+
+def multiply_by_onednn(network: M) -> M:
+    """The same network, whose linear layers use `linear` from now on if oneDNN is faster here. Their parameters stay
+    as they are."""
+    for module in network.modules() if onednn_is_faster() else ():
+        if type(module) is nn.Linear:
+            module.__class__ = Linear
+        elif (type(module).__module__, type(module).__name__) == ("transformers.pytorch_utils", "Conv1D"):
+            module.__class__ = _Conv1D
+    return network
