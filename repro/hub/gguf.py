@@ -201,7 +201,7 @@ def unpacked(path: Path) -> Path:
 def gguf_folder(name: str | Path) -> Path | None:
     """The unpacked folder of a GGUF file, given by its path or by a name of `repro.hub.packaged`; None for others."""
     path = packaged.file(str(name)) if packaged.named(name) else Path(name)
-    return unpacked(path) if path.suffix == SUFFIX and path.is_file() else None
+    return unpacked(path) if path.suffix.lower() == SUFFIX and path.is_file() else None
 
 
 def _reader(path: Path) -> GGUFReader:
