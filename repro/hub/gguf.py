@@ -109,8 +109,7 @@ class Architecture:
 
 
 class Metadata:
-    """The key-value pairs of a GGUF file; keys of the architecture are given without its name in front, as
-    `block_count` for `llama.block_count`."""
+    """The key-value pairs of a GGUF file; `block_count` stands for the architecture's key `llama.block_count`."""
 
     def __init__(self, path: Path, fields: Mapping[str, Any]) -> None:
         self.path, self._fields = path, fields
@@ -253,9 +252,8 @@ def _dequantised(path: Path, tensor: ReaderTensor) -> np.ndarray:
 
 
 def _halves(rows: np.ndarray, heads: int) -> np.ndarray:
-    """The `rows` [heads * 2 P, ...] of a query or key matrix or bias in the order of transformers: for each head first
-    the first members of its P rotated pairs, then the second members. In `rows` the members of a pair are
-    neighbours."""
+    """The `rows` [heads * 2 P, ...] of a query or key matrix or bias, whose P rotated pairs a head are neighbours, in
+    the order of transformers: for each head the first members of all pairs, then the second members."""
     return np.ascontiguousarray(
         rows.reshape(heads, -1, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
     )
