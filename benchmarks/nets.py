@@ -55,6 +55,7 @@ def llama(data: Data, process: Process, width: int, layers: int, ffn: int, heads
     """A Llama with random weights, causal for a left-to-right process."""
     from repro.models.backbone import Role
     from repro.models.llama import Llama
+    from repro.models.products import multiply_by_onednn
 
     backbone = Llama(
         layers=layers,
@@ -70,4 +71,4 @@ def llama(data: Data, process: Process, width: int, layers: int, ffn: int, heads
         init_deviation=0.02,
     )
     role = Role(data, process.forbidden(data.vocabulary()), "x0_mean")
-    return backbone.module(role, 0).eval()
+    return multiply_by_onednn(backbone.module(role, 0)).eval()

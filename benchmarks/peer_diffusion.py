@@ -56,6 +56,7 @@ class Case:
         from repro.core import rng
         from repro.models.backbone import Role
         from repro.models.dit import Dit
+        from repro.models.products import multiply_by_onednn
 
         sizes = Sizes(ids=self.ids, mask=self.ids if masked else None, bos=None, length=self.length)
         dit = Dit(
@@ -69,7 +70,9 @@ class Case:
             rope_base=10_000.0,
             norm_eps=1e-5,
         )
-        denoiser = dit.module(Role(sizes, (self.ids,) if masked else (), "leave_one_out"), 0)
+        denoiser = multiply_by_onednn(
+            dit.module(Role(sizes, (self.ids,) if masked else (), "leave_one_out"), 0)
+        )
         with torch.no_grad():  # a fresh DiT's output layer is zero
             for number, weight in enumerate(denoiser.parameters()):
                 weight += 0.05 * rng.normal(rng.keys(0, rng.INIT, 2, number), *weight.shape)

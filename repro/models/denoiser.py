@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from repro.core import rng
 from repro.models.attention import KVCache, Mask
 from repro.models.backbone import Role
-from repro.models.products import linear
+from repro.models.products import Linear, linear
 
 T = TypeVar("T")
 
@@ -47,6 +47,18 @@ class Head(NamedTuple):
     weight: Tensor
     bias: Tensor | None
     forbidden: Tensor
+    fast: bool = False
+    """Whether products are those of `repro.models.products.linear`."""
+
+    @classmethod
+    def of(cls, layer: nn.Linear, forbidden: Tensor) -> Head:
+        """The output layer `layer` with the `forbidden` ids [V] bool."""
+        return cls(layer.weight, layer.bias, forbidden, isinstance(layer, Linear))
+
+    def product(self, features: Tensor) -> Tensor:
+        """Logits [N, V] of features [N, D], as `logits` but in one product of exactly these rows."""
+        multiply = linear if self.fast else nn.functional.linear
+        return multiply(features, self.weight, self.bias)
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits [..., V] of features [..., D]; forbidden ids are not masked out (see `clean`)."""
@@ -54,13 +66,13 @@ class Head(NamedTuple):
         # A matrix product of one to three rows uses another kernel and differs by 2e-5; multiples of 8 rows agree.
         short = 0 if flat.requires_grad else -len(flat) % 8
         padded = torch.nn.functional.pad(flat, (0, 0, 0, short)) if short else flat
-        logits = linear(padded, self.weight, self.bias)[: len(flat)]
+        logits = self.product(padded)[: len(flat)]
         return logits.view(*features.shape[:-1], len(self.weight))
 
     def first(self, count: int) -> Head:
         """Output layer restricted to the ids 0..count - 1."""
         bias = None if self.bias is None else self.bias[:count]
-        return Head(self.weight[:count], bias, self.forbidden[:count])
+        return self._replace(weight=self.weight[:count], bias=bias, forbidden=self.forbidden[:count])
 
     def clean(self) -> Head:
         """Output layer with logits of forbidden ids at -inf, set in the bias so that no pass over logits is needed."""

@@ -23,7 +23,6 @@ from repro.models.attention import KVCache, Mask
 from repro.models.backbone import Role
 from repro.models.denoiser import Head, SelfConditioned, Soft, initialise
 from repro.models.diffusion_gemma import DiffusionGemma
-from repro.models.products import multiply_by_onednn
 
 
 def text_configuration(pins: DiffusionGemma, vocab_size: int) -> DiffusionGemmaTextConfig:
@@ -96,7 +95,7 @@ class DiffusionGemmaDenoiser(SelfConditioned):
         self.required_block_size = pins.required_block_size()
         self.config = text_configuration(pins, self.vocabulary.total)
         self.kinds: list[str] = [*(self.config.layer_types or ())]
-        self.network = multiply_by_onednn(build(self.config, pins.canvas))
+        self.network = build(self.config, pins.canvas)
         initialise(self, seed, pins.init_deviation)
 
     def encode_given(
@@ -193,7 +192,7 @@ class DiffusionGemmaDenoiser(SelfConditioned):
         return p @ table.weight * table.embed_scale.to(table.weight.dtype)
 
     def head(self) -> Head:
-        return Head(self.network.lm_head.weight, None, self.forbidden)
+        return Head.of(self.network.lm_head, self.forbidden)
 
     def raw_logits(self, features: Tensor) -> Tensor:
         return self.softcap * torch.tanh(self.head().logits(features).float() / self.softcap)

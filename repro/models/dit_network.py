@@ -26,7 +26,6 @@ from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head, Soft, columns_and_positions, embed, parameter_key
 from repro.models.dit import Dit, DitBlocks, DitCausal
 from repro.models.dropout import drop
-from repro.models.products import Linear
 
 Pins = Dit | DitCausal | DitBlocks
 LONGEST = 10_000.0
@@ -58,8 +57,8 @@ class Level(nn.Module):
     def __init__(self, frequencies: int, condition: int) -> None:
         super().__init__()
         self.bands = frequencies // 2
-        self.first = Linear(frequencies, condition)
-        self.second = Linear(condition, condition)
+        self.first = nn.Linear(frequencies, condition)
+        self.second = nn.Linear(condition, condition)
 
     def forward(self, sigma: Tensor) -> Tensor:
         sigma = sigma[:, None] if sigma.ndim == 1 else sigma
@@ -98,11 +97,11 @@ class Layer(nn.Module):
         super().__init__()
         self.heads, self.layer_idx, self.rate = pins.heads, layer_idx, rate
         self.norm_attention, self.norm_mlp = (Norm(pins.width, pins.norm_eps) for _ in range(2))
-        self.qkv = Linear(pins.width, 3 * pins.width, bias=False)
-        self.out = Linear(pins.width, pins.width, bias=False)
-        self.up = Linear(pins.width, pins.ffn)
-        self.down = Linear(pins.ffn, pins.width)
-        self.modulation = Linear(condition, 6 * pins.width) if condition else None
+        self.qkv = nn.Linear(pins.width, 3 * pins.width, bias=False)
+        self.out = nn.Linear(pins.width, pins.width, bias=False)
+        self.up = nn.Linear(pins.width, pins.ffn)
+        self.down = nn.Linear(pins.ffn, pins.width)
+        self.modulation = nn.Linear(condition, 6 * pins.width) if condition else None
 
     def forward(
         self,
@@ -156,8 +155,8 @@ class DitDenoiser(Denoiser):
         )
         self.blocks = nn.ModuleList(Layer(pins, condition, i, rate) for i in range(pins.layers))
         self.norm = Norm(pins.width, pins.norm_eps)
-        self.modulation = Linear(condition, 2 * pins.width) if condition else None
-        self.output = Linear(pins.width, self.vocabulary.total)
+        self.modulation = nn.Linear(condition, 2 * pins.width) if condition else None
+        self.output = nn.Linear(pins.width, self.vocabulary.total)
         initialise_dit(self, seed)
 
     def encode(
@@ -213,7 +212,7 @@ class DitDenoiser(Denoiser):
         return -torch.log1p(-(1 - self.pins.alpha_end) * t)
 
     def head(self) -> Head:
-        return Head(self.output.weight, self.output.bias, self.forbidden)
+        return Head.of(self.output, self.forbidden)
 
     def layers(self) -> list[nn.Module]:
         return list(self.blocks)

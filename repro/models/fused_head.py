@@ -56,9 +56,9 @@ def fused_loss(
         )
     x, w, b = head_inputs = features, head.weight, head.bias
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in head_inputs):
-        return _FusedLoss.apply(x, w, b, weight, loss, each)
+        return _FusedLoss.apply(x, w, b, weight, loss, each, head.fast)
     with torch.no_grad():
-        chunks = _chunks(x, w, b, each)
+        chunks = _chunks(x, w, b, each, head.fast)
         found = [
             loss(_wide(part), *rest) for _, logits, given in chunks for part, rest in _blocks(logits, given)
         ]
@@ -76,6 +76,7 @@ class _FusedLoss(torch.autograd.Function):
         weight: Tensor,
         loss: TokenLoss,
         each: tuple[Tensor, ...],
+        fast: bool,
     ) -> tuple[Tensor, Tensor]:
         x, w, b = _in_working_precision(features, matrix, bias)
         wide = torch.promote_types(w.dtype, torch.float32)
@@ -83,11 +84,13 @@ class _FusedLoss(torch.autograd.Function):
         grad_w = None
         grad_b = torch.zeros_like(bias, dtype=wide) if bias is not None and bias.requires_grad else None
         found = []
-        for some, logits, given in _chunks(x, w, b, (weight, *each)):
+        for some, logits, given in _chunks(x, w, b, (weight, *each), fast):
             for block, (share, *rest) in _blocks(logits, given):
                 found.append(_differentiate(loss, block, share, rest, grad_b))
             scale = weight[some, None].to(w.dtype)
-            grad_x[some] = (onednn(logits, w.T) if suits_onednn(logits, w) else logits @ w).mul_(scale)
+            grad_x[some] = (onednn(logits, w.T) if fast and suits_onednn(logits, w) else logits @ w).mul_(
+                scale
+            )
             scaled = x[some] * scale
             if not matrix.requires_grad:  # a frozen output layer
                 continue
@@ -106,7 +109,7 @@ class _FusedLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         scaled = (grad if grad is None else grad * upstream for grad in ctx.saved_tensors)
-        return (*scaled, None, None, None)
+        return (*scaled, None, None, None, None)
 
 
 def _differentiate(
@@ -147,10 +150,10 @@ def _in_working_precision(
 
 
 def _chunks(
-    x: Tensor, w: Tensor, b: Tensor | None, each: tuple[Tensor, ...]
+    x: Tensor, w: Tensor, b: Tensor | None, each: tuple[Tensor, ...], fast: bool
 ) -> Iterator[tuple[slice, Tensor, list[Tensor]]]:
     """Iterator over chunks of n tokens: their slice, logits [n, V] and part of `each`; one empty chunk if N is 0. `x`
-    [N, D]: features; `w` [V, D] and `b` [V] or None: the output layer.
+    [N, D]: features; `w` [V, D] and `b` [V] or None: the output layer; `fast`: as in `Head`.
 
     All chunks share one buffer of logits: beyond 32 MiB glibc returns memory at each free, and every page would be
     faulted in again.
@@ -161,7 +164,7 @@ def _chunks(
     for start in range(0, max(1, len(x)), rows):
         some = slice(start, start + rows)
         logits = buffer[: len(x[some])]
-        if suits_onednn(x[some], w):
+        if fast and suits_onednn(x[some], w):
             logits = onednn(x[some], w, b)
         elif b is None:
             torch.mm(x[some], w.T, out=logits)

@@ -10,7 +10,6 @@ from repro.models.attention import KVCache, Mask, View, registered
 from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head, Soft, columns_and_positions, embed, initialise
 from repro.models.gpt2 import Gpt2
-from repro.models.products import multiply_by_onednn
 
 
 class Gpt2Denoiser(Denoiser):
@@ -33,7 +32,7 @@ class Gpt2Denoiser(Denoiser):
             eos_token_id=role.vocabulary.eos,
         )
         config._attn_implementation = registered()
-        self.network = multiply_by_onednn(GPT2LMHeadModel(config))
+        self.network = GPT2LMHeadModel(config)
         initialise(self, seed, pins.init_deviation)
 
     def encode(
@@ -54,7 +53,7 @@ class Gpt2Denoiser(Denoiser):
         ).last_hidden_state
 
     def head(self) -> Head:
-        return Head(self.network.lm_head.weight, None, self.forbidden)
+        return Head.of(self.network.lm_head, self.forbidden)
 
     def layers(self) -> list[nn.Module]:
         return list(self.network.transformer.h)

@@ -17,7 +17,6 @@ from repro.models.attention import KVCache, Mask, View, registered
 from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head, Soft, columns_and_positions, embed, initialise
 from repro.models.llama import Llama, LlamaFloat32Rope, Qwen2
-from repro.models.products import multiply_by_onednn
 
 
 def _causal_lm(pins: Llama | Qwen2, role: Role) -> LlamaForCausalLM | Qwen2ForCausalLM:
@@ -41,8 +40,7 @@ def _causal_lm(pins: Llama | Qwen2, role: Role) -> LlamaForCausalLM | Qwen2ForCa
     )
     config._attn_implementation = registered()
     config.is_causal = pins.attention == "causal"
-    network = LlamaForCausalLM(config) if isinstance(config, LlamaConfig) else Qwen2ForCausalLM(config)
-    return multiply_by_onednn(network)
+    return LlamaForCausalLM(config) if isinstance(config, LlamaConfig) else Qwen2ForCausalLM(config)
 
 
 class LlamaDenoiser(Denoiser):
@@ -76,7 +74,7 @@ class LlamaDenoiser(Denoiser):
         return out.last_hidden_state
 
     def head(self) -> Head:
-        return Head(self.network.lm_head.weight, None, self.forbidden)
+        return Head.of(self.network.lm_head, self.forbidden)
 
     def layers(self) -> list[nn.Module]:
         return list(self.network.model.layers)

@@ -15,7 +15,6 @@ from repro.models.attention import KVCache, Mask, View, registered
 from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head, Soft, columns_and_positions, embed, initialise
 from repro.models.modernbert import ModernBert
-from repro.models.products import multiply_by_onednn
 
 
 class ModernBertDenoiser(Denoiser):
@@ -49,10 +48,10 @@ class ModernBertDenoiser(Denoiser):
         config._attn_implementation = registered()
         self.attend_pads = pins.attend_pads
         if pins.weights is None:
-            self.network = multiply_by_onednn(ModernBertForMaskedLM(config))
+            self.network = ModernBertForMaskedLM(config)
             initialise(self, seed, pins.init_deviation)
         else:
-            self.network = multiply_by_onednn(_pretrained(pins.weights, pins.revision, config))
+            self.network = _pretrained(pins.weights, pins.revision, config)
 
     def encode(
         self,
@@ -74,7 +73,7 @@ class ModernBertDenoiser(Denoiser):
 
     def head(self) -> Head:
         decoder = self.network.decoder
-        return Head(decoder.weight, decoder.bias, self.forbidden)
+        return Head.of(decoder, self.forbidden)
 
     def layers(self) -> list[nn.Module]:
         return list(self.network.model.layers)

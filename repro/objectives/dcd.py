@@ -73,10 +73,8 @@ def _divergence(logp: Tensor, p: Tensor, logq: Tensor) -> Tensor:
 def _teacher_logp(features: Tensor, head: Head) -> Tensor:
     """The teacher's log-probabilities [n, V] from its features [n, D], in the precision of its weights even under the
     student's autocast."""
-    from repro.models.products import linear
-
     with torch.autocast(features.device.type, enabled=False):
-        return linear(features, head.weight, head.bias).log_softmax(-1)
+        return head.product(features).log_softmax(-1)
 
 
 @part

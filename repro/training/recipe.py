@@ -110,17 +110,24 @@ class Recipe(Part):
 
     def network(self, seed: int) -> Denoiser:
         """The network at the start of training, with random or pretrained weights; `seed`: of the random ones."""
-        return self.backbone.module(self.role(), seed)
+        return self._built(self.backbone, seed)
 
     def blank_network(self) -> Denoiser:
         """The network with random weights, into which other weights can then be loaded; pretrained weights are not
         downloaded."""
-        return self.backbone.blank().module(self.role(), 0)
+        return self._built(self.backbone.blank(), 0)
 
     def resumed_network(self) -> Denoiser:
         """The network into which the weights of a checkpoint are copied; frozen weights that checkpoints leave out are
         fetched."""
-        return self.backbone.resumed().module(self.role(), 0)
+        return self._built(self.backbone.resumed(), 0)
+
+    def _built(self, backbone: Backbone, seed: int) -> Denoiser:
+        """The network of a backbone, with the faster float32 products of `repro.models.products`. Released weights,
+        which are to agree with their authors' code, are not built here and keep torch's own."""
+        from repro.models.products import multiply_by_onednn
+
+        return multiply_by_onednn(backbone.module(self.role(), seed))
 
 
 @part

@@ -9,6 +9,7 @@ from transformers.pytorch_utils import Conv1D
 
 from repro.core import onednn as core
 from repro.models.products import Linear, linear, multiply_by_onednn, suits_onednn
+from repro.recipes.scale import by_name
 
 FITS = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() != "DEFAULT"
 pytestmark = pytest.mark.skipif(not FITS, reason="torch was built without oneDNN for this processor")
@@ -93,6 +94,15 @@ def test_layers_of_other_packages_are_taken_over_with_their_weights():
     assert multiply_by_onednn(network) is network and list(network.state_dict()) == names
     assert isinstance(network[0], Linear) and not isinstance(network[1], Conv1D)
     torch.testing.assert_close(network(x), before, rtol=1e-5, atol=1e-5)
+
+
+def test_networks_of_recipes_have_the_faster_layers_and_released_ones_torchs_own():
+    """Released weights are to agree with their authors' code, so their products are the same."""
+    recipe = by_name("mdlm@nano")
+    trained, plain = recipe.network(0), recipe.backbone.module(recipe.role(), 0)
+    assert trained.head().fast and not plain.head().fast
+    for network, kind in ((trained, Linear), (plain, nn.Linear)):
+        assert {type(layer) for layer in network.modules() if isinstance(layer, nn.Linear)} == {kind}
 
 
 @pytest.mark.parametrize(
