@@ -191,8 +191,9 @@ class _Places:
 
 
 def _free(console: Console, records: Sequence[Record], names: Names) -> list[Table]:
-    """Table of metrics that do not depend on a sampler, except numbered ones (`_numbered`): a line per task and metric,
-    with the values of several checkpoints beside each other where that fits the console, else one line for each."""
+    """Table of metrics that do not depend on a sampler: a line per task and metric, with the values of several
+    checkpoints beside each other where that fits the console, else one line for each. Metrics whose names end in a
+    number, such as `accuracy_16`, have tables of their own (`_numbered`)."""
     places = _Places.of(records, names)
     made = _table(["task", "metric", *places.heads], ["value", "n"])
     lines: dict[tuple[str, ...], dict[str, Metric]] = {}

@@ -85,10 +85,12 @@ CONTROL, USER_DEFINED = 3, 4
 
 @dataclass(frozen=True)
 class Architecture:
-    """How the tensors and settings of one of llama.cpp's architectures become those of its authors' layout.
+    """How tensors and settings of one of llama.cpp's architectures are renamed to those of the original release (the
+    layout of its authors, safetensors with a config.json).
 
-    `config`: function from the metadata to the fields of config.json; `layer`, `layers`: pattern and names of the
-    tensors of a layer; `top`: names of the others; `pairs`: whether query and key rows are in llama.cpp's own order.
+    `config`: function from the metadata to the fields of config.json; `layer`: pattern of the original names in a layer
+    and `layers`, `top`: llama.cpp's name -> original name of tensors in a layer and outside layers; `pairs`: whether
+    llama.cpp stores the query and key rows in pairs to rotate, so that they must be reordered.
     """
 
     config: Callable[[Metadata], dict[str, Any]]

@@ -35,8 +35,9 @@ def stratified(batch: Batch) -> Tensor:
 
 
 def elbo(group: Group, eps: float, u: Tensor, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
-    """Loss of a batch: the NELBO in nats at times t = eps + (1 - eps) u, u [B] in [0, 1), averaged over the tokens of
-    `group`, without the prior and tail terms, whose gradients are negligible."""
+    """Loss of a batch: the integrand of the NELBO at times t = eps + (1 - eps) u, in nats per scored token, averaged as
+    `group` says (over the whole step, or within groups of rows). u [B] in [0, 1) is one number per row. The constant
+    prior term and the part of the integral below eps are left out, since their gradients are negligible."""
     from repro.models.prediction import Prediction
 
     noise = diffusion(process)

@@ -202,8 +202,8 @@ class SymKL(_OnSoftTokens):
 
 @part
 class SymKLScript(_OnSoftTokens):
-    """Symmetric KL as the reference script computes it (second formula of the module's docstring), with c =
-    -ln(`floor`), minus its constant c (V - 1)."""
+    """Symmetric KL as the reference script computes it: cross-entropy plus sum_i e^{p_i} (p_i - ln(h_i + `floor`)), p
+    the prediction and h the one-hot label, minus the constant c (V - 1), c = -ln(`floor`) (see the module)."""
 
     floor: float
 

@@ -87,9 +87,9 @@ def read_items(path: Path) -> Items:
 
 
 def items_of(folder: Path, name: str) -> Items:
-    """Items of the file `name`, or of the one evaluation that the label or hash prefix `name` selects among the records
-    of `folder` (its file is in the folder `items` beside `raw`). ValueError if `name` selects no evaluation or several,
-    or if there is no file."""
+    """Items of an evaluation. `name`: a file of items; or a label or the beginning of a hash, which selects one
+    evaluation among the records of `folder` (its items are in a file of the folder `items` beside `raw`, or for some
+    tasks in the record itself). ValueError if `name` selects no evaluation or several, or if the file is missing."""
     if Path(name).is_file():
         return read_items(Path(name))
     if name.endswith(".jsonl"):

@@ -117,7 +117,7 @@ class Renoise(Sampler):
 
     def _recall(self, state: State, width: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """The memory, unpacked for a block of `width` W: whether each row has stopped, [B] bool; most probable ids of
-        the last `stable` steps, [B, stable, W]; self-conditioning signal, [B, W, S].
+        the last `stable` steps, [B, stable, W]; self-conditioning signal (S numbers per position), [B, W, S].
 
         When a block begins: no row has stopped, the ids are -1 and the signal is None.
         """

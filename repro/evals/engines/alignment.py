@@ -106,5 +106,6 @@ def _most(token: str) -> int:
 
 
 def _bytes(token: str) -> int:
-    """Number of bytes of a token that is part of a character: those that it names, else one."""
+    """Number of bytes of a token that is only part of a character: the number of escapes such as `\\xe2` in its text,
+    or 1 for a text without escapes (U+FFFD)."""
     return len(re.findall(r"\\x", token)) or 1

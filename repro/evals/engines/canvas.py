@@ -143,8 +143,9 @@ class RemoteDenoiser(Denoiser):
         }
 
     def _read(self, reply: _Reply, width: int) -> Tensor:
-        """Log-probabilities [width, V] of a canvas; ValueError if the reply has another number of positions, a token
-        that is no id of the vocabulary, or a tail above `most_tail`."""
+        """Log-probabilities [width, V] of a canvas (the positions being denoised), from a server's reply; ValueError if
+        the reply has another number of positions, a token that is no id of the vocabulary, or a position where the
+        listed probabilities sum to less than 1 - `most_tail`."""
         rows = reply.choices[0].logprobs.top_logprobs if len(reply.choices) == 1 else []
         if len(rows) != width:
             raise ValueError(

@@ -62,8 +62,10 @@ class Walk:
 
 
 def walk(a: Completion, b: Completion, tolerance: float) -> Walk:
-    """Compare two texts up to their first difference; `tolerance` in nats. If an engine gave no tokens (no
-    log-probabilities), whole texts are compared, and a difference counts as decided."""
+    """The comparison of two texts, token by token up to the first difference. `tolerance`: error allowed for each
+    log-probability, in nats; a difference where the two best log-probabilities are at most twice that apart is
+    undecided (a near tie that rounding explains), any other is decided (an error). If an engine gave no tokens, the
+    texts are compared by character, and every difference is decided."""
     if not a.tokens or not b.tokens:
         if a.text == b.text:
             return Walk(0, None, [])

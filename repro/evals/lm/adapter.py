@@ -286,7 +286,9 @@ def _read(data: Any, rows: range) -> list[Likelihood]:
     kind = list[tuple[float, float | None, float | None, int, bool | None]]
     found = convert(data, kind, "the likelihoods", "compute them again")
     if len(found) != len(rows):
-        raise ValueError(f"the chunk stores {len(found)} likelihoods of {len(rows)} requests")
+        raise ValueError(
+            f"the stored chunk has {len(found)} likelihoods for {len(rows)} requests; compute it again"
+        )
     return [Likelihood(*each) for each in found]
 
 

@@ -92,9 +92,11 @@ def find_documents(source: str) -> tuple[str, Documents]:
     place, _, text = source.partition(":")
     pins = dict(pin.partition("=")[::2] for pin in text.split(",")) if text else {}
     for pin, value in pins.items():
-        if pin not in PINS or not value:
+        if pin not in PINS:
+            raise ValueError(f"corpus {source!r}: no setting {pin!r}; {nearest(pin, PINS)}")
+        if not value:
             raise ValueError(
-                f"corpus {source!r}: no setting {pin!r}, or no value given for it; {nearest(pin, PINS)}"
+                f"corpus {source!r}: setting {pin!r} has no value; write {pin}=VALUE after the colon"
             )
     corpora = read_catalogue()[0]
     if place == "sotu" or place in corpora:

@@ -66,7 +66,10 @@ def shared_bound(
     def read(found: Any, chunk: range) -> np.ndarray:
         values = convert(found, list[list[float]], "the bounds of rows", "compute them again")
         if not values or any(len(each) != len(chunk) for each in values):
-            raise ValueError(f"the chunk does not store the bounds of {len(chunk)} rows")
+            raise ValueError(
+                f"the stored chunk does not have, for each Monte Carlo pass, the bounds of {len(chunk)} rows; compute"
+                " it again"
+            )
         return np.array(values)
 
     chunks = work.map_chunks(len(rows), rows_per_chunk(rows.ids.shape[1]), nll, read)

@@ -180,10 +180,13 @@ def _features(judge: Judge, texts: Sequence[Ids], pins: Mauve, work: WorkQueue) 
     def read(data: Any, span: range) -> np.ndarray:
         content = base64.b64decode(convert(data, str, "the states", "compute them again"), validate=True)
         if not content or len(content) % (8 * len(span)):
-            raise ValueError(f"the states are not those of {len(span)} texts")
+            raise ValueError(
+                f"the stored chunk has {len(content)} bytes of hidden states, which do not split into float64 vectors"
+                f" for {len(span)} texts; compute it again"
+            )
         found = np.frombuffer(content, "<f8").reshape(len(span), -1)
         if not np.isfinite(found).all():
-            raise ValueError("a state is not finite")
+            raise ValueError("a hidden state in the stored chunk is NaN or infinite; compute it again")
         return found
 
     longest = max(map(len, windows), default=1)

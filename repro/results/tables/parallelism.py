@@ -238,9 +238,10 @@ class Fastest:
 def fastest(settings: Sequence[Setting], reference: Setting, constants: Pins) -> Fastest:
     """The fastest setting whose accuracy is not worse than that of `reference` by more than the margin in `constants`.
 
-    Settings are tested in ascending order of tokens per forward pass, from the reference on, until one fails: the lower
-    end of its interval is below minus the margin. ValueError if there is no setting, if settings differ in more than
-    sampler and decoding plan, or if none is at least as fast as the reference.
+    Settings are tested in ascending order of tokens per forward pass, from the reference's on, until one fails: the
+    lower end of the interval of its difference in accuracy from the reference is below minus the margin. ValueError if
+    there is no setting, if settings differ in more than sampler and decoding plan, or if none is at least as fast as
+    the reference.
     """
     if not settings:
         raise ValueError("settings=[]: there is none to compare with the reference; give one or more")
