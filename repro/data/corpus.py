@@ -71,7 +71,8 @@ class Rows:
     def __post_init__(self) -> None:
         if self.ids.shape != self.candidates.shape or len(self.example) != len(self.ids):
             raise ValueError(
-                f"ids {self.ids.shape}, candidates {self.candidates.shape} or names do not fit; give n rows of each"
+                f"rows with ids {self.ids.shape}, candidates {self.candidates.shape} and {len(self.example)} example"
+                " numbers; give ids and candidates one shape [n, L], and n numbers"
             )
 
     def __len__(self) -> int:

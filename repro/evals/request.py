@@ -326,11 +326,12 @@ def _check_effects(
     what = next((name for name, is_given in given.items() if is_given), None)
     if what and not any(task.generates and reason(task, model) is None for task in suite.tasks):
         raise ValueError(
-            f"{what} given, but no task of suite {suite.name!r} that fits this model generates text; leave it out"
+            f"{what} given, but no task of suite {suite.name!r} that fits this model generates text; leave out {what}"
         )
     if request.tokens_per_step is not None and _all_adaptive(suite, model, request, reason):
         raise ValueError(
-            "tokens per step given, but every sampler here is adaptive and chooses them itself; leave it out"
+            "tokens per step given, but every sampler here is adaptive and chooses their number itself; leave out"
+            " tokens per step"
         )
 
 

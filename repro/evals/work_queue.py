@@ -323,7 +323,7 @@ class SharedQueue:
         try:
             body = convert(json.loads(stored.chunk), _Body, "its contents", "it is of another version")
             if (body.question, body.numerics, body.rows) != self._head(span):
-                raise ValueError("it belongs to another evaluation")
+                raise ValueError("it belongs to another evaluation, by its question, numerics or rows")
             value = read(body.found, span)
         except ValueError as error:
             raise ValueError(f"{path} does not fit this evaluation ({error}); {remedy}") from None

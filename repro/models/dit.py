@@ -157,7 +157,7 @@ class WithDropout(Wrapper):
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < 1:
-            raise ValueError(f"dropout rate={self.rate} drops nothing or everything; give a number in (0, 1)")
+            raise ValueError(f"dropout rate={self.rate} is not strictly between 0 and 1; give such a rate")
 
     def module(self, role: Role, seed: int) -> Denoiser:
         return resolve(self.backbone.network)(self.backbone, role, seed, self.rate)

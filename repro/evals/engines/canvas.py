@@ -149,8 +149,8 @@ class RemoteDenoiser(Denoiser):
         rows = reply.choices[0].logprobs.top_logprobs if len(reply.choices) == 1 else []
         if len(rows) != width:
             raise ValueError(
-                f"{self.connection.url} answered {len(rows)} positions for a canvas of {width}; it must implement"
-                " vllm-project/vllm pull request #57250"
+                f"{self.connection.url} answered {len(rows)} positions for the {width} tokens being denoised; use a"
+                " server that implements vllm-project/vllm pull request #57250"
             )
         return torch.stack([self._filled(row) for row in rows])
 
@@ -170,8 +170,9 @@ class RemoteDenoiser(Denoiser):
         )
         if tail > self.most_tail:
             raise ValueError(
-                f"the {len(listed)} largest probabilities of a position leave out {tail:.3g}, more than"
-                f" most_tail={self.most_tail:g}; raise top (vLLM: --max-logprobs) or most_tail"
+                f"the {len(listed)} probabilities that {self.connection.url} lists for a position leave out a"
+                f" probability of {tail:.3g}, more than most_tail={self.most_tail:g}; raise `top` (in vLLM up to"
+                " --max-logprobs) or most_tail"
             )
         unlisted = int((rest & ~self.forbidden.cpu()).sum())
         share = math.log(tail / unlisted) if tail > 0 and unlisted else -math.inf

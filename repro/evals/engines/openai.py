@@ -175,7 +175,9 @@ class Server:
                 reason = error
                 continue
             return total([some[number] for number in kept], self.name)
-        raise Unsupported(f"{self.identity.url} scores {whole[:40]!r} as other text: {reason}")
+        raise Unsupported(
+            f"{self.identity.url} scores {whole[:40]!r} as other text: {reason}; use another server for likelihoods"
+        )
 
     def _no_echo(self) -> str:
         return (

@@ -229,8 +229,9 @@ class Adapter(LM):
         if found and self.generation.policy == "task":
             name, (requested, used) = next(iter(found.items()))
             raise ValueError(
-                f"the task requests {name}={requested}, the sampler uses {used}; choose a sampler and a length that "
-                "agree, or set the task's or adapter's policy to suite, which follows the sampler"
+                f"the task requests {name}={requested}, the sampler uses {used}; choose a sampler and a length that"
+                " agree, or follow the sampler with policy=suite (in --model_args, or as the `policy` of the suite's"
+                " task)"
             )
         self.overridden |= found
         return [until] if isinstance(until, str) else list(until), length

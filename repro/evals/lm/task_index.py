@@ -94,7 +94,7 @@ def _with_included(path: Path, read: Callable[[Path], Mapping[str, Any]], above:
     """
     path = Path(os.path.normpath(path))  # resolving the links of 24,000 paths took half of the time
     if path in above:
-        raise ValueError(f"{path} is included twice")
+        raise ValueError(f"{path} is included twice; include it once")
     above.add(path)
     own = dict(read(path))
     included = own.pop("include", [])
@@ -110,7 +110,7 @@ def _settings(path: Path) -> Mapping[str, Any]:
 
     found = yaml.load(path.read_bytes(), _loader())
     if not isinstance(found, dict):
-        raise ValueError(f"{path} holds no settings")
+        raise ValueError(f"{path} holds no settings; write a YAML mapping, NAME: VALUE")
     return {name: found[name] for name in DECISIVE if name in found}
 
 

@@ -131,8 +131,9 @@ def _row(path: Path, data: _File, grid: Grid, row: Row) -> list[PublishedCell]:
     if grid.source not in data.sources:
         raise ValueError(f"{where}: no source {grid.source!r}; {nearest(grid.source, data.sources)}")
     if (grid.relative is None) == (grid.absolute is None):
+        which = "neither" if grid.relative is None else "both"
         raise ValueError(
-            f"{where}: the table has both or neither of 'relative' and 'absolute'; give one margin"
+            f"{where}: the table has {which} of 'relative' and 'absolute'; give one of these margins"
         )
     for name in row.values:
         if name not in columns:

@@ -146,10 +146,12 @@ def read_suite_group(name: str) -> list[Row]:
 
 def _check(asks: RowRequest) -> None:
     if bool(asks.cells) == bool(asks.suite):
-        raise ValueError("a request of a row has both or neither of 'cells' and 'suite'; give one of them")
+        which = "both" if asks.suite else "neither"
+        raise ValueError(f"a request in `asks` of a row has {which} of 'cells' and 'suite'; give one of them")
     if bool(asks.suite) != bool(asks.ckpt) or (asks.tasks and not asks.suite):
         raise ValueError(
-            "a request of a row that has one of 'ckpt', 'suite' and 'tasks' needs both 'ckpt' and 'suite'; give them"
+            f"a request in `asks` of a row has ckpt={asks.ckpt!r}, suite={asks.suite!r} and tasks={list(asks.tasks)};"
+            " give both 'ckpt' and 'suite'"
         )
     for name in asks.cells:
         under(_cells(), name)

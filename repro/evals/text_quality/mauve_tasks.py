@@ -52,8 +52,8 @@ class MauveTask(TextQualityTask):
         names = [pins.name for pins in self.mauve]
         if not names or len(set(names)) < len(names):
             raise ValueError(
-                f"task {self.name!r}: the settings `mauve` are of {names or 'no metric'}; give one or more, and give"
-                " each state once"
+                f"task {self.name!r}: the settings `mauve` are for {', '.join(names) or 'no metric'}; give one or more,"
+                " and give each state once"
             )
 
     def gives(self, metric: str) -> bool:
