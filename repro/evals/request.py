@@ -330,8 +330,7 @@ def _check_effects(
         )
     if request.tokens_per_step is not None and _all_adaptive(suite, model, request, reason):
         raise ValueError(
-            "tokens per step given, but every sampler here is adaptive and chooses their number itself; leave out"
-            " tokens per step"
+            "tokens per step given, but every sampler here is adaptive and sets them itself; leave out tokens per step"
         )
 
 

@@ -85,13 +85,10 @@ CONTROL, USER_DEFINED = 3, 4
 
 @dataclass(frozen=True)
 class Architecture:
-    """How tensors and settings of one of llama.cpp's architectures are renamed to those of the original release (the
-    layout of its authors, safetensors with a config.json).
+    """How a GGUF file of one of llama.cpp's architectures is converted to the layout in which its authors released it.
 
-    `config`: function from the metadata to the fields of config.json; `layer`: pattern of the original names in a layer
-    and `layers`, `top`: llama.cpp's name -> original name of tensors in a layer and outside layers; `pairs`: whether
-    llama.cpp stores the query and key rows in pairs to rotate, so that they must be reordered.
-    """
+    `config`: function from the metadata to config.json; `layer`: pattern of the prefix of a layer's tensors; `layers`,
+    `top`: names of tensors in and outside layers; `pairs`: whether query and key rows must be reordered (`_halves`)."""
 
     config: Callable[[Metadata], dict[str, Any]]
     layer: str
