@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from benchmarks.nets import Sizes, llama
-from benchmarks.row import Row, Timed, timed
+from benchmarks.row import Row, Timed, against, timed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,7 +83,8 @@ def _against(
         if target is not None:
             sides[name] = ours(cache)
             wanted.append((f"{name}, {where}", name, "llada", target))
-    found = timed(sides, repeats)
+    others = [name for name in ("llada", "quiet") if name in sides]
+    found = against(sides, repeats, others)
     return [_row(name, found, mine, theirs, target) for name, mine, theirs, target in wanted]
 
 

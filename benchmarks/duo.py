@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from benchmarks.nets import Sizes, batch, llama
-from benchmarks.row import Row, interleaved, peak_bytes, product_share
+from benchmarks.row import Row, against, peak_bytes, product_share
 
 if TYPE_CHECKING:
     from repro.objectives.objective import Objective
@@ -89,7 +89,8 @@ def duo_step(repeats: int) -> list[Row]:
     step = DuoStep()
     ours, script = (f"{product_share(side):.0%}" for side in (step.ours, step.script))
     agreement = f"{step.agreement()}; matrix products take {ours} of our time, {script} of the script's"
-    return [interleaved(step.name, step.ours, step.script, 3.0, repeats, agreement)]
+    found = against({"ours": step.ours, "theirs": step.script}, repeats)
+    return [found.row(step.name, 3.0, agreement)]
 
 
 def duo_memory(repeats: int) -> list[Row]:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from benchmarks.row import Side, Timed
+    from benchmarks.row import Side
     from repro.models.denoiser import Denoiser
 
 
@@ -50,9 +50,3 @@ def _all(calls: list[Callable[[], object]]) -> None:
     with torch.no_grad():
         for call in calls:
             call()
-
-
-def bound(found: Timed) -> str:
-    """The ratio that a decoding loop would have whose every step but the network's forwards took no time, as text:
-    sides "theirs", the peer, and "network", our forwards alone, of `found`."""
-    return f"with no cost besides our forwards {found.seconds['theirs'] / found.seconds['network']:.2f}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks.nets import Sizes, llama
-from benchmarks.row import Row, timed
+from benchmarks.row import Row, against
 from repro.evals.likelihood.batched import BatchedDenoiser
 from repro.evals.likelihood.estimators import LladaMC, Subsets
 from repro.evals.likelihood.levels import Levels
@@ -45,8 +45,8 @@ def same_draws(repeats: int) -> list[Row]:
     def theirs() -> list[float]:
         return [_loop(denoiser, request) for request in requests]
 
-    found = timed({"ours": ours, "theirs": theirs}, repeats)
-    off = max(abs(a - b) for a, b in zip(*found.results.values(), strict=True))
+    found = against({"ours": ours, "theirs": theirs}, repeats)
+    off = max(abs(a - b) for a, b in zip(found.results["ours"], found.results["theirs"], strict=True))
     name = f"likelihood, V=32k, prompt 20, continuations of {', '.join(map(str, LENGTHS))}, 128 draws each"
     return [found.row(name, 2.0, f"nats differ by {off:.1e}")]
 

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.decoding import llada_loop
-from benchmarks.forwards import bound, forwards_alone
+from benchmarks.forwards import forwards_alone
 from benchmarks.nets import Sizes, llama
-from benchmarks.row import Compared, timed
+from benchmarks.row import Compared, against
 
 if TYPE_CHECKING:
     import torch
@@ -118,7 +118,7 @@ def llada(generate: Callable[..., Tensor], case: Case, target: float, repeats: i
     def ours() -> Decoded:
         return _ours(denoiser, prompt, case, None)
 
-    found = timed(
+    found = against(
         {
             "ours": ours,
             "theirs": lambda: generate(*_arguments(denoiser, prompt), **_settings(case)),
@@ -126,12 +126,13 @@ def llada(generate: Callable[..., Tensor], case: Case, target: float, repeats: i
             "network": forwards_alone(denoiser, ours),
         },
         repeats,
+        ("theirs", "rewritten"),
     )
     ids = found.results["theirs"][0, case.prompt :]
     agreement, equal = tokens(found.results["ours"].ids[0], ids)
     loop, same = tokens(found.results["rewritten"], ids)
     share = found.seconds["rewritten"] / found.seconds["theirs"]
-    agreement += f"; our rewritten loop: {loop}, {share:.2f} of its seconds; {bound(found)}"
+    agreement += f"; our rewritten loop: {loop}, {share:.2f} of its seconds; {found.bound()}"
     return Compared(found.row(f"generate.py, {case.name()}", target, agreement), equal and same)
 
 
@@ -164,7 +165,7 @@ def _fast_loop(
     def ours() -> Decoded:
         return _ours(denoiser, prompt, case, cache)
 
-    found = timed(
+    found = against(
         {
             "ours": ours,
             "theirs": lambda: loop(*_arguments(denoiser, prompt), **_settings(case)),
@@ -176,7 +177,7 @@ def _fast_loop(
     decoded = found.results["ours"]
     agreement, equal = tokens(decoded.ids[0], ids[0, case.prompt :])
     own = int(decoded.cost.forwards.item())
-    agreement += f"; {own} and {forwards} forwards; {bound(found)}"
+    agreement += f"; {own} and {forwards} forwards; {found.bound()}"
     return Compared(found.row(f"{name}, {case.name()}", target, agreement), equal and own == forwards)
 
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.nets import Sizes, batch
-from benchmarks.row import TOLERANCE, Compared, product_share, timed
+from benchmarks.row import TOLERANCE, Compared, against, product_share
 from repro.core.lazy import torch
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def training_row(
         off_gradient = max(
             ((a - b).norm() / b.norm()).item() for a, b in zip(others, gradients, strict=True) if b.norm() > 0
         )
-        found = timed({"ours": mine, "theirs": lambda: trained(theirs)[0]}, repeats)
+        found = against({"ours": mine, "theirs": lambda: trained(theirs)[0]}, repeats)
         share = product_share(mine)
     agreement = (
         f"at the peer's noise the loss differs by {off:.1e}, gradients by {off_gradient:.1e};"

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.forwards import bound, forwards_alone
+from benchmarks.forwards import forwards_alone
 from benchmarks.nets import Sizes, batch
 from benchmarks.peer_decoding import Case, tokens
 from benchmarks.peer_diffusion import EPS, Seen, training_row
-from benchmarks.row import Compared, timed
+from benchmarks.row import Compared, against
 from repro.core.lazy import torch
 from repro.objectives.elbo import IndependentElbo
 from repro.objectives.objective import GlobalBatch
@@ -80,14 +80,14 @@ def _sampling(module: Any, denoiser: Denoiser, case: Case, count: int, repeats: 
         settings = {"steps": case.length, "max_new_tokens": case.length, "block_size": case.block}
         return sampler.sample(prompts, **settings)
 
-    found = timed({"ours": ours, "theirs": theirs, "network": forwards_alone(denoiser, ours)}, repeats)
+    found = against({"ours": ours, "theirs": theirs, "network": forwards_alone(denoiser, ours)}, repeats)
     written = [
         row[len(prompt) :][: case.length]
         for row, prompt in zip(found.results["theirs"], prompts, strict=True)
     ]
     agreement, equal = tokens(found.results["ours"].flatten(), torch.cat(written))
     name = f"MDLMSampler.sample, {case.name().replace('batch 1', f'batch {count}')}"
-    return Compared(found.row(name, 1.4, f"{agreement}; {bound(found)}"), equal)
+    return Compared(found.row(name, 1.4, f"{agreement}; {found.bound()}"), equal)
 
 
 def _training(module: Any, denoiser: Denoiser, case: Case, rows: int, repeats: int) -> Compared:

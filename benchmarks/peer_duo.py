@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.peer_diffusion import EPS, Case, Seen, ancestral, backbone, made, training_row
 from benchmarks.peer_judge import generative_perplexity
-from benchmarks.row import TOLERANCE, Compared, product_share, timed
+from benchmarks.row import TOLERANCE, Compared, against, product_share
 from repro.certify.peers.diffusion import DUO_SAMPLING, PSI
 from repro.core.lazy import torch
 from repro.core.schedules import Constant
@@ -136,7 +136,7 @@ def _sampling(algo: Any, case: Case, denoiser: Denoiser, process: Uniform, repea
             torch.manual_seed(0)
             return model.generate_samples(case.samples, num_steps=case.steps)
 
-    found = timed({"ours": ours, "theirs": theirs}, repeats)
+    found = against({"ours": ours, "theirs": theirs}, repeats)
     ids = found.results["theirs"]
     t, s = (torch.full((case.samples,), time, dtype=torch.float64) for time in (0.5, 0.25))
     with torch.no_grad():

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.forwards import bound, forwards_alone
+from benchmarks.forwards import forwards_alone
 from benchmarks.nets import llama
 from benchmarks.peer_decoding import Network
-from benchmarks.row import Compared, timed
+from benchmarks.row import Compared, against
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -101,9 +101,11 @@ def _generation(
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             return harness.generate_until(requests)
 
-    found = timed({"ours": ours, "theirs": theirs, "network": forwards_alone(model.denoiser, ours)}, repeats)
+    found = against(
+        {"ours": ours, "theirs": theirs, "network": forwards_alone(model.denoiser, ours)}, repeats
+    )
     same = [mine == other for mine, other in zip(found.results["ours"], found.results["theirs"], strict=True)]
-    agreement = f"{sum(same)} of {len(same)} texts equal; {bound(found)}"
+    agreement = f"{sum(same)} of {len(same)} texts equal; {found.bound()}"
     vocabulary = f"V={model.data.vocabulary().size:,}"
     name = (
         f"LLaDAEvalHarness.generate_until, {'no' if cache is None else 'dual'} cache, {vocabulary},"

@@ -7,8 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.forwards import bound
-from benchmarks.row import TOLERANCE, Compared, timed
+from benchmarks.row import TOLERANCE, Compared, against
 from repro.core.lazy import torch
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def generative_perplexity(metrics: Any, case: Case, repeats: int) -> Compared:
     loader = SimpleNamespace(from_pretrained=lambda name: judge.network)
     own, metrics.transformers = metrics.transformers, SimpleNamespace(AutoModelForCausalLM=loader)
     try:
-        found = timed({"ours": ours, "theirs": theirs, "network": alone}, repeats)
+        found = against({"ours": ours, "theirs": theirs, "network": alone}, repeats)
     finally:
         metrics.transformers = own
     off = abs(found.results["ours"] / found.results["theirs"] - 1)
@@ -62,7 +61,7 @@ def generative_perplexity(metrics: Any, case: Case, repeats: int) -> Compared:
         f"record_generative_perplexity, {case.texts} texts of {case.length} ids,"
         f" judge with V={case.ids:,}, d={width}, {layers} layers"
     )
-    agreement = f"values differ by {off:.1e}; {bound(found)}"
+    agreement = f"values differ by {off:.1e}; {found.bound()}"
     return Compared(found.row(name, 1.2, agreement), off <= TOLERANCE)
 
 

@@ -9,7 +9,7 @@ from benchmarks import peer_decoding
 from benchmarks.likelihood import DRAWN, LENGTHS
 from benchmarks.nets import Sizes, llama
 from benchmarks.peer_decoding import LLADA, Case, Network
-from benchmarks.row import Compared, timed
+from benchmarks.row import Compared, against
 from repro.evals.likelihood.batched import BatchedDenoiser
 from repro.evals.likelihood.likelihood import LikelihoodRequest
 from repro.evals.likelihood.orders import NextToken
@@ -62,7 +62,7 @@ def monte_carlo(get_log_likelihood: Any, case: Case, repeats: int) -> Compared:
                 for request in requests
             ]
 
-    found = timed({"ours": ours, "theirs": theirs}, repeats)
+    found = against({"ours": ours, "theirs": theirs}, repeats)
     off = max(
         abs(own.value - other) / (2**0.5 * own.se)
         for own, other in zip(found.results["ours"], found.results["theirs"], strict=True)
@@ -96,7 +96,7 @@ def hflm(modules: dict[str, Any], repeats: int, case: Case | None = None) -> Ite
             model.batch_size_per_gpu = batch
             return model._loglikelihood_tokens(asked, disable_tqdm=True)
 
-        found = timed({"ours": ours, "theirs": theirs}, repeats)
+        found = against({"ours": ours, "theirs": theirs}, repeats)
         pairs = list(zip(found.results["ours"], found.results["theirs"], strict=True))
         off = max(abs(own.value - value) for own, (value, _) in pairs)
         greedy = all(own.greedy == other for own, (_, other) in pairs)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.peer_diffusion import EPS, Case, Seen, ancestral, backbone, made, training_row
-from benchmarks.row import TOLERANCE, Compared, product_share, timed
+from benchmarks.row import TOLERANCE, Compared, against, product_share
 from repro.core.lazy import torch
 from repro.objectives.elbo import Elbo
 from repro.objectives.objective import GlobalBatch
@@ -85,7 +85,7 @@ def _cached_sampling(
             torch.manual_seed(0)
             return model._sample(num_steps=case.steps), seen.forwards
 
-    found = timed({"ours": ours, "theirs": theirs}, repeats)
+    found = against({"ours": ours, "theirs": theirs}, repeats)
     ids, forwards = found.results["theirs"]
     noisy = ids.where(torch.arange(case.length) % 2 == 0, case.ids)
     where = noisy == case.ids

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from repro.core.onednn import onednn_is_faster
 
 TOLERANCE = 1e-4
 """Largest relative difference of losses and gradients at the same noise, and of posteriors in total variation; the
@@ -47,9 +49,20 @@ class Timed:
     def row(
         self, name: str, target: float, agreement: str, ours: str = "ours", theirs: str = "theirs"
     ) -> Row:
-        """The row of two of the sides, which are called `ours` and `theirs`."""
+        """The row of two of the sides, which are called `ours` and `theirs`; its agreement also tells the ratio that
+        there is with our float32 products on both sides, where `against` measured it."""
         mine, other = self.seconds[ours], self.seconds[theirs]
+        if (same := f"{theirs}{SAME}") in self.seconds:
+            agreement += f"; {self.seconds[same] / mine:.2f}x with oneDNN's products on both sides"
         return Row(name, mine, other, other / mine, target, agreement)
+
+    def bound(self) -> str:
+        """The largest ratio possible with the same products on both sides, as text: that of a loop whose every step but
+        the network's forwards (side "network") took no time."""
+        theirs = self.seconds.get(f"theirs{SAME}", self.seconds["theirs"])
+        return (
+            f"{theirs / self.seconds['network']:.2f}x if only our forwards took time, with the same products"
+        )
 
 
 def timed(sides: dict[str, Side], repeats: int) -> Timed:
@@ -66,6 +79,26 @@ def timed(sides: dict[str, Side], repeats: int) -> Timed:
             work()
             times[name].append(time.process_time() - began)
     return Timed({name: statistics.median(taken) for name, taken in times.items()}, results)
+
+
+def against(sides: dict[str, Side], repeats: int, others: Sequence[str] = ("theirs",)) -> Timed:
+    """`timed`, where the sides `others` are the code of others: they run with torch's own float32 products, which they
+    would have without us (`repro.core.onednn`), and once more, as NAME + `SAME`, with ours."""
+    if not onednn_is_faster():
+        return timed(sides, repeats)
+    own = {name: torch_products(side) if name in others else side for name, side in sides.items()}
+    return timed(own | {f"{name}{SAME}": sides[name] for name in others}, repeats)
+
+
+def torch_products(work: Side) -> Side:
+    """`work` with torch's own float32 products."""
+    from unittest.mock import patch
+
+    def run() -> object:
+        with patch("repro.models.products.onednn_is_faster", lambda: False):
+            return work()
+
+    return run
 
 
 def interleaved(name: str, ours: Side, opponent: Side, target: float, repeats: int, agreement: str) -> Row:
@@ -112,7 +145,12 @@ def product_share(work: Side) -> float:
     with profile(use_kineto=False) as seen:
         work()
     times = {row.key: row.self_cpu_time_total for row in seen.key_averages()}
-    return sum(times.get(f"aten::{name}", 0.0) for name in PRODUCTS) / sum(times.values())
+    return sum(times.get(name, 0.0) for name in PRODUCTS) / sum(times.values())
 
 
-PRODUCTS = ("mm", "addmm", "addmm_", "bmm", "baddbmm")
+SAME = " with our products"
+"""What follows the name of a side that runs with our float32 products although it is the code of others."""
+PRODUCTS = (
+    *(f"aten::{name}" for name in ("mm", "addmm", "addmm_", "bmm", "baddbmm")),
+    "mkldnn::_linear_pointwise",
+)

@@ -15,6 +15,7 @@ ledger of evals/claims.toml) from results/claims and results/choices.
 from __future__ import annotations
 
 import re
+from argparse import ArgumentTypeError
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from repro.results.methods import methods
 from repro.results.report import TABLES, tables, with_latex
 from repro.results.store import RAW, collect
 from repro.results.tables import choices, claims, reproduction
+from repro.results.tables.latex import WIDTH
 from repro.results.versions import largest
 
 
@@ -36,13 +38,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Write the tables of the records in results/raw, or check that they are up to date.",
         examples=[
             "python -m repro.report",
-            "python -m repro.report --raw runs/mdlm@nano-s0/raw --out tables",
+            "python -m repro.report --raw runs/mdlm@nano-s0/raw --out tables --width 5.5",
             "python -m repro.report --methods --raw runs/mdlm@nano-s0/raw",
         ],
     )
     parser.add_argument("--raw", type=Path, default=RAW, help="folder of records (default results/raw)")
     parser.add_argument(
         "--out", type=Path, help="folder of tables (default results/tables; needed with another --raw)"
+    )
+    parser.add_argument(
+        "--width",
+        type=inches,
+        help=f"inches that a LaTeX table may take: 5.5 for the text of NeurIPS or ICLR, 4.8 for LaTeX's own article "
+        f"(default {WIDTH}; needs another --raw)",
     )
     parser.add_argument(
         "--certificates",
@@ -65,7 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.raw.resolve() != RAW.resolve():
         if arguments.out is None:
             raise Usage(f"--raw {arguments.raw} needs --out FOLDER: {TABLES} holds the tables of results/raw")
-        return _own(arguments.raw, arguments.out, arguments.check)
+        return _own(arguments.raw, arguments.out, arguments.check, arguments.width or WIDTH)
+    if arguments.width is not None:
+        raise Usage(
+            "--width is for tables of records of your own; give --raw FOLDER and --out FOLDER, or leave it out"
+        )
     out = arguments.out or TABLES
     folder = arguments.certificates
     files = tables(arguments.raw) | certificates.tables(certificates.read(folder))
@@ -80,16 +92,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _own(raw: Path, out: Path, check: bool) -> int:
-    """Write or check the tables of a user's records in `raw`: only those that have rows, and none that are made from
-    committed results. Returns the exit code (see `_write`)."""
+def inches(text: str) -> float:
+    """The width from 2 to 20 inches in `text`, for argparse's `type`; ArgumentTypeError for other text."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is no number of inches; give one, for example 5.5") from None
+    if not 2 <= value <= 20:
+        raise ArgumentTypeError(f"{text} inches are no width of a text; give 2 to 20, for example 5.5")
+    return value
+
+
+def _own(raw: Path, out: Path, check: bool, width: float) -> int:
+    """Write or check the tables of a user's records in `raw`, in LaTeX at most `width` inches wide: only those that
+    have rows, and none that are made from committed results. Returns the exit code (see `_write`)."""
     records = collect(raw)
     fewer = len(records) - len(largest(records))
     files = tables(raw)
     names = [name.removesuffix(".csv") for name, text in files.items() if name.endswith(".csv")]
     shown = [name for name in names if files[f"{name}.csv"].count("\n") > 1]
     kept = {name: text for name, text in files.items() if name.rpartition(".")[0] in shown}
-    code = _write(with_latex(kept), out, check)
+    code = _write(with_latex(kept, width), out, check)
     if not check:
         print(f"tables with rows: {', '.join(shown) or 'none'}")
         if fewer:

@@ -138,6 +138,7 @@ def prepare(page: str) -> None:
             and trains(*found)
             and name in (found[0].rpartition(".")[2], found[1][0])
             and scale in found[1]
+            and "--out" not in found[1]
             for block in blocks(page)
             if block.language == "sh"
             for found in map(module_of, block.lines())

@@ -16,7 +16,7 @@ import math
 import platform
 from importlib.metadata import version
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 
 from repro.certify.long import strong, true_rows
 from repro.certify.oracle import CausalOracle, OracleDenoiser, oracle_denoiser
@@ -74,6 +74,24 @@ LOOKED_AHEAD = (
 """Samplers that are certified with lookahead as well."""
 
 Number = dict[str, Any]
+"""The fields of a `_Statistic`."""
+
+
+class _Statistic(NamedTuple):
+    """A statistic of a preset on one space, as certificates store it. `se`: its standard error; `true`: the statistic
+    of as many true samples; `best`: that of ancestral sampling; `excess`: mean -log p minus the entropy, in nats."""
+
+    noise: str
+    oracle: str
+    statistic: str
+    space: str
+    steps: int | None
+    tokens_per_step: float | None
+    value: float
+    se: float | None = None
+    true: float | None = None
+    best: float | None = None
+    excess: float | None = None
 
 
 def names() -> list[str]:
@@ -196,7 +214,7 @@ def _listed(
     forwards = float(steps) if steps is not None else _forwards(rule, noise, source, spoil)
     diffusion = noise != "left_to_right" and steps is not None
     best = ancestral(source, _oracle(noise, source, None).space.noise, steps).law if diffusion else None
-    return _number(
+    return _Statistic(
         noise,
         oracle,
         "total variation",
@@ -205,8 +223,8 @@ def _listed(
         source.length / forwards,
         total_variation(found, source.law),
         best=None if best is None or oracle != "exact" else total_variation(best, source.law),
-        nll=(found * -source.law.log()).sum().item() - source.entropy,
-    )
+        excess=(found * -source.law.log()).sum().item() - source.entropy,
+    )._asdict()
 
 
 def _forwards(rule: Sampler, noise: str, source: Enumerated, spoil: Spoil | None) -> float:
@@ -301,10 +319,11 @@ def _long(rule: Sampler, noise: str) -> list[Number]:
             forwards = (
                 decoded.cost.forwards.double().mean().item() if realised else float(steps or hmm.length)
             )
-            number = _number(
-                noise, oracle, "bigram distance squared", "strong", steps, hmm.length / forwards, value
+            tokens, true = hmm.length / forwards, _true_bigram()
+            number = _Statistic(
+                noise, oracle, "bigram distance squared", "strong", steps, tokens, value, se, true
             )
-            found.append(number | {"se": se, "true": _true_bigram()})
+            found.append(number._asdict())
     return found
 
 
@@ -331,32 +350,6 @@ def _paths(rule: Sampler, noise: str) -> list[Number]:
         per_token = lost / hmm.length
         name = "KL (replay)" if exact else "path KL"
         tokens = hmm.length / steps if steps is not None else None
-        number = _number(noise, "exact", name, "strong", steps, tokens, per_token.mean().item())
-        found.append(number | {"se": per_token.std().item() / PATHS**0.5})
+        mean, se = per_token.mean().item(), per_token.std().item() / PATHS**0.5
+        found.append(_Statistic(noise, "exact", name, "strong", steps, tokens, mean, se)._asdict())
     return found
-
-
-def _number(
-    noise: str,
-    oracle: str,
-    statistic: str,
-    space: str,
-    steps: int | None,
-    tokens_per_step: float | None,
-    value: float,
-    best: float | None = None,
-    nll: float | None = None,
-) -> Number:
-    return {
-        "noise": noise,
-        "oracle": oracle,
-        "statistic": statistic,
-        "space": space,
-        "steps": steps,
-        "tokens_per_step": tokens_per_step,
-        "value": value,
-        "se": None,
-        "true": None,
-        "best": best,
-        "excess": nll,
-    }

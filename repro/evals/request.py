@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from repro.core import parts, rng
+from repro.core import parts
 from repro.core.files import ADAPTERS, runs
 from repro.evals.lm.prompts import Template
 from repro.evals.lm.task_selection import TaskOptions, tasks_by_name
@@ -26,7 +26,7 @@ from repro.evals.perplexity.catalogue import replacement_note
 from repro.evals.perplexity.corpora import corpus_task
 from repro.evals.perplexity.corpus import Perplexity
 from repro.evals.runner import Cell, Skip, question, run_grid
-from repro.evals.suites import Plans, Suite, TokensPerStep, check_rates, read_suite
+from repro.evals.suites import Plans, Suite, TokensPerStep, check_lists, read_suite
 from repro.evals.task import Ask, Task
 from repro.model import Model
 from repro.results.record import Record
@@ -213,11 +213,7 @@ class Request:
     requests that several models share."""
 
     def __post_init__(self) -> None:
-        for name in ("samplers", "tokens_per_step", "seeds"):
-            if getattr(self, name) is not None and not getattr(self, name):
-                raise ValueError(f"{name} is empty; give one or more")
-        check_rates(self.tokens_per_step or ())
-        rng.check_seeds(*self.seeds)
+        check_lists(self.samplers, self.tokens_per_step, self.seeds)
         for name in ("limit", "samples", "batch", "block_length", "draws"):
             value = getattr(self, name)
             if value is not None and value < 1:

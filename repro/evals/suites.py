@@ -16,7 +16,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from repro.core import parts
+from repro.core import parts, rng
 from repro.core.errors import nearest
 from repro.core.files import ROOT
 from repro.core.reading import convert, read_toml
@@ -72,11 +72,18 @@ class Suite:
         return given or [Plans(task=task, presets=self.presets.get(task, list(PRESETS)))]
 
 
-def check_rates(rates: Sequence[TokensPerStep]) -> None:
-    """Raise ValueError unless each number of tokens per step is positive and finite, or "all"."""
-    for rate in rates:
+def check_lists(
+    samplers: Sequence[str] | None, rates: Sequence[TokensPerStep] | None, seeds: Sequence[int]
+) -> None:
+    """Raise ValueError for a list that is empty, for numbers of tokens per step (`rates`) that are not positive and
+    finite, or "all", and for what is no seed."""
+    for name, given in {"samplers": samplers, "tokens_per_step": rates, "seeds": seeds}.items():
+        if given is not None and not given:
+            raise ValueError(f"{name} is empty; give one or more")
+    for rate in rates or ():
         if rate != "all" and not (isinstance(rate, int | float) and 0 < rate < math.inf):
             raise ValueError(f"tokens_per_step={rate!r} is no rate; give a positive number, or 'all'")
+    rng.check_seeds(*seeds)
 
 
 def read_suite(name: str) -> Suite:

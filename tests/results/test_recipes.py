@@ -41,6 +41,21 @@ def asked(record, digest):
     return make_record(Question.read(data["question"]), data["labels"], data["answer"], data["measurements"])
 
 
+def test_a_run_folder_stands_for_the_name_of_its_checkpoint(tmp_path, monkeypatch):
+    """Also where the name ends in digits of a hash; -sSEED of the folder selects the train seed."""
+    made = parts.derive(by_name("mdlm@nano"), {"name": "mdlm@nano+3ff1bd"})
+    for name in ("mine", "mdlm-s1"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "recipe.json").write_text(json.dumps(parts.canonical(made)))
+    monkeypatch.chdir(tmp_path)
+    records = [law("mdlm@nano+3ff1bd", "ancestral", "1", 0.1, 0.1, seed) for seed in (0, 1)]
+    assert select(records, "runs/mine/law/ancestral/1") == records
+    assert select(records, f"{tmp_path}/runs/mine/law") == records
+    assert select(records, "runs/mdlm-s1/law/ancestral") == records[1:]
+    with pytest.raises(ValueError, match="no record has the hash or label 'runs/other/law'"):
+        select(records, "runs/other/law")
+
+
 def test_evaluations_of_two_recipes_list_the_settings_that_differ(tmp_path):
     digests = {name: by_name(name).digest() for name in ("mdlm@nano", "llada@nano")}
     records = [asked(law(name, "ancestral", "1", 0.1, 0.1), digest) for name, digest in digests.items()]

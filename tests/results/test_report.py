@@ -152,6 +152,15 @@ def test_check_finds_a_stale_table_and_names_the_command(tmp_path, raw, capsys):
     path.write_text(path.read_text().replace("0.97", "0.98", 1))
     capsys.readouterr()
     assert report_command.main([*where, "--check"]) == 1
+    with pytest.raises(ValueError, match="--width is for tables of records of your own"):
+        report_command.main(["--width", "5.5"])
+    for wrong, said in (
+        ("x", "'x' is no number of inches"),
+        ("nan", "nan inches are no width"),
+        ("1", "give 2 to 20"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            report_command.main([*where, "--width", wrong])
     assert capsys.readouterr().out == f"{path} is stale; python -m repro.report rewrites it\n"
 
 
@@ -206,7 +215,7 @@ def test_one_recipe_has_one_colour_and_no_two_share_it():
 
 
 def test_labels_do_not_overlap_and_stay_in_order():
-    placed = paper_figures.spread_out([0.5, 0.51, 0.52, 0.9], 0.1)
+    placed = paper_figures.spread_out([0.5, 0.51, 0.52, 0.9], 0.1, 0.0, 1.0)
     assert placed == pytest.approx([0.41, 0.51, 0.61, 0.9])
 
 

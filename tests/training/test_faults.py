@@ -14,21 +14,38 @@ import pytest
 import torch
 from helpers.toy import overrides, toy
 
+from repro.core import registry
 from repro.core.errors import Stopped
 from repro.core.files import ROOT
+from repro.recipes.command import command
 from repro.training import checkpoint as checkpoints
 from repro.training.loop import Training, train
 
 STEPS = 60
 
 
+def arguments(out, *more, steps=STEPS):
+    """Those of a run with short steps and a checkpoint every 5."""
+    pins = overrides("mdlm", f"steps={steps}", "checkpoint_every=5", "log_every=1")
+    return ["--scale", "nano", "--out", str(out), *more, *(flag for pin in pins for flag in ("--set", pin))]
+
+
 def start(out, *more, steps=STEPS):
-    """A run in a process of its own, with short steps and a checkpoint every 5."""
-    pins = [f"steps={steps}", "checkpoint_every=5", "log_every=1"]
-    command = [sys.executable, "-m", "repro.recipes.mdlm", "--scale", "nano", "--out", str(out), *more]
-    command += [flag for pin in overrides("mdlm", *pins) for flag in ("--set", pin)]
+    """The run in a process of its own, which may be interrupted."""
+    words = [sys.executable, "-m", "repro.recipes.mdlm", *arguments(out, *more, steps=steps)]
     environment = os.environ | {"REPRO_RUNS": str(out.parent / "runs"), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(words, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def finish(out, *more, steps=STEPS):
+    """The run in this process, to its end, on one thread like the others; a process of its own takes seconds to
+    start."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REPRO_RUNS", str(out.parent / "runs"))
+        command(registry.recipe("mdlm"), arguments(out, *more, steps=steps))
+    torch.set_num_threads(threads)
 
 
 def weights(out):
@@ -41,8 +58,7 @@ def weights(out):
 def whole(tmp_path_factory):
     """The same run, never interrupted."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    process = start(out)
-    assert process.wait(120) == 0, process.communicate()
+    finish(out)
     return weights(out)
 
 
@@ -69,8 +85,7 @@ def kill_while_it_trains(process, out, draw):
 def test_kills_at_any_time_change_nothing(kills, steps, tmp_path):
     """Killed and resumed repeatedly: all tensors are bitwise those of one run, with one logged row a step."""
     whole, out, draw = tmp_path / "whole", tmp_path / "run", random.Random(kills)
-    process = start(whole, steps=steps)
-    assert process.wait(300) == 0, process.communicate()
+    finish(whole, steps=steps)
     for _ in range(kills):
         again = ["--resume"] if checkpoints.steps_in(out) else []
         kill_while_it_trains(start(out, *again, steps=steps), out, draw)
@@ -78,8 +93,7 @@ def test_kills_at_any_time_change_nothing(kills, steps, tmp_path):
             checkpoints.open_checkpoint(folder).tensors(
                 "model.safetensors"
             )  # complete, whenever the run was killed
-    process = start(out, *(["--resume"] if checkpoints.steps_in(out) else []), steps=steps)
-    assert process.wait(300) == 0, process.communicate()
+    finish(out, *(["--resume"] if checkpoints.steps_in(out) else []), steps=steps)
     same(weights(whole), weights(out))
     rows = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert rows == list(range(1, steps + 1))
@@ -100,8 +114,7 @@ def test_sigterm_saves_and_exits(whole, tmp_path):
     step = checkpoints.open_checkpoint(out).step
     (line,) = [line for line in said.splitlines() if "SIGTERM" in line]
     assert f"saved step {step} of {STEPS}" in line and "--resume" in line
-    process = start(out, "--resume")
-    assert process.wait(120) == 0, process.communicate()
+    finish(out, "--resume")
     same(whole, weights(out))
 
 

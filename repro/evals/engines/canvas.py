@@ -34,6 +34,9 @@ from repro.models.attention import KVCache, Mask
 from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head, Soft
 
+MOST_WHOLE = 1.01
+"""Largest sum of the probabilities of a position that rounding explains."""
+
 
 class _Logprobs(Struct):
     tokens: list[str]
@@ -77,6 +80,8 @@ class RemoteDenoiser(Denoiser):
                 f"top={top} is not between 1 and the {self.vocabulary.total} ids of the vocabulary;"
                 " give such a number"
             )
+        if canvas is not None and canvas < 1:
+            raise ValueError(f"canvas={canvas} is too small; give 1 or more, or None for whole rows")
         if not 0 <= most_tail <= 1:
             raise ValueError(f"most_tail={most_tail} is no probability; give 0 to 1")
         self.connection, self.name, self.canvas = connection, name, canvas
@@ -125,8 +130,14 @@ class RemoteDenoiser(Denoiser):
         return features.clone()
 
     def _body(self, ids: Sequence[int], width: int) -> dict[str, Any]:
-        """The request for one row of ids: its last `width` ids are the canvas, the ones before are the prompt."""
+        """The request for one row of ids: its last `width` ids are the canvas, the ones before are the prompt.
+        ValueError if the prompt has a mask, whose token the server would not predict."""
         prompt, canvas = list(ids[: max(0, len(ids) - width)]), list(ids[-width:])
+        if masked := sum(each == self.vocabulary.mask for each in prompt):
+            raise ValueError(
+                f"{masked} positions to be written lie before a canvas of {width} columns; give a larger canvas, or"
+                " generate fewer tokens"
+            )
         read = {"diffusion_max_steps": 1, "diffusion_read_only": True}
         return {
             "model": self.name,
@@ -156,13 +167,20 @@ class RemoteDenoiser(Denoiser):
 
     def _filled(self, listed: dict[str, float]) -> Tensor:
         """Log-probabilities [V] of one position from those that the reply lists (`listed`: token -> log-probability);
-        the tail is spread over the other ids."""
+        the tail is spread over the other ids. ValueError for probabilities that sum to more than 1, up to rounding, and
+        where all are of ids that are never written."""
         total = self.vocabulary.total
         ids = torch.tensor([self._id(text) for text in listed], dtype=torch.int64)
         logp = torch.tensor([value_of(each) for each in listed.values()], dtype=torch.float64)
         rest = torch.ones(total, dtype=torch.bool)
         rest[ids] = False
-        tail = min(1.0, max(0.0, 1.0 - logp.exp().sum().item())) if rest.any() else 0.0
+        whole = logp.exp().sum().item()
+        if whole > MOST_WHOLE:
+            raise ValueError(
+                f"{self.connection.url} answered probabilities that sum to {whole:.3g} at a position; it must give"
+                " log-probabilities at temperature 1"
+            )
+        tail = min(1.0, max(0.0, 1.0 - whole)) if rest.any() else 0.0
         self.tail, self.tail_sum, self.positions = (
             max(self.tail, tail),
             self.tail_sum + tail,
@@ -178,6 +196,11 @@ class RemoteDenoiser(Denoiser):
         share = math.log(tail / unlisted) if tail > 0 and unlisted else -math.inf
         found = torch.full((total,), share, dtype=torch.float64)
         found[ids] = logp
+        if found[~self.forbidden.cpu()].max() == -math.inf:
+            raise ValueError(
+                f"{self.connection.url} gives a position no probability of an id that may be written (mask and the like"
+                " may not); it must serve a model with this vocabulary"
+            )
         return found
 
     def _id(self, text: str) -> int:
@@ -215,7 +238,9 @@ def remote(
             " a server can stand in only for a masked diffusion model without a time input: give such a checkpoint"
         )
     connection = Connection(url, limits or Limits())
-    name = name or connection.get("models", _Models).data[0].id
+    name = name or next((each.id for each in connection.get("models", _Models).data), None)
+    if name is None:
+        raise ValueError(f"{connection.url} serves no model; give another address, or the model's name")
     denoiser = RemoteDenoiser(like.recipe.role(), connection, name, canvas, top, most_tail)
     digest = sha256(to_json(denoiser.served_by))
     return dataclasses.replace(like, denoiser=denoiser.eval(), digest=digest, folder=None)

@@ -198,9 +198,10 @@ class Connection:
             raise Refused(url, reply.status_code, f"{said}; {REMEDY}" if method == "GET" else said)
         try:
             found = parse_json(content, Any, url, REMEDY, lenient=True)
-        except ValueError:
-            said = repr(_short(_text(content), 60)) if content else "nothing"
-            raise _Again(f"an answer that is no JSON, {said}", remedy=REMEDY) from None
+        except ValueError as error:
+            said = repr(_short(_text(content), 60)) if content else "an empty answer"
+            why = str(error).removeprefix(f"{url}: ").removesuffix(f"; {REMEDY}")
+            raise _Again(f"{said} is {_short(why, 100)}", remedy=REMEDY) from None
         _check_ended(url, found)
         return found
 

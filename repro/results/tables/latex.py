@@ -3,9 +3,9 @@
 latex_table(["preset", "acc"], [("", [["random", "0.40 ± 0.11"]])])
 latex_of_markdown(text)                   the tables of a Markdown file of this suite, each section a group of rows
 
-Tables are set in \\footnotesize and fit a width of 6.4 inches and a page: long names and sentences are broken in
-columns of fixed width, headers at their spaces, and a table with too many rows is split into several. Widths are
-estimated from the number of characters (tests/results/test_latex.py typesets such tables).
+Tables are set in \\footnotesize and fit a width (6.4 inches unless another is asked for) and a page: long names and
+sentences are broken in columns of fixed width, headers at their spaces, and a table with too many rows is split
+into several. Widths are estimated from the number of characters (tests/results/test_latex.py typesets such tables).
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ LETTER = 0.49
 """Mean width of a letter or digit in em (of Computer Modern, a digit has 0.5)."""
 GAP = 0.7
 """Width between two columns in em: twice \\tabcolsep, 2.8 pt, at 8 pt."""
-WIDTH, LINES = 53.0, 60
-"""Largest width of a table in em of \\footnotesize, and its largest number of lines."""
+WIDTH, LINES = 6.4, 60
+"""Largest width of a table in inches, and its largest number of lines."""
+EM = 53 / 6.4
+"""Em of \\footnotesize in an inch, less a margin, as widths are estimates."""
 BREAKS = "[_:@/,=]"
 """Characters after which a name may be broken, as a regular expression."""
-NARROW = 4.0
-"""Least width of a column whose cells are broken, in em."""
+NARROW, NARROWEST = 4.0, 3.5
+"""Least width of a column whose cells are broken, in em, and that of one in a table that does not fit otherwise."""
 SPECIAL = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}"}
 SPECIAL |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
 SYMBOLS = {
@@ -96,9 +98,10 @@ def _longest(heading: str) -> int:
     return max(map(len, re.split(r"\s|(?<=-)", heading)), default=1)
 
 
-def _columns(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[_Column]:
-    """The layout of each column; `left`: as in `latex_table`. Until the table fits, first headers are broken, then the
-    cells of names, then those of numbers."""
+def _columns(header: Sequence[str], rows: Sequence[Sequence[str]], left: int, inches: float) -> list[_Column]:
+    """The layout of each column. Until the table fits `inches`, first headers are broken, then the cells of names, then
+    those of numbers; a table that is still wider stays so."""
+    room = EM * inches
     columns = []
     for i, name in enumerate(header):
         cells = [row[i] for row in rows]
@@ -106,14 +109,15 @@ def _columns(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) ->
         least = LETTER * max([_longest(name), *map(len, pieces)])
         width = LETTER * max([_longest(name), *map(len, cells)])
         numbers = all(re.match(r"[-+(\[<]?[\d.]|-?$", text) for text in cells)
-        columns.append(_Column(width, max(NARROW, least), right=i >= left and numbers))
+        columns.append(_Column(width, least, right=i >= left and numbers))
     whole = [max(c.width, LETTER * len(name)) for c, name in zip(columns, header, strict=True)]
-    if sum(width + GAP for width in whole) <= WIDTH:
+    if sum(width + GAP for width in whole) <= room:
         for column, width in zip(columns, whole, strict=True):
             column.width = width
-    for right in (False, True):
-        while sum(column.width + GAP for column in columns) > WIDTH:
-            able = [c for c in columns if c.right <= right and c.width - 0.5 >= c.least]
+    # widths are estimated with a margin, so a little too much is no reason for the last step
+    for right, least, most in ((False, NARROW, room), (True, NARROW, room), (True, NARROWEST, 1.05 * room)):
+        while sum(column.width + GAP for column in columns) > most:
+            able = [c for c in columns if c.right <= right and c.width - 0.5 >= max(least, c.least)]
             if not able:
                 break
             widest = max(able, key=lambda column: column.width)
@@ -130,7 +134,8 @@ def latex_table(header: Sequence[str], groups: Iterable[Group], left: int = 1) -
         for row in rows:
             if len(row) != len(header):
                 raise ValueError(f"a row has {len(row)} cells and the header {len(header)}: {list(row)}")
-    return _tabular(header, groups, _columns(header, [row for _, rows in groups for row in rows], left))
+    rows = [row for _, rows in groups for row in rows]
+    return _tabular(header, groups, _columns(header, rows, left, WIDTH))
 
 
 def _tabular(header: Sequence[str], groups: Sequence[Group], columns: Sequence[_Column]) -> str:
@@ -156,10 +161,10 @@ def _row(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _pages(header: Sequence[str], groups: Sequence[Group], left: int) -> list[str]:
+def _pages(header: Sequence[str], groups: Sequence[Group], left: int, inches: float) -> list[str]:
     """The `tabular`s of a table, each at most LINES lines long; a group of rows may go on in the next one. `left`: as
     in `latex_table`."""
-    columns = _columns(header, [row for _, rows in groups for row in rows], left)
+    columns = _columns(header, [row for _, rows in groups for row in rows], left, inches)
     pages: list[list[Group]] = [[]]
     room = LINES
     for heading, rows in groups:
@@ -181,10 +186,10 @@ def _pages(header: Sequence[str], groups: Sequence[Group], left: int) -> list[st
     return [_tabular(header, page, columns) for page in pages]
 
 
-def latex_of_markdown(text: str) -> list[str]:
-    """LaTeX of the tables in Markdown text, one string a `tabular`. Successive sections (`## NAME`) with equal headers
-    share a `tabular`; columns without any text are left out. The title and the paragraphs before the first table become
-    comments of the first string. Empty for a text without a table."""
+def latex_of_markdown(text: str, inches: float = WIDTH) -> list[str]:
+    """LaTeX of the tables in Markdown text, at most `inches` wide, one string a `tabular`. Successive sections
+    (`## NAME`) with equal headers share a `tabular`; columns without any text are left out. The title and the
+    paragraphs before the first table become comments of the first string. Empty for a text without a table."""
     tables: list[tuple[list[str], list[Group]]] = []
     header: list[str] = []
     rows: list[list[str]] | None = None
@@ -212,7 +217,7 @@ def latex_of_markdown(text: str) -> list[str]:
         kept = [i for i in range(len(header)) if any(row[i] for _, rows in groups for row in rows)]
         kept = kept or list(range(len(header)))
         groups = [(name, [[row[i] for i in kept] for row in rows]) for name, rows in groups]
-        made += _pages([_plain(header[i]) for i in kept], groups, _labels(groups))
+        made += _pages([_plain(header[i]) for i in kept], groups, _labels(groups), inches)
     return ["\n".join([*notes, made[0]]), *made[1:]] if made else []
 
 

@@ -137,3 +137,33 @@ def test_what_is_no_token_of_the_vocabulary_is_refused(served):
     for text in ("the", "token_id:99999"):
         with pytest.raises(ValueError, match=f"answered '{text}' instead of token_id:N with N below"):
             found._id(text)
+
+
+# --- wrong answers ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"token_id:1": 0.0, "token_id:2": 0.0}, "probabilities that sum to 2 at a position"),
+        ({"token_id:1": 5.0}, "probabilities that sum to 148"),
+        ({"token_id:{mask}": 0.0}, "no probability of an id that may be written"),
+    ],
+)
+def test_probabilities_of_no_law_are_refused(row, said):
+    """Raw logits, or a network of another vocabulary: the samples would be of another law, or none."""
+    like = load("oracle:mdlm@nano")
+    row = {name.format(mask=like.data.vocabulary().mask): value for name, value in row.items()}
+    with FakeEngine(engine=object()) as fake:
+        model = remote(like, fake.url, None, top=8, most_tail=0.5)
+        with pytest.raises(ValueError, match=said):
+            model.denoiser._filled(row)
+
+
+def test_a_canvas_holds_all_that_is_to_be_written():
+    like = load("oracle:mdlm@nano")
+    with Canvas(like) as fake:
+        with pytest.raises(ValueError, match="5 positions to be written lie before a canvas of 3 columns"):
+            sample(remote(like, fake.url, None, top=34, most_tail=0.5, canvas=3), gen_length=8, steps=2)
+        with pytest.raises(ValueError, match="canvas=0 is too small"):
+            remote(like, fake.url, None, top=8, most_tail=0.5, canvas=0)
+    with FakeEngine(engine=object(), models=()) as fake, pytest.raises(ValueError, match="serves no model"):
+        remote(like, fake.url, None, top=8, most_tail=0.5)

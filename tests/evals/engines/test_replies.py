@@ -208,7 +208,9 @@ def test_a_reply_that_is_cut_is_said_to_be(asked):
 
 
 def test_what_is_no_json_is_shown(asked):
-    with pytest.raises(ConnectionError, match=r"no JSON, '<html>login</html>'\); check that the URL"):
+    with pytest.raises(
+        ConnectionError, match=r"\('<html>login</html>' is not sound JSON \(.*\)\); check that"
+    ):
         asked(*[(200, {}, b"<html>login</html>")] * 2)
 
 

@@ -67,12 +67,13 @@ function aboutText(about, preset) {
   return `${about} Here with ${parts.filter(Boolean).join(" and ")}.`;
 }
 
-/** A table element; `rows` hold texts or elements, the first column is the row's header. */
+/** A table element; `rows` hold texts or elements, the first column is the row's header. Each other cell has its column's
+ * header as an attribute, for narrow screens on which a row is a block, and roles, since a block has none by itself. */
 function table(caption, header, rows) {
-  const head = make("tr", {}, header.map((cell) => make("th", { scope: "col" }, cell)));
-  const body = rows.map((row) =>
-    make("tr", {}, row.map((cell, i) => (i ? make("td", {}, cell) : make("th", { scope: "row" }, cell)))));
-  return make("table", {}, make("caption", {}, caption), make("thead", {}, head), make("tbody", {}, body));
+  const head = make("tr", { role: "row" }, header.map((cell) => make("th", { scope: "col", role: "columnheader" }, cell)));
+  const cellOf = (cell, i) => (i ? make("td", { role: "cell", "data-label": header[i] }, cell) : make("th", { scope: "row", role: "rowheader" }, cell));
+  const body = rows.map((row) => make("tr", { role: "row" }, row.map(cellOf)));
+  return make("table", { role: "table" }, make("caption", {}, caption), make("thead", {}, head), make("tbody", {}, body));
 }
 
 /** The text `n word`, with the plural's s. */

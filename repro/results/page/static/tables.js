@@ -15,9 +15,12 @@ function chip(kind) {
   return make("span", { class: `chip ${mood}` }, text);
 }
 
-/** What a verdict says, without the words of its chip. */
+/** What a verdict says, without the words of its chip, and with numbers as everywhere on the page. */
 function saysOf(entry) {
-  return entry.says.replace(/^biased by construction: /, "");
+  const text = entry.says.replace(/^biased by construction: /, "")
+    .replace(/[\d.]+e-\d+/, (number) => short(Number(number))).replace(/ -(?=\d)/, " −");
+  const [before, power, after] = text.split(/N\^-([\d.]+)/);
+  return power ? [`${before}N`, make("sup", {}, `−${power}`), after] : text;
 }
 
 /** The number of a column at one step per token, else at the finest number of steps. */
@@ -64,7 +67,7 @@ function claimCard(claim) {
     make("h3", {}, claim.says), make("p", {}, chip(claim.verdict), make("span", { class: "note" }, ` ${claim.source}`)),
     claim.interval ? intervalPicture(claim) : null,
     make("p", { class: "quantity" }, `${claim.quantity}: `, button, interval),
-    make("p", { class: "note" }, `Holds if ${claim.direction} ${claim.margin}; p ${claim.p === null ? "–" : short(claim.p)}, ${claim.n} train seeds, power ${claim.power}`));
+    make("p", { class: "note" }, `Holds if ${claim.direction} ${short(claim.margin)}; p ${claim.p === null ? "–" : short(claim.p)}, ${claim.n} train seeds, power ${claim.power}`));
 }
 
 function signed(value) {
@@ -80,7 +83,7 @@ function intervalPicture(claim) {
   const at = (value) => (300 * (value - least + pad)) / (most - least + 2 * pad);
   const margin = at(claim.margin);
   const side = claim.direction === "above" ? { x: margin, width: 300 - margin } : { x: 0, width: margin };
-  const label = `interval ${signed(low)} to ${signed(high)}, mean ${signed(claim.mean)}; the claim holds ${claim.direction} ${claim.margin}`;
+  const label = `interval ${signed(low)} to ${signed(high)}, mean ${signed(claim.mean)}; the claim holds ${claim.direction} ${short(claim.margin)}`;
   const word = claim.direction === "above" ? { x: margin + 5, y: 11 } : { x: margin - 5, y: 11, class: "end" };
   return draw("svg", { class: "interval", viewBox: "0 0 300 40", role: "img", "aria-label": label },
     draw("rect", { class: "side-holds", y: 0, height: 30, ...side }),
