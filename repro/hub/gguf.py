@@ -88,7 +88,8 @@ class Architecture:
     """How a GGUF file of one of llama.cpp's architectures is converted to the layout in which its authors released it.
 
     `config`: function from the metadata to config.json; `layer`: pattern of the prefix of a layer's tensors; `layers`,
-    `top`: names of tensors in and outside layers; `pairs`: whether query and key rows must be reordered (`_halves`)."""
+    `top`: names of tensors in and outside layers; `pairs`: whether query and key rows must be reordered (`_halves`).
+    """
 
     config: Callable[[Metadata], dict[str, Any]]
     layer: str

@@ -154,8 +154,8 @@ def network(opened: Opened, dtype: torch.dtype | None = None) -> Denoiser:
 
 
 def fill(opened: Opened, denoiser: Denoiser, dtype: torch.dtype | None = None) -> Denoiser:
-    """`denoiser`, made by `unfilled` with the parameters of `opened.blank`, with the folder's weights in `dtype` (None:
-    float32)."""
+    """The network `denoiser`, which `unfilled` made without weights (as `opened.blank`), filled with the weights of the
+    folder in `dtype` (None: float32)."""
     import torch
 
     for parameter in denoiser.parameters():

@@ -178,7 +178,7 @@ class SelfConditioned(Denoiser):
         kv_cache: KVCache | None = None,
     ) -> Tensor:
         """Features [B, L, D] as from `encode`, but read together with the `signal` [B, L, S] of the previous prediction
-        (None: there is none). The other arguments are those of `encode`."""
+        (None: there is none). For the other arguments see `Denoiser.encode`."""
 
     def encode(
         self,

@@ -86,7 +86,8 @@ class Dcd(Distillation):
 
     `window`: gamma = -log SNR at t = 0 and t = 1; `grid`: 1 / delta in the first round; `round`: optimizer steps per
     round, after which delta doubles and the teacher becomes a copy of the student; `eps`: smallest value of t - delta
-    before t is limited to 1; `group`: tokens to average over. Raises ValueError for `grid` or `round` below 1.
+    before t is limited to 1; `group`: average over all tokens of the step, or within groups of rows. Raises ValueError
+    for `grid` or `round` below 1.
     """
 
     window: GammaWindow

@@ -142,8 +142,8 @@ def corrupted(
 @part
 class _OnSoftTokens(Objective):
     """Base class of losses that compare the prediction on soft tokens with the label (the clean id). The softmax is
-    over the clean ids, rows are weighted by `view_scale`, and tokens are averaged over `group`. Logs are means over a
-    row's tokens."""
+    over the clean ids, rows are weighted by `view_scale`, and tokens are averaged as `group` says: over the step, or
+    within groups of rows. Logs are means over a row's tokens."""
 
     noise: Window | MatchedWindow | LinearWindow
     temperature: Temperature

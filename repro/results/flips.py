@@ -56,8 +56,8 @@ class Flips:
 
     `rate`: share of documents that differ, with its Wilson interval; `difference` of the means, B - A, with a paired
     interval; `p`: p-value of the exact McNemar test, None unless all values are 0 or 1. `gained`, `lost`: numbers of
-    documents with B above and below A; `items`: the documents that differ, as (task within a group or "", number of the
-    document, value of A, value of B).
+    documents with B above and below A; `items`: the documents that differ, as (name of the task if it is one of an
+    lm-eval group, else ""; number of the document; value of A; value of B).
     """
 
     metric: str

@@ -64,9 +64,9 @@ class RemoteDenoiser(Denoiser):
     columns, V ids. In columns before the canvas, for which the server predicts nothing, they are NaN. The weight of the
     output layer, which no sampler reads, is NaN too, so a loss or likelihood computed from it is NaN.
 
-    `canvas`: largest number of columns of a canvas (None: a whole row); earlier columns are the request's prompt.
-    `top`, `most_tail`: as in `remote`. `tail`: largest tail so far; `tail_sum`: sum of the tails of the `positions`
-    positions read so far.
+    `canvas`: largest number of columns that are denoised at once (None: a whole row); earlier columns are the request's
+    prompt. `top`, `most_tail`: as in `remote`. The tail of a position is the probability that the server does not list;
+    `tail`: the largest so far; `tail_sum`: its sum over the `positions` positions read so far.
     """
 
     supports_kv_cache = False
@@ -227,8 +227,8 @@ def remote(
     """The model of the server at `url`, with vocabulary, data and noise process of `like`, whose weights are not used.
 
     `name`: name of the model in requests (None: the server's first); `top`: number of log-probabilities read at each
-    position; `most_tail`: the largest probability that they may leave out; `canvas`: largest number of columns of a
-    canvas (None: a whole row); `limits`: time-out, retries and number of requests at once (None: `Limits()`). Records
+    position; `most_tail`: the largest probability that they may leave out; `canvas`: largest number of columns that are
+    denoised at once (None: a whole row); `limits`: time-out, retries and requests at once (None: `Limits()`). Records
     made with the model name the server. ValueError for a left-to-right or time-conditioned model, whose predictions
     need more than the protocol has.
     """

@@ -39,8 +39,8 @@ from repro.samplers.presets import split_pins
 
 
 def find_tasks(name: str, model: Model) -> list[Task]:
-    """The tasks of an lm-eval task name or a YAML file (for a group: its members). Likelihood tasks get the default
-    estimator of the model's noise process. Raises the errors of `load_tasks`."""
+    """The tasks of an lm-eval task name or a YAML file (for a group of tasks: its members). Likelihood tasks get the
+    default estimator of the model's noise process. Raises the errors of `load_tasks`."""
     source, tasks = load_tasks(name)
     return [_task_part(task, source, model) for task in tasks]
 

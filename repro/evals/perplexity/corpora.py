@@ -71,7 +71,8 @@ def protocols(path: Path = FILE) -> dict[str, Perplexity]:
 
 def protocol(name: str) -> Perplexity:
     """The perplexity task of a published corpus and protocol, such as `zeroshot.ptb`; ValueError names the nearest
-    name if it does not exist. `NAME.truncated` is the protocol without the bound's prior and tail terms."""
+    name if it does not exist. `NAME.truncated` is the protocol without the terms of the bound for t = 1 (prior) and for
+    times below its smallest one (tail)."""
     base = name.removesuffix(TRUNCATED)
     if base != name and base in protocols():
         data = parts.canonical(protocols()[base]) | {"part": "truncated_perplexity", "name": name}

@@ -168,8 +168,9 @@ class HeldoutBoundUpTo(HeldoutBound):
 
 @part
 class TruncatedBound(HeldoutBound):
-    """The bound without its prior and tail terms, as published perplexities of MDLM and Duo are computed: not a bound,
-    and lower by about .001 nats per token (docs/method.md#mdlm)."""
+    """The bound without its terms for t = 1 (prior) and for times below its smallest one (tail), as published
+    perplexities of MDLM and Duo are computed: not a bound, and lower by about .001 nats per token
+    (docs/method.md#mdlm)."""
 
     form = "truncated"
 
