@@ -110,8 +110,8 @@ def cells(
 
 
 def _rates(suite: Suite, model: Model) -> Sequence[TokensPerStep]:
-    """The suite's numbers of tokens per step; for a left-to-right model only 1, if the suite has it, since such a model
-    generates one token per step."""
+    """The suite's numbers of tokens per step; for a left-to-right model, which generates one token per step, only 1 if
+    that is among them."""
     rates = suite.tokens_per_step
     return [1] if model.recipe.process.causal and 1 in rates else rates
 

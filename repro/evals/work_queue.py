@@ -163,7 +163,7 @@ class SharedQueue:
 
     `question`: id of the evaluation's record; `numerics`: its numerics class (device type, dtype, ...); `answered`:
     returns whether the record has been written, after which the chunks may be removed; `seconds`: time spent on all
-    chunks by all processes; `own`: time on those that this process computed.
+    chunks by all processes; `own`: time that this process spent on chunks.
     """
 
     folder: Path

@@ -80,7 +80,7 @@ MEANINGS: dict[str, Meaning] = {
 """Regular expression of a metric's name, or of `CLASS:NAME` (registered name of the task's class) where tasks use one
 name differently -> its meaning; named groups are its parameters. docs/results.md and the tasks' docstrings say more."""
 REFERENCE = "true_"
-"""Prefix of the name of a metric computed on as many texts of the true law; exported as a detail of that metric,
+"""Prefix of the name of a metric computed on equally many texts of the true law; exported as a detail of that metric,
 because it is no result of the model."""
 NO_MODEL = frozenset({"training_curve", "naive_mauve"})
 """Registered names of tasks whose metrics are no results of a model: training losses of different objectives are not

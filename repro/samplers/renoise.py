@@ -36,8 +36,8 @@ def within_bound(entropy: Tensor, bound: float) -> Tensor:
     """Whether each position's token is accepted, [n, W] bool, from the entropies [n, W] (nats) of n rows with W
     positions.
 
-    In each row the positions of lowest entropy are accepted, as many as have entropies whose sum without the largest is
-    at most `bound`; always at least one.
+    In each row the positions of lowest entropy are accepted: the most for which the sum of their entropies, without the
+    largest of these, is at most `bound`; always at least one.
     """
     ordered, order = entropy.sort(dim=-1, stable=True)
     accepted = ordered.cumsum(-1) - ordered <= bound

@@ -85,8 +85,8 @@ def _end(text: str, at: int, token: str) -> int | None:
 
 
 def _run(text: str, at: int, tokens: Sequence[str]) -> tuple[int, int]:
-    """(number of tokens, end) of the first tokens up to one whose text is known; they write what `text` has from `at`
-    up to the first place where that one stands."""
+    """(number of tokens, end) of the broken tokens at the start of `tokens`, before the first one whose text is known;
+    together they write `text[at:end]`, where `end` is the first place at which the text of the known token stands."""
     count = next((i for i, token in enumerate(tokens) if not is_broken(token)), len(tokens))
     if count == 0:
         raise Unaligned(f"its token {tokens[0]!r} does not stand at {text[at : at + 20]!r}")

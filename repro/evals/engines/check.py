@@ -265,7 +265,7 @@ def _within(title: str, says: str, data: dict[str, Any], most: float, plan: Plan
 
 # --- statistics ---------------------------------------------------------------------------------------------
 def _upper(count: int, n: int) -> float:
-    """Upper one-sided confidence bound, at level `LEVEL`, of a proportion of which `count` in `n` cases were observed
+    """Upper one-sided confidence bound, at level `LEVEL`, of a proportion that was observed in `count` of `n` cases
     (Clopper and Pearson 1934)."""
     from scipy.stats import beta
 

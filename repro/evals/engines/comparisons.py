@@ -102,10 +102,10 @@ def parted(a: Completion, b: Completion, stop: str, tolerance: float) -> bool:
 def seeds_obeyed(a: Sequence[Completion], b: Sequence[Completion], tolerance: float, level: float) -> bool:
     """Whether draws with equal seeds, `a` and `b`, are equal up to the tolerance of log-probabilities.
 
-    If those of two laws differ by at most the tolerance e, draws by one race of exponential times (as vLLM draws)
-    differ at a token with a probability of at most 2 tanh(e / 2) < e; draws by inverse CDF may differ more often, so
-    2 e is allowed. Texts that part among all tokens compared then have at most a binomial law; too many of them have a
-    probability below `level`. Texts without tokens must be equal.
+    If the log-probabilities of two engines differ by at most the tolerance e, draws by one race of exponential times
+    (as vLLM draws) differ at a token with a probability of at most 2 tanh(e / 2) < e; draws by inverse CDF may differ
+    more often, so 2 e is allowed. The number of texts that differ is then at most binomial, over all tokens compared;
+    the result is False if so many have a probability below `level`. Texts without tokens must be equal.
     """
     walks = [walk(x, y, tolerance) for x, y in zip(a, b, strict=True)]
     ends = sum(each.divergence is not None for each in walks)

@@ -160,7 +160,7 @@ class Adapter(LM):
         return [replace(f, greedy=check.greedy) for f, check in zip(found, checked, strict=True)]
 
     def _network(self) -> BatchedDenoiser:
-        """The denoiser for likelihoods and greedy checks, with classifier-free guidance if the estimator has it, as in
+        """The denoiser for likelihoods and greedy checks, with classifier-free guidance if the estimator uses it, as in
         LLaDA's harness; ValueError without an estimator."""
         if self.estimator is None:
             raise ValueError(

@@ -64,8 +64,9 @@ def indexed(folder: Path) -> dict[str, Any]:
 
 
 def _made(folder: Path) -> dict[str, _Stored]:
-    """The index as lm-eval builds it (0.4.13 lm_eval/tasks/_index.py:46), each file read once: lm-eval reads a file
-    anew for each of those that include it, which is most of its work. A file that lm-eval skips is skipped."""
+    """The index of tasks as lm-eval builds it (0.4.13 lm_eval/tasks/_index.py:46), but each file is read only once:
+    lm-eval reads an included file again for every file that includes it, which is most of its work. A file that lm-eval
+    skips is skipped here too."""
     import yaml
     from lm_eval.tasks._index import TaskIndex
 

@@ -82,7 +82,7 @@ class MauveTask(TextQualityTask):
     def mauve_metrics(
         self, model: Model, kinds: Mapping[str, Sequence[Ids]], seed: int, work: WorkQueue
     ) -> dict[str, Metric]:
-        """MAUVE of each set of rows in `kinds` (metric prefix -> rows of the model's ids) against as many held-out
+        """MAUVE of each set of rows in `kinds` (metric prefix -> rows of the model's ids) against equally many held-out
         rows, none of them among those reported under `true_` or `real_`; metrics are named as in `mauve_by_kind`, which
         computes them in chunks of `work`."""
         judge = load_judge(self.judge)

@@ -302,9 +302,9 @@ def timed(record: Record) -> Speed:
 
 
 def alike(record: Record) -> Json:
-    """Fields of a record, as JSON, that must be equal in all records of which one score over several settings (AUP) is
-    made: the evaluation, except its sampler, decoding plan, digest and seeds; the engine, the device and how time is
-    measured; and the numerics class (`repro.results.record`)."""
+    """Fields of a record, as JSON, that must be equal in all records from which one AUP (a score over several settings)
+    is computed: the evaluation, except its sampler, decoding plan, digest and seeds; the engine, the device and how
+    time is measured; and the numerics class (`repro.results.record`)."""
     speed = timed(record)
     return {
         **without(record.question.subject, "sampler", "plan"),
