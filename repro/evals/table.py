@@ -346,8 +346,8 @@ def _timed(records: Sequence[Record], names: Names) -> Table:
 
 
 def _truth(records: Sequence[Record], task: str, names: Sequence[str]) -> list[str]:
-    """Cells of a table line with the metrics `names` of a task on samples of the true distribution, as many as the
-    model's; empty strings if the task has none."""
+    """Cells of a table line with the metrics `names` of a task, computed on equally many samples of the true
+    distribution as of the model; empty strings for metrics that the task does not compute on them."""
     metrics = next(r.answer.metrics for r in records if r.labels.task == task)
     found = [shown(name, metrics[TRUE + name]) if TRUE + name in metrics else "" for name in names]
     return [*found, "", ""]

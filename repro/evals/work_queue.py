@@ -266,7 +266,7 @@ class SharedQueue:
 
     @contextmanager
     def _claimed(self, path: Path, number: int) -> Generator[None]:
-        """Context that holds the lock of the chunk stored at `path`, the `number`-th of its stage.
+        """Context that holds the lock of the chunk stored at `path`, the `number`-th of its call of `map_chunks`.
 
         Raises Busy if another process holds it, or if the record of the evaluation is already written.
         """
@@ -279,9 +279,9 @@ class SharedQueue:
             lock.release()
 
     def _claim(self, path: Path, number: int) -> FileLock:
-        """The acquired lock of the chunk `path`, the `number`-th of its stage. Without file locks it is not acquired;
-        the chunk then belongs to the process whose rank is `number` modulo the number of processes. Raises Busy if
-        another process holds the lock or owns the chunk."""
+        """The acquired lock of the chunk at `path`, the `number`-th of its call of `map_chunks`. Without file locks it
+        is not acquired; the chunk then belongs to the process whose rank is `number` modulo the number of processes.
+        Raises Busy if another process holds the lock or owns the chunk."""
         try:
             return _claim(path)
         except OSError as error:

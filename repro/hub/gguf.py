@@ -252,8 +252,8 @@ def _dequantised(path: Path, tensor: ReaderTensor) -> np.ndarray:
 
 
 def _halves(rows: np.ndarray, heads: int) -> np.ndarray:
-    """The `rows` [heads * 2 P, ...] of a query or key matrix or bias, whose P rotated pairs a head are neighbours, in
-    the order of transformers: for each head the first members of all pairs, then the second members."""
+    """The `rows` [heads * 2 P, ...] of a query or key matrix or bias in the order of transformers: for each head first
+    the first members of its P rotated pairs (two neighbours in `rows`), then all second members."""
     return np.ascontiguousarray(
         rows.reshape(heads, -1, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
     )

@@ -185,7 +185,7 @@ def _model_id(checkpoint: str, organisation: str) -> str:
 
 def _model(record: Record, model: str, own: bool) -> Json:
     """The format's `model_info`: the weights of a record and the numerics class in which they were run. `model`:
-    DEVELOPER/MODEL; `own`: whether the network has no other developer."""
+    DEVELOPER/MODEL; `own`: whether its name has no developer, so that the organisation's is used."""
     checkpoint, numerics = record.question.checkpoint, record.measurements.numerics
     return {
         "name": record.labels.marked(record.labels.checkpoint),

@@ -73,7 +73,8 @@ def of_continuation(text: str, tokens: Sequence[str], start: int) -> list[int]:
 
 
 def _end(text: str, at: int, token: str) -> int | None:
-    """Where `token` ends if it is what `text` has at `at`, possibly after spaces; None if it is not, or is broken."""
+    """Index in `text` at which `token` ends, if its text stands at index `at` or after the spaces there; None if it
+    does not, or if the token is broken (`is_broken`)."""
     if is_broken(token):
         return None
     token = token.replace("\u2581", " ")  # how SentencePiece shows a space
@@ -101,7 +102,8 @@ def _run(text: str, at: int, tokens: Sequence[str]) -> tuple[int, int]:
 
 
 def _most(token: str) -> int:
-    """Most characters that a broken token writes: one for each sign, or a special token that is shown as nothing."""
+    """Largest number of characters that a broken token can write: one for each character that is shown for it, or
+    `LONGEST_SPECIAL` if nothing is shown, since special tokens may be shown as nothing."""
     return max(1, len(token.partition("bytes:")[0])) if token else LONGEST_SPECIAL
 
 

@@ -174,7 +174,7 @@ def engine_tasks(name: str, api: Api, shots: int | None, windows: Windows | None
 
 def _windows(server: Server, request: EngineRequest) -> Windows | None:
     """How whole texts are cut for the server; ValueError for a tokenizer without a length, a length without a
-    tokenizer or beyond the server's context, and as `Windows.read`."""
+    tokenizer or beyond the server's context, and for a tokenizer that `Windows.read` refuses."""
     if request.tokenizer is None:
         if request.max_length is not None:
             raise ValueError(

@@ -106,7 +106,8 @@ def _with_included(path: Path, read: Callable[[Path], Mapping[str, Any]], above:
 
 
 def _settings(path: Path) -> Mapping[str, Any]:
-    """What of a YAML file says what it defines and includes; ValueError where it holds something else than settings."""
+    """The settings of a YAML file that say what it defines and includes (`DECISIVE`); ValueError for a file that holds
+    no settings."""
     import yaml
 
     found = yaml.load(path.read_bytes(), _loader())
