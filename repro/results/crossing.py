@@ -202,7 +202,7 @@ def _crossing(
             yield replace(made, metric=metric, filter=way, outcomes=outcomes)
     if not found:
         raise ValueError(
-            f"{_label(group[0].record)} has no metric that is 0 or 1 for every item; factors need one, as acc or"
+            f"{_label(group[0].record)} has no metric that is 0 or 1 for every item; factors need one, such as acc or"
             " exact_match"
         )
 
