@@ -214,7 +214,7 @@ def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
 def copy_weights(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: str) -> None:
     """Copy `weights` into the tensors of the same names in `into`; a sharded tensor gets this process's shard.
 
-    Raises ValueError as `check_same_shapes` does; the message says that the weights are from `source`.
+    Raises ValueError unless names and shapes are the same; the message says that the weights are from `source`.
     """
     check_same_shapes(into, weights, source)
     for name, tensor in into.items():

@@ -204,7 +204,7 @@ def compare(
     `recipes`, None: all) one result for paired train seeds and one for the others, as far as your run has them.
 
     `cells`: all cells of the file, whatever `recipes` says, because their number sets the level of each test. Raises
-    ValueError as `read_values` does.
+    ValueError where `read_values` does.
     """
     values = read_values(committed, yours, cells, reruns)
     compared = comparisons(values)

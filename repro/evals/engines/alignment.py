@@ -57,8 +57,9 @@ def spans(text: str, tokens: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def of_continuation(text: str, tokens: Sequence[str], start: int) -> list[int]:
-    """Numbers of the tokens of `text` that end after its character `start`: a token that begins before and ends after
-    it is one of them. Raises Unaligned as `spans`, and if parts of characters on both sides cannot be told apart."""
+    """Indices of those `tokens` of `text` that end after index `start` of the text, so a token that begins before
+    `start` and ends after it is included. Raises Unaligned where `spans` does, and if tokens that are parts of
+    characters before and after `start` cannot be told apart."""
     places = spans(text, tokens)
     run = [number for number, (begin, end) in enumerate(places) if begin < start < end]
     after = [number for number, (_, end) in enumerate(places) if end > start and number not in run]

@@ -179,7 +179,7 @@ class TruncatedBound(HeldoutBound):
 
 
 def no_terms(model: Model) -> str | None:
-    """Why a truncated bound does not exist for a model; None if it does."""
+    """Why a model has no truncated bound (without prior and tail terms), as a clause; None if it has one."""
     return "its likelihood is exact and has no prior or tail term" if model.recipe.process.exact else None
 
 

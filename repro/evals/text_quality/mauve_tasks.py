@@ -1,8 +1,9 @@
 """Text-quality tasks (as in `repro.evals.text_quality.quality`) that report MAUVE in addition to generative perplexity.
 
-The reference of MAUVE is as many held-out rows as there are samples. Other held-out rows are reported with the metric
-prefix `true_` or `real_`, so that their MAUVE is that of real against real text. A record's curves `nll`, `tokens` and
-`entropy` hold one number per sample, in order, since differences at matched entropy are computed from single samples.
+The reference of MAUVE is a set of held-out rows, equally many as there are samples. Other held-out rows are reported
+with the metric prefix `true_` or `real_`, so that their MAUVE is that of real against real text. A record's curves
+`nll`, `tokens` and `entropy` hold one number per sample, in order, since differences at matched entropy are computed
+from single samples.
 """
 
 from __future__ import annotations
