@@ -227,7 +227,8 @@ def check_same_shapes(into: Mapping[str, Tensor], weights: Mapping[str, Tensor],
     odd = sorted(into.keys() ^ weights.keys())
     if odd:
         raise ValueError(
-            f"{source}: tensor {odd[0]!r} does not fit the recipe's backbone; use the recipe of these weights"
+            f"{source} {'lacks' if odd[0] in into else 'has'} tensor {odd[0]!r}, which the recipe's backbone"
+            f" {'has' if odd[0] in into else 'lacks'}; use the recipe of these weights"
         )
     for name, tensor in into.items():
         given, expected = tuple(weights[name].shape), tuple(tensor.shape)

@@ -132,9 +132,7 @@ def _row(path: Path, data: _File, grid: Grid, row: Row) -> list[PublishedCell]:
         raise ValueError(f"{where}: no source {grid.source!r}; {nearest(grid.source, data.sources)}")
     if (grid.relative is None) == (grid.absolute is None):
         which = "neither" if grid.relative is None else "both"
-        raise ValueError(
-            f"{where}: the table has {which} of 'relative' and 'absolute'; give one of these margins"
-        )
+        raise ValueError(f"{where}: the table has {which} of 'relative' and 'absolute'; give one margin")
     for name in row.values:
         if name not in columns:
             raise ValueError(f"{where}: no column {name!r}; {nearest(name, columns)}")
