@@ -121,7 +121,8 @@ def _own(raw: Path, out: Path, check: bool, width: float) -> int:
 
 
 def _write(files: Mapping[str, str], out: Path, check: bool) -> int:
-    """Write the files, or name those that are out of date; exit code 1 if any is."""
+    """Write `files` (file name -> text) to the folder `out`, and return exit code 0; with `check` write nothing, but
+    print the paths that are out of date, and return 1 if there are any."""
     if check:
         old = [*stale(out, files), *_former_parts(files, out)]
         for path in old:

@@ -117,7 +117,7 @@ def stream(
 
     Iterate over the `Stream` for ids, text and confidence after each step (`repro.samplers.stream.StreamStep`); in a
     notebook it shows all steps. The last text is that of `sample` with the same arguments, without the cut at a stop
-    id. Arguments and errors are those of `sample`.
+    id. For arguments and errors see `sample`.
     """
     model = model if isinstance(model, Model) else load(model)
     rng.check_seeds(seed)

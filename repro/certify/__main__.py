@@ -53,8 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out", type=Path, help="folder of the stored results (default results/certificates)"
     )
     args = parser.parse_args(argv)
-    if [args.target, args.presets, args.peer].count(None) != 2:
-        raise ValueError("give one of FILE.py:NAME, --presets all, and --peer NAME=FOLDER")
+    given = 3 - [args.target, args.presets, args.peer].count(None)
+    if given != 1:
+        raise ValueError(
+            f"{given or 'none'} of FILE.py:NAME, --presets and --peer are given; give one of FILE.py:NAME,"
+            " --presets all and --peer NAME=FOLDER"
+        )
     if args.target is None:
         many = "--presets" if args.presets is not None else "--peer"
         unread = {"--noise": args.noise, "--rows": args.rows, "--steps": args.steps, "--quiet": args.quiet}

@@ -76,8 +76,8 @@ def isolated(
                 child.kill()
         if found is None:
             raise Unfinished(
-                f"{name} was still running after {effort.seconds + GRACE:.0f} s and was ended; if it ends at all, give"
-                f" more than --seconds {effort.seconds:.0f}"
+                f"{name} was still running after {effort.seconds + GRACE:.0f} s (--seconds {effort.seconds:.0f} and"
+                f" {GRACE:.0f} s of grace) and was ended; make it faster, or give larger --seconds"
             )
     code = child.returncode
     if not found.endswith(b"\n"):

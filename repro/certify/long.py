@@ -112,7 +112,8 @@ def _bigrams(sentences: dict[int, Tensor], noise: Noise) -> list[Evidence]:
 
 
 def _nll(ids: Tensor) -> tuple[float, float]:
-    """Mean of -log p(sentence) over sentences [n, L], nats per token, and its standard error."""
+    """Mean over sentences [n, L] of -log p(sentence) / L, and its standard error, both in nats per token; p: exact
+    probability under the language `strong`."""
     values = -strong().log_likelihood(ids) / ids.shape[1]
     return values.mean().item(), values.std().item() / math.sqrt(len(values))
 

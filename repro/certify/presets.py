@@ -79,7 +79,8 @@ Number = dict[str, Any]
 
 class _Statistic(NamedTuple):
     """A statistic of a preset on one space, as certificates store it. `se`: its standard error; `true`: the statistic
-    of as many true samples; `best`: that of ancestral sampling; `excess`: mean -log p minus the entropy, in nats."""
+    of equally many true samples; `best`: the statistic of ancestral sampling; `excess`: mean -log p minus the entropy,
+    in nats."""
 
     noise: str
     oracle: str

@@ -1,17 +1,18 @@
 """Tests whether the rows of a sampler's calls are independent draws of one law, whatever the seed and size of the call.
 
-Three questions that the law of all rows together cannot answer, each put to calls of a few steps:
+Three tests, each on calls of a few steps, of what the law of all rows together does not show:
 
     spread       do calls differ as much as independent rows make them: not more (rows that share a draw), and not
                  less (systematic or antithetic rows); chi-square of sentences by call, two-sided
     neighbours   does a row depend on the next one, the next but one, the one half a call away, or the same row of the
                  next seed; chi-square of pairs of classes of sentences, two-sided (Bartlett 1951 for pairs that
                  overlap); rare classes are merged until every pair is expected `EXPECTED` times (Cochran 1954), since
-                 a single pair of two rare classes would decide the statistic. The other two tests need no merging, as
-                 they compare calls of given sizes
+                 otherwise a single pair of two rare classes could decide the statistic
     sizes        do calls of few rows have the law of calls of many; chi-square of the two samples
 
-And two that need no statistics: the same seed gives the same rows, and another seed gives others.
+Classes are not merged in `spread` and `sizes`, which compare calls of given sizes.
+
+Two further tests need no statistics: the same seed gives the same rows, and another seed gives other rows.
 """
 
 from __future__ import annotations

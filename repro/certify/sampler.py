@@ -135,8 +135,8 @@ def _calls(foreign: Foreign, space: Space, steps: int, rows: int, size: int, see
 
 
 def _distance(source: Enumerated, noise: Noise, oracle: str, steps: int, counts: Tensor) -> list[Evidence]:
-    """Total variation and KL(law || output) estimated from counts [S], with those of as many true samples and, for the
-    exact denoiser, the exact total variation and path KL of ancestral sampling."""
+    """Total variation and KL(law || output) estimated from counts [S], with both for equally many true samples and, for
+    the exact denoiser, the exact total variation and path KL of ancestral sampling."""
     rows = int(counts.sum())
     u = rng.uniform(rng.keys(0, rng.SENTENCE, 3, torch.arange(rows)))
     true = torch.bincount(rng.choose(source.law.expand(rows, -1), u), minlength=len(source.law))

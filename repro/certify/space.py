@@ -272,7 +272,8 @@ class UnigramMixture:
 
 @dataclass(frozen=True)
 class NoisyLogits:
-    """Fixed normal noise with this standard deviation on every logit, a function of the other tokens only."""
+    """Conditionals whose logits have normal noise of standard deviation `deviation` added; the noise at a position is a
+    fixed function of the tokens at the other positions."""
 
     deviation: float
 

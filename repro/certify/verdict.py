@@ -38,7 +38,7 @@ class Evidence:
     tokens_per_step: float | None
     value: float
     true: float | None
-    """The statistic of as many true samples."""
+    """The statistic of equally many true samples."""
     best: float | None
     """The statistic of ancestral sampling with the exact denoiser, or the best possible value of a loss."""
 

@@ -64,8 +64,8 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _plain(value: Any) -> Any:
-    """`value`, where a number of another library, or a list or tuple with such numbers, has become Python's own: rng
-    and records take those alone."""
+    """`value`, with numbers of another library (such as numpy) turned into Python's own, also within a list or tuple:
+    rng and records accept only Python's numbers."""
     if isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, numbers.Integral):

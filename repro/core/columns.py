@@ -21,9 +21,9 @@ def packed(name: str, longest: int) -> str:
 def columns(
     rows: Sequence[Sequence[str]], names: Sequence[int], right: Sequence[int], room: int
 ) -> Iterator[str]:
-    """Lines of a table of at most `room` characters where its cells allow. Cells of the columns `names` are broken
-    (`packed`) where it would be wider, into pieces as long as possible; those of the columns `right` end at one edge,
-    all others begin at one. A cell may have several lines."""
+    """Lines of a table with the cells `rows`, at most `room` characters wide where its cells allow. If the table would
+    be wider, cells of the columns `names` are broken into pieces that are as long as possible (`packed`). The columns
+    `right` are aligned to the right, all others to the left. A cell may have several lines."""
     for longest in (room, 48, 36, 24, 16, 8):
         cells = [
             [

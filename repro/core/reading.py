@@ -210,7 +210,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
-        raise ValueError(f"the key {twice!r} stands twice")
+        raise ValueError(f"the key {twice!r} stands twice in one object")
     return found
 
 
@@ -256,4 +256,4 @@ def _check(data: Any, depth: int = DEPTH, *, finite: bool = True) -> None:
         if not data.isascii():
             data.encode()  # UnicodeEncodeError, a ValueError
     elif finite and isinstance(data, float) and not math.isfinite(data):
-        raise ValueError(f"a value is {data}, which is not a finite number")
+        raise ValueError(f"the value {data} stands where a finite number is needed")

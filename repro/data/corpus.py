@@ -71,7 +71,8 @@ class Rows:
     def __post_init__(self) -> None:
         if self.ids.shape != self.candidates.shape or len(self.example) != len(self.ids):
             raise ValueError(
-                f"ids {self.ids.shape}, candidates {self.candidates.shape} or names do not fit; give n rows of each"
+                f"rows with ids {self.ids.shape}, candidates {self.candidates.shape} and {len(self.example)} example"
+                " numbers; give ids and candidates one shape [n, L], and n numbers"
             )
 
     def __len__(self) -> int:
@@ -327,9 +328,12 @@ def _open(data: Data, folder: Path, name: str) -> Corpus:
     try:
         meta = read_json(folder / "meta.json", _Meta)
         if parts.sha256(parts.to_json(meta.data)) != name:
-            raise ValueError("it holds the rows of another source")
+            raise ValueError("its meta.json describes another data source than this one")
         if set(meta.rows) != set(SPLITS):
-            raise ValueError(f"meta.json has the rows of {list(meta.rows)}, not of {list(SPLITS)}")
+            raise ValueError(
+                f"`rows` in its meta.json has the splits {', '.join(meta.rows) or '(none)'}, not"
+                f" {' and '.join(SPLITS)}: prepare the data again"
+            )
         arrays = {split: _arrays(data, folder, split, count) for split, count in meta.rows.items()}
         _check_contents(arrays, meta.digest)
     except ValueError as error:
@@ -353,7 +357,8 @@ def _arrays(data: Data, folder: Path, split: str, count: int) -> dict[str, np.nd
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         if array.dtype != dtype or array.shape != (count, *row):
             raise ValueError(
-                f"{path.name} holds {array.dtype} {list(array.shape)}, not {dtype} {[count, *row]}"
+                f"its file {path.name} has an array of {array.dtype} with shape {list(array.shape)}, expected"
+                f" {dtype} with shape {[count, *row]}: prepare the data again"
             )
         found[field] = array
     return found
@@ -369,4 +374,6 @@ def _check_contents(arrays: dict[Literal["train", "heldout"], dict[str, np.ndarr
             content.update(_title(split, field, array.dtype, array.shape))
             content.update(np.ascontiguousarray(array).data)
     if content.hexdigest() != digest:
-        raise ValueError(f"its contents have the digest {content.hexdigest()[:16]}, not {digest[:16]}")
+        raise ValueError(
+            f"its contents have the digest {content.hexdigest()[:16]}, not {digest[:16]} as in its meta.json"
+        )

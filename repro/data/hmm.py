@@ -59,8 +59,8 @@ class Hmm:
         return self._filter(self.clean_evidence(ids))[0] @ self.emission
 
     def leave_one_out(self, evidence: Tensor) -> Tensor:
-        """p(x_l | z without z_l), [n, L, V], from evidence p(z_l | s) [n, L, S]: the optimum of Duo's NELBO
-        (docs/method.md#uniform-samplers)."""
+        """p(x_l | z without z_l), [n, L, V], of clean tokens x given noisy ids z, from their evidence p(z_l | s) [n, L,
+        S] for each hidden state s: the optimum of Duo's NELBO (docs/method.md#uniform-samplers)."""
         states, _ = self._filter(evidence)
         later = torch.ones_like(states[:, 0])
         for place in reversed(range(evidence.shape[1])):

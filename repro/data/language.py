@@ -172,8 +172,8 @@ def assemble(table: dict[str, Any]) -> Hmm:
 
 
 def draw_strong(seed: int) -> dict[str, Any]:
-    """Table of the language `strong`: 16 states with 2 successors and 3 emissions each, drawn by the random `seed`;
-    their weights are uniform on (.1, 1), then normalised."""
+    """Table (see `assemble`) of the hidden Markov model `strong`: 16 states with 2 successors and 3 emitted symbols
+    each, drawn by the random `seed`. Their weights are uniform on (.1, 1), divided by their sum."""
     symbols, states = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 16
     rows = torch.arange(states)
 

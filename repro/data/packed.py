@@ -38,8 +38,9 @@ def _check_length(length: int) -> None:
 
 
 def with_boundary(special: Special, size: int) -> Vocabulary:
-    """Vocabulary of rows of a tokenizer with `size` ids, of which `special` are special. It adds an id for the boundary
-    E if the tokenizer has no end of text, and one for the mask if it has none; BOS is the tokenizer's, else E."""
+    """Vocabulary of packed rows, from a tokenizer with `size` ids and the special ids `special`. The boundary between
+    documents (EOS) is the tokenizer's end of text, the mask its mask; each is a new id if the tokenizer has none. BOS
+    is the tokenizer's, or if it has none the boundary."""
     end = size if special.end is None else special.end
     size += (
         special.end is None

@@ -126,5 +126,8 @@ def tokenizer_of_release(digest: str) -> Tokenizer:
     """The stored tokenizer with the SHA-256 `digest`; ValueError if it is missing or was changed."""
     path = _stored(digest)
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-        raise ValueError(f"{path} is missing or has changed; load the folder of released weights again")
+        fault = "has changed" if path.is_file() else "is missing"
+        raise ValueError(
+            f"{path} {fault}; load the folder of released weights again, which stores the tokenizer"
+        )
     return read_tokenizer(path)

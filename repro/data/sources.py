@@ -225,7 +225,9 @@ def _snapshot(source: str, pinned: str, kind: Literal["dataset", "model"], patte
     except errors.LocalEntryNotFoundError:
         raise ConnectionError(f"cannot fetch {source} (no network); connect, or give a local copy") from None
     except errors.HFValidationError:
-        raise ValueError(f"{source!r} is neither a local path nor a name on the Hub (OWNER/NAME)") from None
+        raise ValueError(
+            f"{source!r} is neither a local path nor a name on the Hub; give an existing path, or OWNER/NAME"
+        ) from None
     except errors.RevisionNotFoundError:
         raise ValueError(f"{source}: no revision {pinned!r} on the Hub; give one of its commits") from None
     except errors.RepositoryNotFoundError:

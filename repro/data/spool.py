@@ -18,7 +18,8 @@ from repro.core.files import runs
 
 
 class Spooled:
-    """Arrays of ids, one after another in memory-mapped `flat` [total], of which array i begins at `starts`[i]."""
+    """Arrays of ids, stored one after another in the memory-mapped `flat` [total]; array i begins at
+    `flat[starts[i]]`."""
 
     def __init__(self, flat: np.ndarray, starts: np.ndarray) -> None:
         self.flat, self.starts = flat, starts

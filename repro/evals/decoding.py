@@ -95,10 +95,18 @@ def _read(data: Any, rows: int, length: int, total: int) -> Decoded:
     if set(found.cost) != set(_costs()) or any(
         len(each) != rows for each in (found.ids, found.useful, *found.cost.values())
     ):
-        raise ValueError(f"there are not {rows} decoded rows, each with the costs {', '.join(_costs())}")
+        raise ValueError(
+            f"the stored chunk does not have `ids`, `useful` and each cost ({', '.join(_costs())}) of {rows} decoded"
+            " rows; decode them again"
+        )
     if any(len(row) != length or not 0 <= min(row) <= max(row) < total for row in found.ids):
-        raise ValueError(f"the decoded rows are not {length} ids from 0 to {total - 1} each")
+        raise ValueError(
+            f"a decoded row in the stored chunk does not have {length} ids from 0 to {total - 1}; decode it again"
+        )
     if any(not 0 <= value < 1 << 62 for each in (found.useful, *found.cost.values()) for value in each):
-        raise ValueError("a count of the decoded rows is negative or too large")
+        raise ValueError(
+            f"in the stored chunk, `useful` or a cost ({', '.join(_costs())}) of a decoded row is not from 0 to"
+            " 2^62 - 1; decode the rows again"
+        )
     cost = Cost(**{name: torch.tensor(values) for name, values in found.cost.items()})
     return Decoded(torch.tensor(found.ids), cost, torch.tensor(found.useful))

@@ -3,9 +3,9 @@ that their effects can be told apart.
 
     python -m repro.evals --ckpt CKPT --tasks arc_easy --factors "template=none|chat,batch=1|8,draws=8|64"
 
-Each combination of levels is an ordinary evaluation with a record of its own. The batch size is no part of the question
-that a record answers, because results do not depend on it up to rounding; with this factor the records of each batch
-size go to a folder of their own, and hold the size in their measurements. `repro.results.factors` has the analysis.
+Each combination of levels is an ordinary evaluation with a record of its own. The batch size does not enter the id of a
+record, because results do not depend on it up to rounding; so with this factor the records of each batch size go to a
+folder of their own, and their measurements state the size. `repro.results.factors` has the analysis.
 """
 
 from __future__ import annotations
@@ -110,8 +110,9 @@ def grids(model: Model, some: Iterable[Combination]) -> list[Prepared]:
 
 
 def check_crossed(cells: Sequence[Cell], skipped: Sequence[Skip]) -> None:
-    """Raise ValueError unless every task has an outcome per item (lm-eval's tasks) and `cells` hold every combination
-    of its samplers, steps and seeds; `skipped`: what cannot be run, named in the message."""
+    """Raise ValueError unless every task of the evaluations `cells` has an outcome per item (lm-eval's tasks) and runs
+    with every combination of the samplers, steps and seeds that it runs with; `skipped`: evaluations that cannot be
+    run, whose reasons the message gives."""
     by_task: dict[str, list[tuple[str | None, str | None, int]]] = {}
     for cell in cells:
         if not isinstance(cell.task, LmTask | HarnessTask):

@@ -124,8 +124,8 @@ def _tasks() -> list[Line]:
 
 
 def _task(task: Task) -> str:
-    """What a task asks of a model, with the task's paper, if evals/papers.toml has it; else the start of the docstring
-    of the task's class."""
+    """What a task asks of a model, with a citation of its paper; for a task without a paper in evals/papers.toml, the
+    first sentence of the docstring of its class."""
     number = of_task(task.name)
     return _sentence(type(task)) if number is None else f"{papers()[number].asks}; {shown(number)}."
 

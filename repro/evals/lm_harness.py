@@ -100,11 +100,13 @@ class Repro(Adapter):
         # lm-eval passes cuda:0 by default, also on machines without CUDA
         if device is not None and (not device.startswith("cuda") or torch.cuda.is_available()):
             model.denoiser.to(device)
-        if not str(batch_size).isdigit() or int(batch_size) < 1 or max_batch_size is not None:
+        if not str(batch_size).isdigit() or int(batch_size) < 1:
             raise ValueError(
-                f"batch_size={batch_size!r} is not a positive number, or max_batch_size is given, which has no effect;"
-                " results do not depend on the batch size, use for example 64"
+                f"batch_size={batch_size!r} is not a positive integer; give one, for example 64 (results do not depend"
+                " on it)"
             )
+        if max_batch_size is not None:
+            raise ValueError(f"max_batch_size={max_batch_size!r} has no effect with this model; leave it out")
         rule = named_estimator(default(model.recipe.process) if estimator is None else estimator)
         made = None
         if sampler is not None:

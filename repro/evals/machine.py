@@ -60,8 +60,8 @@ class Machine:
             os.close(handle)
 
     def _acquired(self, name: str, how: int) -> int:
-        """Descriptor of the lock's file, locked as `how` says (an operation of flock). A file that its last holder
-        removed before it was locked here is no lock any more, so the next one is tried."""
+        """Descriptor of the lock's file, locked as `how` says (an operation of flock). If the last holder removed the
+        file before it was locked here, another process may lock a new file of this name, so that one is tried."""
         while True:
             handle = os.open(self.path(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:

@@ -110,8 +110,8 @@ def cells(
 
 
 def _rates(suite: Suite, model: Model) -> Sequence[TokensPerStep]:
-    """The suite's numbers of tokens per step; for a left-to-right model only 1, if the suite has it, since such a model
-    generates one token per step."""
+    """The suite's numbers of tokens per step; for a left-to-right model, which generates one token per step, only 1 if
+    that is among them."""
     rates = suite.tokens_per_step
     return [1] if model.recipe.process.causal and 1 in rates else rates
 
@@ -322,11 +322,11 @@ def _check_effects(
     what = next((name for name, is_given in given.items() if is_given), None)
     if what and not any(task.generates and reason(task, model) is None for task in suite.tasks):
         raise ValueError(
-            f"{what} given, but no task of suite {suite.name!r} that fits this model generates text; leave it out"
+            f"{what} given, but no task of suite {suite.name!r} that fits this model generates text; leave out {what}"
         )
     if request.tokens_per_step is not None and _all_adaptive(suite, model, request, reason):
         raise ValueError(
-            "tokens per step given, but every sampler here is adaptive and chooses them itself; leave it out"
+            "tokens per step given, but every sampler here is adaptive and sets them itself; leave out tokens per step"
         )
 
 

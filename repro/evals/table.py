@@ -191,8 +191,9 @@ class _Places:
 
 
 def _free(console: Console, records: Sequence[Record], names: Names) -> list[Table]:
-    """Table of metrics that do not depend on a sampler, except numbered ones (`_numbered`): a line per task and metric,
-    with the values of several checkpoints beside each other where that fits the console, else one line for each."""
+    """Table of metrics that do not depend on a sampler: a line per task and metric, with the values of several
+    checkpoints beside each other where that fits the console, else one line for each. Metrics whose names end in a
+    number, such as `accuracy_16`, have tables of their own (`_numbered`)."""
     places = _Places.of(records, names)
     made = _table(["task", "metric", *places.heads], ["value", "n"])
     lines: dict[tuple[str, ...], dict[str, Metric]] = {}
@@ -345,8 +346,8 @@ def _timed(records: Sequence[Record], names: Names) -> Table:
 
 
 def _truth(records: Sequence[Record], task: str, names: Sequence[str]) -> list[str]:
-    """Cells of a table line with the metrics `names` of a task on samples of the true distribution, as many as the
-    model's; empty strings if the task has none."""
+    """Cells of a table line with the metrics `names` of a task, computed on equally many samples of the true
+    distribution as of the model; empty strings for metrics that the task does not compute on them."""
     metrics = next(r.answer.metrics for r in records if r.labels.task == task)
     found = [shown(name, metrics[TRUE + name]) if TRUE + name in metrics else "" for name in names]
     return [*found, "", ""]

@@ -163,7 +163,7 @@ class SharedQueue:
 
     `question`: id of the evaluation's record; `numerics`: its numerics class (device type, dtype, ...); `answered`:
     returns whether the record has been written, after which the chunks may be removed; `seconds`: time spent on all
-    chunks by all processes; `own`: time on those that this process computed.
+    chunks by all processes; `own`: time that this process spent on chunks.
     """
 
     folder: Path
@@ -266,7 +266,7 @@ class SharedQueue:
 
     @contextmanager
     def _claimed(self, path: Path, number: int) -> Generator[None]:
-        """Context that holds the lock of the chunk stored at `path`, the `number`-th of its stage.
+        """Context that holds the lock of the chunk stored at `path`, the `number`-th of its call of `map_chunks`.
 
         Raises Busy if another process holds it, or if the record of the evaluation is already written.
         """
@@ -279,9 +279,9 @@ class SharedQueue:
             lock.release()
 
     def _claim(self, path: Path, number: int) -> FileLock:
-        """The acquired lock of the chunk `path`, the `number`-th of its stage. Without file locks it is not acquired;
-        the chunk then belongs to the process whose rank is `number` modulo the number of processes. Raises Busy if
-        another process holds the lock or owns the chunk."""
+        """The acquired lock of the chunk at `path`, the `number`-th of its call of `map_chunks`. Without file locks it
+        is not acquired; the chunk then belongs to the process whose rank is `number` modulo the number of processes.
+        Raises Busy if another process holds the lock or owns the chunk."""
         try:
             return _claim(path)
         except OSError as error:
@@ -323,7 +323,7 @@ class SharedQueue:
         try:
             body = convert(json.loads(stored.chunk), _Body, "its contents", "it is of another version")
             if (body.question, body.numerics, body.rows) != self._head(span):
-                raise ValueError("it belongs to another evaluation")
+                raise ValueError("it belongs to another evaluation, by its question, numerics or rows")
             value = read(body.found, span)
         except ValueError as error:
             raise ValueError(f"{path} does not fit this evaluation ({error}); {remedy}") from None

@@ -74,8 +74,8 @@ class Workload:
         """Workload of the likelihood bound of `items` rows of `length` tokens, by `passes` Monte Carlo passes (one if
         the process computes its bound exactly).
 
-        A block diffusion process forwards two copies of a row, clean and noisy; a token attends to half a row on
-        average, so the number of attended keys is that of one copy with full attention.
+        A block diffusion process forwards two copies of a row, a clean and a noisy one, so its number of tokens is
+        doubled. The number of attended keys is not: each of the 2 `length` tokens attends to half a row on average.
         """
         process = model.recipe.process
         one = cls.of_rows(items, 1 if process.exact else passes, length)

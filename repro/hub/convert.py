@@ -155,7 +155,7 @@ def _load(path: Path) -> Any:
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(names) != 1:
-            raise ValueError("it does not hold exactly one data.pkl")
+            raise ValueError(f"it holds {len(names)} files data.pkl instead of 1")
         order = names[0].removesuffix("data.pkl") + "byteorder"
         if order in archive.namelist() and archive.read(order) != b"little":
             raise ValueError(

@@ -85,10 +85,10 @@ CONTROL, USER_DEFINED = 3, 4
 
 @dataclass(frozen=True)
 class Architecture:
-    """How the tensors and settings of one of llama.cpp's architectures become those of its authors' layout.
+    """How a GGUF file of one of llama.cpp's architectures is converted to the layout in which its authors released it.
 
-    `config`: function from the metadata to the fields of config.json; `layer`, `layers`: pattern and names of the
-    tensors of a layer; `top`: names of the others; `pairs`: whether query and key rows are in llama.cpp's own order.
+    `config`: function from the metadata to config.json; `layer`: pattern of the prefix of a layer's tensors; `layers`,
+    `top`: names of tensors in and outside layers; `pairs`: whether query and key rows must be reordered (`_halves`).
     """
 
     config: Callable[[Metadata], dict[str, Any]]
@@ -252,8 +252,8 @@ def _dequantised(path: Path, tensor: ReaderTensor) -> np.ndarray:
 
 
 def _halves(rows: np.ndarray, heads: int) -> np.ndarray:
-    """The `rows` [heads * 2 P, ...] of a query or key matrix or bias, whose P rotated pairs a head are neighbours, in
-    the order of transformers: for each head the first members of all pairs, then the second members."""
+    """The `rows` [heads * 2 P, ...] of a query or key matrix or bias in the order of transformers: for each head first
+    the first members of its P rotated pairs (two neighbours in `rows`), then all second members."""
     return np.ascontiguousarray(
         rows.reshape(heads, -1, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
     )

@@ -51,14 +51,13 @@ class Lora(Wrapper):
                 f"rank={self.rank}, alpha={self.alpha}: give a rank of 1 or more and an alpha above 0"
             )
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout} drops everything or nothing; give a rate in [0, 1)")
+            raise ValueError(f"dropout={self.dropout} is no rate of dropout; give 0 or more, and less than 1")
         unknown = [name for name in self.targets if name not in LINEAR]
         if unknown:
             raise ValueError(f"targets: a layer has no matrix {unknown[0]!r}; {nearest(unknown[0], LINEAR)}")
         if not self.targets or len(set(self.targets)) < len(self.targets):
-            raise ValueError(
-                f"targets={self.targets} is empty or names a matrix twice; name one matrix or more, each once"
-            )
+            fault = "names a matrix twice" if self.targets else "is empty"
+            raise ValueError(f"targets={self.targets} {fault}; name one matrix or more, each once")
         if not isinstance(self._released().backbone, Llama | Qwen2):
             raise ValueError("lora adapts the layers of a Llama or Qwen2; give a backbone of that family")
 

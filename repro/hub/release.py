@@ -154,8 +154,8 @@ def network(opened: Opened, dtype: torch.dtype | None = None) -> Denoiser:
 
 
 def fill(opened: Opened, denoiser: Denoiser, dtype: torch.dtype | None = None) -> Denoiser:
-    """`denoiser`, made by `unfilled` with the parameters of `opened.blank`, with the folder's weights in `dtype` (None:
-    float32)."""
+    """The network `denoiser`, which `unfilled` made without weights (as `opened.blank`), filled with the weights of the
+    folder in `dtype` (None: float32)."""
     import torch
 
     for parameter in denoiser.parameters():
@@ -243,7 +243,8 @@ def _templated(folder: Path, layout: Layout, data: Released, template: Template)
     (*rest, begin), one = data.encode(cls) if cls else [-1, -1], data.encode(sep) if sep else []
     if not sep or not cls or rest or len(one) != 1:
         raise ValueError(
-            f"{folder / TOKENIZER_CONFIG} has no sep_token or no cls_token; use --chat-template none"
+            f"{folder / TOKENIZER_CONFIG} has sep_token {sep or None!r} and cls_token {cls or None!r}, but the chat"
+            " template needs both, each with one id; use --chat-template none"
         )
     if template == "seed_readme":
         return SeedReadme(data=data, template=SEED, sep=sep)
@@ -309,8 +310,10 @@ def stop_ids(folder: Path, data: Data) -> tuple[int, ...]:
     named = layouts.token_ids(path, config, "eos_token_id", vocabulary.total)
     ids = tuple(dict.fromkeys((*(() if vocabulary.eos is None else (vocabulary.eos,)), *named)))
     if vocabulary.mask in ids:
+        file = path.name if vocabulary.mask in named else "config.json"
         raise ValueError(
-            f"{path.parent}: the mask {vocabulary.mask} is an id that ends a text; correct eos_token_id"
+            f"{path.parent}: the mask's id {vocabulary.mask} is also an id that ends texts; correct eos_token_id in"
+            f" {file}"
         )
     return ids
 

@@ -50,8 +50,9 @@ class SeedReadme(Templated):
 
 @part
 class OwnChat(Templated):
-    """Prompts by a Jinja template; `bos`, `eos`: texts of these tokens for the template. `bos` is
-    empty for a left-to-right network whose tokenizer puts BOS in front by itself."""
+    """Prompts by the chat template (Jinja) of a checkpoint's tokenizer; `bos`, `eos`: texts of these special tokens,
+    which the template may insert. `bos` is empty for a left-to-right network whose tokenizer puts BOS in front itself.
+    """
 
     bos: str
     eos: str

@@ -197,8 +197,8 @@ def attend(
     """Scaled dot-product attention of a query [B, H, Q, D] to `key` and `value` [B, H', Q, D] of the same tokens, and
     to those in the KV cache of the `view` if it has one (H' heads, a divisor of H). It has the signature of
     transformers' attention interface, and returns the output [B, Q, H, D] and None. `module`: the layer, whose
-    `layer_idx` is its key in the cache; `scaling`: factor on the products of queries and keys; `sliding_window`: half
-    width of a local window, plus 1 (None: no window)."""
+    `layer_idx` is its key in the cache; `scaling`: factor on the products of queries and keys; `sliding_window` w: a
+    query attends to keys fewer than w tokens away (None: to all)."""
     assert attention_mask is None and dropout == 0.0, (
         "masks are given by the View, dropout by our own function"
     )

@@ -190,7 +190,7 @@ class SelfConditioned(Denoiser):
         kv_cache: KVCache | None = None,
     ) -> Tensor:
         """Features [B, L, D] as from `encode`, but read together with the `signal` [B, L, S] of the previous prediction
-        (None: there is none). The other arguments are those of `encode`."""
+        (None: there is none). For the other arguments see `Denoiser.encode`."""
 
     def encode(
         self,
@@ -226,7 +226,7 @@ def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
 def copy_weights(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: str) -> None:
     """Copy `weights` into the tensors of the same names in `into`; a sharded tensor gets this process's shard.
 
-    Raises ValueError as `check_same_shapes` does; the message says that the weights are from `source`.
+    Raises ValueError unless names and shapes are the same; the message says that the weights are from `source`.
     """
     check_same_shapes(into, weights, source)
     for name, tensor in into.items():
@@ -239,7 +239,8 @@ def check_same_shapes(into: Mapping[str, Tensor], weights: Mapping[str, Tensor],
     odd = sorted(into.keys() ^ weights.keys())
     if odd:
         raise ValueError(
-            f"{source}: tensor {odd[0]!r} does not fit the recipe's backbone; use the recipe of these weights"
+            f"{source} {'lacks' if odd[0] in into else 'has'} tensor {odd[0]!r}, which the recipe's backbone"
+            f" {'has' if odd[0] in into else 'lacks'}; use the recipe of these weights"
         )
     for name, tensor in into.items():
         given, expected = tuple(weights[name].shape), tuple(tensor.shape)

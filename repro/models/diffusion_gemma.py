@@ -23,9 +23,9 @@ class DiffusionGemma(Backbone):
     """A randomly initialised DiffusionGemma. Every `global_every`-th layer attends globally, the others to a sliding
     window of `window` tokens.
 
-    `canvas`: tokens of the block that is decoded; `global_*`: settings of the global layers, which use one tensor as
-    key and value; `rotary_share`: fraction of the features of a global layer's head that RoPE rotates. `module` raises
-    ValueError if `layers` is not a multiple of `global_every`, because the last layer must be global.
+    `canvas`: number of tokens in the block that is decoded; `global_*`: settings of the global layers, which use one
+    tensor as key and value; `rotary_share`: fraction of the features of a global layer's head that RoPE rotates.
+    `module` raises ValueError if `layers` is not a multiple of `global_every`, because the last layer must be global.
     """
 
     network: ClassVar[str] = "repro.models.diffusion_gemma_network:DiffusionGemmaDenoiser"

@@ -132,7 +132,7 @@ def _attention_flops(pins: Dit | DitCausal | DitBlocks, data: Data, share: float
 
 
 def _size(pins: Dit | DitCausal | DitBlocks, data: Data, modulation: int) -> Size:
-    """Sizes of the network; `modulation` of its parameters are applied once per row instead of once per token."""
+    """Sizes of the network. `modulation`: number of parameters that are applied once per row, not once per token."""
     vocab_size = data.vocabulary().total
     matrices = 4 * pins.width**2 + 2 * pins.width * pins.ffn
     block = matrices + pins.ffn + pins.width + 2 * pins.width  # biases of the MLP, two norms
@@ -157,7 +157,7 @@ class WithDropout(Wrapper):
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < 1:
-            raise ValueError(f"dropout rate={self.rate} drops nothing or everything; give a number in (0, 1)")
+            raise ValueError(f"dropout rate={self.rate} is not strictly between 0 and 1; give such a rate")
 
     def module(self, role: Role, seed: int) -> Denoiser:
         return resolve(self.backbone.network)(self.backbone, role, seed, self.rate)

@@ -183,7 +183,7 @@ class DitDenoiser(Denoiser):
         kv_cache: KVCache | None,
     ) -> Tensor:
         """Features [B, L, D] of `tokens` under exactly the mask `attention`: the network's own causal or block mask is
-        not added. The arguments are those of `Denoiser.encode`."""
+        not added. For the other arguments see `repro.models.denoiser.Denoiser.encode`."""
         x = embed(self.embedding, tokens)
         columns, where = columns_and_positions(x, positions, kv_cache)
         view = View(attention, columns, kv_cache)

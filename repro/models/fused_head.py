@@ -174,7 +174,8 @@ def _chunks(
 
 
 def _blocks(logits: Tensor, each: list[Tensor]) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """Iterator over blocks of a chunk of tokens: a view of the chunk's logits and the block's part of `each`."""
+    """Iterator over blocks of n tokens of a chunk: their logits [n, V], a view of the chunk's `logits`, and their
+    slices [n, ...] of `each`, the tensors with one entry per token that the loss takes."""
     rows = max(1, (BLOCK if logits.device.type == "cpu" else BLOCK_ACCELERATOR) // logits.shape[1])
     for start in range(0, max(1, len(logits)), rows):
         some = slice(start, start + rows)

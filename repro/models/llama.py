@@ -15,7 +15,8 @@ from repro.models.backbone import Backbone, Size, check_heads
 
 @part
 class Llama(Backbone):
-    """A randomly initialised Llama. `learned_positions`: rows of the added position table, 0 for none."""
+    """A randomly initialised Llama. `learned_positions`: number of learned position embeddings that
+    are added to the token embeddings, 0 for none."""
 
     network: ClassVar[str] = "repro.models.llama_network:LlamaDenoiser"
 

@@ -105,7 +105,8 @@ def _pretrained(name: str, revision: str | None, config: ModernBertConfig) -> Mo
         found, pinned = getattr(network.config, pin), getattr(config, pin)
         if found != pinned:
             raise ValueError(
-                f"{name} has {pin}={found}, but the recipe's backbone has {pinned}; correct the backbone"
+                f"the pretrained weights {name} have {pin}={found}, but the recipe's backbone has {pinned}; change the"
+                " backbone's setting to the value of the weights"
             )
     return network
 

@@ -140,9 +140,9 @@ class Prediction:
         return DraftPrediction(self._denoiser, features)
 
     def draft_features(self, chosen: Tensor) -> Tensor:
-        """Features [n, L, D] from which the next tokens of n rows can be guessed (see `draft`): those of the state
-        `chosen` [n] of each row. The B = m n rows of this prediction hold m states (versions of the ids) of each of the
-        n rows, state by state; the chosen ones must have been forwarded."""
+        """Features [n, L, D] from which the next tokens of n rows can be guessed (see `draft`): for each row the
+        features of its state number `chosen` [n]. The B = m n rows of this prediction hold m states (versions of the
+        ids) of each of the n rows, state by state; the chosen states must have been forwarded."""
         assert self._features is not None
         n, device = len(chosen), self._features.device
         states = self._features.view(-1, n, *self._features.shape[1:])
@@ -244,8 +244,8 @@ class _SpanPrediction(Prediction, Generic[Cache]):
         self._token_count = torch.zeros_like(self.forwarded, dtype=torch.int64)
 
     def _forward(self, rows: Tensor, span: slice, wanted: slice) -> slice:
-        """Forward the rows with the indices `rows` [b] at the columns `span`, and those to their left that the network
-        needs for them; store the features of the columns `wanted`. Returns all columns that were forwarded."""
+        """Forward the rows with the indices `rows` [b] at the columns `span` and at the columns to their left that the
+        network needs for them; store the features of the columns `wanted`. Returns all columns that were forwarded."""
         span = slice(max(0, span.start - self._denoiser.cache_left_context), span.stop)
         found = self._encode_span(rows, span)[:, wanted.start - span.start : wanted.stop - span.start]
         if self._features is None:
@@ -365,9 +365,9 @@ class CausalPrediction(_SpanPrediction[CausalCache]):
         self._cache.computed = torch.where(need, self._stop, self._cache.computed)
 
     def draft_features(self, chosen: Tensor) -> Tensor:
-        """Features [n, L, D] from which the next tokens of n rows can be guessed (see `draft`): those of the last of
-        the m states, even if only the states up to `chosen` were accepted. Columns after the last forwarded one get the
-        features of that column."""
+        """Features [n, L, D] from which the next tokens of n rows can be guessed (see `draft`): the features of the
+        last of the m states, even if only the states up to `chosen` were accepted. Columns after the last forwarded
+        column get its features."""
         assert self._features is not None
         n, width = self._ids.shape
         column = torch.arange(width, device=self._stop.device)

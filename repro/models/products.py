@@ -48,7 +48,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class _Linear(torch.autograd.Function):
-    """`linear` by oneDNN, with its gradients by oneDNN too."""
+    """The product of `linear` and its gradients, all computed by oneDNN."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -69,14 +69,15 @@ class _Linear(torch.autograd.Function):
 
 
 class Linear(nn.Linear):
-    """`torch.nn.Linear` by `linear`."""
+    """`torch.nn.Linear` whose matrix product is computed by `repro.models.products.linear`: by oneDNN on a CPU where
+    that is faster."""
 
     def forward(self, input: Tensor) -> Tensor:
         return linear(input, self.weight, self.bias)
 
 
 class _Conv1D(nn.Module):
-    """transformers' Conv1D, a linear layer whose weight is [D, V], by `linear`."""
+    """transformers' Conv1D, a linear layer with a weight [D, V], whose product is computed by `linear` above."""
 
     weight: Tensor
     bias: Tensor

@@ -91,10 +91,10 @@ def block_length(process: Process, batch: Batch) -> int:
 @part
 class BlockElbo(Objective):
     """The loss of block diffusion (formula in the module's docstring) at mask rates uniform on `rate`, stratified over
-    all blocks of a step, averaged over the tokens of `group`.
+    all blocks of a step.
 
-    `resample`: whether the mask of a block is redrawn until the share of masked tokens lies in `rate` as well.
-    ValueError for a range outside (0, 1].
+    `resample`: whether the mask of a block is redrawn until the share of masked tokens lies in `rate` as well; `group`:
+    average over all tokens of the step, or within groups of rows. ValueError for a range outside (0, 1].
     """
 
     rate: Window

@@ -136,11 +136,12 @@ def truncated(
     keys: Tensor,
 ) -> Tensor:
     """Estimate per row, in nats, [B] float64, of the NELBO without its prior and tail terms: the mean of its integrand
-    over t in [EPS, 1], which is what the published perplexities of MDLM and Duo use (docs/method.md#mdlm). The
-    arguments are those of `Process.bound`.
+    over t in [EPS, 1], which is what the published perplexities of MDLM and Duo use (docs/method.md#mdlm). Without the
+    KL divergence from the prior at t = 1 and the tail, -log p(x0 | noisy ids at t = EPS), the estimate is no bound:
+    with an exact denoiser it lies below the entropy.
 
-    The estimate is no bound: with an exact denoiser it lies below the entropy. ValueError for an autoregressive
-    process.
+    `predict` runs the network; `x0` [B, L]: clean ids; `candidates` [B, L] bool: scored positions; `u` [B] in (0, 1)
+    determines the time t of each row and `keys` [B] its noise. ValueError for an autoregressive process.
     """
     noise = diffusion(process)
     t = EPS + (1 - EPS) * u

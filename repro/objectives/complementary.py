@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 @part
 class ComplementaryCE(Objective):
-    """Unweighted cross-entropy of all tokens, averaged over the tokens of `group`. A row has two noisy copies (views),
-    and each token is predicted in the view that masks it. The first view masks a block at a rate uniform on `rate`,
-    stratified over all blocks of a step; the second masks the other tokens.
+    """Unweighted cross-entropy of all tokens. A row has two noisy copies (views), and each token is predicted in the
+    view that masks it. The first view masks a block at a rate uniform on `rate`, stratified over all blocks of a step;
+    the second masks the other tokens.
 
-    ValueError for a range outside (0, 1].
+    `group`: average over all tokens of the step, or within groups of rows. ValueError for a range outside (0, 1].
     """
 
     rate: Window

@@ -3,7 +3,8 @@ trains a student to sample in fewer steps than its teacher.
 
     z_t, z_s = noisy ids: argmax of one Gaussian path at times t, s = t - delta   (one noise, two signal levels)
     loss     = KL(student(z_t, t) || teacher(z_s, s))                             nats per token
-    delta    = 2^n / grid in round n = step // round; at the start of a round the teacher becomes a copy of the student
+    delta    = 2^k / grid in round k = 0, 1, ... of training (`round` optimizer steps each); at the end of a round the
+               teacher becomes a copy of the student
 
 The path of a token needs three draws, not V: its own coordinate mu + e with e ~ N(0, 1), and the value and id of the
 largest other coordinate. That id is the same at every level, because the other coordinates carry no signal. So z is the
@@ -83,7 +84,8 @@ class Dcd(Distillation):
 
     `window`: gamma = -log SNR at t = 0 and t = 1; `grid`: 1 / delta in the first round; `round`: optimizer steps per
     round, after which delta doubles and the teacher becomes a copy of the student; `eps`: smallest value of t - delta
-    before t is limited to 1; `group`: tokens to average over. Raises ValueError for `grid` or `round` below 1.
+    before t is limited to 1; `group`: average over all tokens of the step, or within groups of rows. Raises ValueError
+    for `grid` or `round` below 1.
     """
 
     window: GammaWindow

@@ -35,8 +35,9 @@ def stratified(batch: Batch) -> Tensor:
 
 
 def elbo(group: Group, eps: float, u: Tensor, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
-    """Loss of a batch: the NELBO in nats at times t = eps + (1 - eps) u, u [B] in [0, 1), averaged over the tokens of
-    `group`, without the prior and tail terms, whose gradients are negligible."""
+    """Loss of a batch: the integrand of the NELBO at times t = eps + (1 - eps) u, in nats per scored token, averaged as
+    `group` says (over the whole step, or within groups of rows). u [B] in [0, 1) is one number per row. The prior
+    term at t = 1 and the tail, -log p(x | noisy ids at t = eps), are left out, since their gradients are negligible."""
     from repro.models.prediction import Prediction
 
     noise = diffusion(process)
@@ -59,8 +60,8 @@ def _loss(
 
 @part
 class Elbo(Objective):
-    """Continuous-time NELBO in nats per candidate (token that may be noised), averaged over the tokens of `group`; the
-    time t in [eps, 1] of each row is stratified over the rows of a step."""
+    """Continuous-time NELBO in nats per candidate (token that may be noised); the time t in [eps, 1] of each row is
+    stratified over the rows of a step. `group`: average over all tokens of the step, or within groups of rows."""
 
     eps: float
     group: Group
@@ -75,8 +76,9 @@ class Elbo(Objective):
 
 @part
 class IndependentElbo(Objective):
-    """Continuous-time NELBO in nats per candidate (token that may be noised), averaged over the tokens of `group`, with
-    an independent time t in [eps, 1] for each row (LLaDA; docs/method.md#llada-objective)."""
+    """Continuous-time NELBO in nats per candidate (token that may be noised), with an independent time t in [eps, 1]
+    for each row (LLaDA; docs/method.md#llada-objective). `group`: average over all tokens of the step, or within groups
+    of rows."""
 
     eps: float
     group: Group
@@ -96,7 +98,7 @@ class DuoElbo(Objective):
     `until`, then on noisy ids at times in [eps, 1] (docs/method.md#duo-curriculum).
 
     `window`: noise levels of soft tokens; `temperature`: schedule of their softmax temperature; `tokens`: method by
-    which they are drawn; `group`: tokens to average over.
+    which they are drawn; `group`: average over all tokens of the step, or within groups of rows.
     """
 
     window: GammaWindow

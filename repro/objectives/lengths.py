@@ -37,7 +37,7 @@ def shortened(batch: Batch, where: Tensor, length: Tensor) -> Batch:
     """Copy of a batch whose rows are cut to `length` [R] and whose candidates are the True entries of `where` [R, L]
     within that length.
 
-    Both arguments are of all R rows of the optimizer step, of which the batch has B.
+    `length` and `where` describe all R rows of the optimizer step; those of the B rows of the batch are selected.
     """
     from repro.models.attention import Mask
 

@@ -56,7 +56,8 @@ class MaskedCE(Objective):
     """Cross-entropy at masked positions of each row, drawn without replacement.
 
     Of the c tokens of a row that may be masked, max(int(c u), 1) are, with the mask rate u uniform on `rate`; `masks`:
-    whether they are drawn once or at every step; `group`: tokens to average over.
+    whether they are drawn once or at every step; `group`: average over all tokens of the step, or within groups of
+    rows.
     """
 
     rate: Window

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 @part
 class NextToken(Objective):
-    """Next-token cross-entropy -log p(x_l | x_<l) in nats at the positions l to be scored, averaged over the tokens of
-    `group`."""
+    """Next-token cross-entropy -log p(x_l | x_<l) in nats at the positions l to be scored. `group`: average over all
+    tokens of the step, or within groups of rows."""
 
     group: Group
 

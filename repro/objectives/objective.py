@@ -67,7 +67,7 @@ class Loss(NamedTuple):
 
 
 class Group(Part):
-    """Base class of the sets of tokens over which a loss is averaged."""
+    """Base class of ways to average a loss over tokens: over all tokens of a step, or within groups of rows first."""
 
     @abstractmethod
     def weights(self, tokens: Tensor, index: Tensor) -> Tensor:

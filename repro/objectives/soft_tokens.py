@@ -82,9 +82,10 @@ def dense(x0: Tensor, gamma: Tensor, tau: float, keys: Tensor, vocab_size: int) 
 def sparse(x0: Tensor, gamma: Tensor, tau: float, keys: Tensor, vocab_size: int, others: int) -> Drawn:
     """Corrupted tokens with the weights of the true id and of the k = `others` other ids that have the largest ones.
 
-    The arguments are those of `dense` and `others`. Weights are shares of the whole sum and are not renormalised: they
-    add up to `mass`. The largest logit is subtracted, so that the largest weight is representable at any temperature
-    above 0 (docs/method.md#sparse-soft-tokens trap 2).
+    x0 [B, L]: clean ids; gamma [B]: noise level -log SNR; tau: softmax temperature; `keys` [B]: one random key per row.
+    Weights are shares of the sum over all `vocab_size` ids and are not renormalised: they add up to `mass`. The largest
+    logit is subtracted, so that the largest weight is representable at any temperature above 0
+    (docs/method.md#sparse-soft-tokens trap 2).
     """
     from repro.models.denoiser import Soft
 

@@ -142,8 +142,8 @@ def corrupted(
 @part
 class _OnSoftTokens(Objective):
     """Base class of losses that compare the prediction on soft tokens with the label (the clean id). The softmax is
-    over the clean ids, rows are weighted by `view_scale`, and tokens are averaged over `group`. Logs are means over a
-    row's tokens."""
+    over the clean ids, rows are weighted by `view_scale`, and tokens are averaged as `group` says: over the step, or
+    within groups of rows. Logs are means over a row's tokens."""
 
     noise: Window | MatchedWindow | LinearWindow
     temperature: Temperature
@@ -202,8 +202,8 @@ class SymKL(_OnSoftTokens):
 
 @part
 class SymKLScript(_OnSoftTokens):
-    """Symmetric KL as the reference script computes it (second formula of the module's docstring), with c =
-    -ln(`floor`), minus its constant c (V - 1)."""
+    """Symmetric KL as the reference script computes it: cross-entropy plus sum_i e^{p_i} (p_i - ln(h_i + `floor`)), p
+    the prediction and h the one-hot label, minus the constant c (V - 1), c = -ln(`floor`) (see the module)."""
 
     floor: float
 

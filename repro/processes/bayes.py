@@ -40,9 +40,10 @@ def _normalised(weights_NK: Tensor) -> Tensor:
 
 
 def plug_in(loo_NK: Tensor, z_N: Tensor, alpha_t_N: Tensor, alpha_s_N: Tensor) -> Tensor:
-    """Distribution of the token at time s, q(xs | xt = z, x), [N, K], with the leave-one-out conditional `loo` [N, K]
-    in place of x in numerator and denominator; z [N]: noisy ids at time t; alpha [N] at t and at s
-    (docs/method.md#uniform-process)."""
+    """Distribution of the token at time s, q(xs | xt = z, x), [N, K], where the unknown clean token x is replaced, in
+    numerator and denominator, by its leave-one-out probabilities `loo` [N, K], p(x_l | noisy ids without z_l). z [N]:
+    noisy ids at time t; alpha [N]: probability that a token is intact at t and at s (docs/method.md#uniform-process).
+    """
     vocab_size = loo_NK.shape[-1]
     ratio_N = alpha_t_N / alpha_s_N
     loo_z_N = loo_NK.gather(1, z_N[:, None])[:, 0]

@@ -71,8 +71,9 @@ class Process(Part):
     ) -> Tensor:
         """Unbiased estimate, one per row, of an upper bound on -log p(x0 at `candidates`), in nats, [B] float64.
 
-        `predict` runs the network; `u` [B] in (0, 1) determines the diffusion time, `keys` [B] the corruption. Prior
-        and tail terms of the bound are included.
+        `predict` runs the network; `u` [B] in (0, 1) determines the diffusion time, `keys` [B] the corruption. The
+        prior term (KL divergence at t = 1) and the tail (-log p(x0 | noisy ids at the smallest t)) are included where
+        the bound has them.
         """
 
 

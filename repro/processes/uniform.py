@@ -99,8 +99,8 @@ def token_nll(
     vocab_size: int,
     meaning: Meaning,
 ) -> Tensor:
-    """The function `integrand`, nats [N] float64, for logits [N, V] of a network whose output has the given `meaning`;
-    the other arguments are those of `integrand`. Only ids below `vocab_size` count."""
+    """The function `integrand`, nats [N] float64, for logits [N, V] of a network whose output has the given `meaning`.
+    x, z [N]: clean and noisy ids; alpha, slope [N]: as in `integrand`. Only ids below `vocab_size` count."""
     probs_NK = logits_NV[:, :vocab_size].double().softmax(-1)
     return integrand(conditional(probs_NK, z_N, alpha_N, meaning), x_N, z_N, alpha_N, slope_N)
 
@@ -250,8 +250,9 @@ class Uniform(Diffusion):
     def tail(
         self, predict: Predict, x0: Tensor, candidates: Tensor, vocabulary: Vocabulary, keys: Tensor
     ) -> Tensor:
-        """Estimate per row, from one draw of x_eps, of -log p(x0 | x_eps), the step from time eps to 0 by the plug-in
-        posterior, nats, [B]; the arguments are those of `Process.bound`."""
+        """Estimate per row, from one draw of the noisy ids x_eps, of -log p(x0 | x_eps), the step from time eps to 0 by
+        the plug-in posterior, nats, [B]. `predict` runs the network; x0 [B, L]: clean ids; `candidates` [B, L] bool:
+        scored positions; `keys` [B]: one random key per row."""
         end = torch.full(x0.shape[:1], self.eps, dtype=torch.float64, device=x0.device)
         xe = self.corrupt(x0, end, rng.fold(keys, 1), candidates, vocabulary)
         law = self.posterior(xe, predict(xe, end), end, torch.zeros_like(end), candidates)

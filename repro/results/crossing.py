@@ -202,7 +202,7 @@ def _crossing(
             yield replace(made, metric=metric, filter=way, outcomes=outcomes)
     if not found:
         raise ValueError(
-            f"{_label(group[0].record)} has no metric that is 0 or 1 for every item; factors need one, as acc or"
+            f"{_label(group[0].record)} has no metric that is 0 or 1 for every item; factors need one, such as acc or"
             " exact_match"
         )
 
@@ -258,16 +258,16 @@ def _check_documents(label: str, cell: str, first: Items, other: Items) -> None:
     filters."""
     if first.keys() != other.keys():
         odd = sorted(first.keys() ^ other.keys())[0]
+        which = "lacks" if odd in first else "has, unlike the first combination of levels,"
         raise ValueError(
-            f"{label}: document {odd[1]} (filter {odd[2]}) is not in every combination of levels"
-            f" (compare {cell}); {AGAIN}"
+            f"{label}: the evaluation with {cell} {which} document {odd[1]} (filter {odd[2]}); {AGAIN}"
         )
     for place, item in first.items():
         ours, theirs = item.doc_hash, other[place].doc_hash
         if ours is not None and theirs is not None and ours != theirs:
             raise ValueError(
-                f"{label}: document {place[1]} is another one in {cell}; the task's data has changed, so evaluate all"
-                " combinations again with a new --out folder"
+                f"{label}: document {place[1]} has another content in the evaluation with {cell}, so the task's data"
+                " has changed; evaluate all combinations again with a new --out folder"
             )
 
 

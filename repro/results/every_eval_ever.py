@@ -80,7 +80,7 @@ MEANINGS: dict[str, Meaning] = {
 """Regular expression of a metric's name, or of `CLASS:NAME` (registered name of the task's class) where tasks use one
 name differently -> its meaning; named groups are its parameters. docs/results.md and the tasks' docstrings say more."""
 REFERENCE = "true_"
-"""Prefix of the name of a metric computed on as many texts of the true law; exported as a detail of that metric,
+"""Prefix of the name of a metric computed on equally many texts of the true law; exported as a detail of that metric,
 because it is no result of the model."""
 NO_MODEL = frozenset({"training_curve", "naive_mauve"})
 """Registered names of tasks whose metrics are no results of a model: training losses of different objectives are not
@@ -185,7 +185,7 @@ def _model_id(checkpoint: str, organisation: str) -> str:
 
 def _model(record: Record, model: str, own: bool) -> Json:
     """The format's `model_info`: the weights of a record and the numerics class in which they were run. `model`:
-    DEVELOPER/MODEL; `own`: whether the network has no other developer."""
+    DEVELOPER/MODEL; `own`: whether its name has no developer, so that the organisation's is used."""
     checkpoint, numerics = record.question.checkpoint, record.measurements.numerics
     return {
         "name": record.labels.marked(record.labels.checkpoint),

@@ -56,8 +56,8 @@ class Flips:
 
     `rate`: share of documents that differ, with its Wilson interval; `difference` of the means, B - A, with a paired
     interval; `p`: p-value of the exact McNemar test, None unless all values are 0 or 1. `gained`, `lost`: numbers of
-    documents with B above and below A; `items`: the documents that differ, as (task within a group or "", number of the
-    document, value of A, value of B).
+    documents with B above and below A; `items`: the documents that differ, as (name of the task if it is one of an
+    lm-eval group, else ""; number of the document; value of A; value of B).
     """
 
     metric: str
@@ -87,9 +87,9 @@ def read_items(path: Path) -> Items:
 
 
 def items_of(folder: Path, name: str) -> Items:
-    """Items of the file `name`, or of the one evaluation that the label or hash prefix `name` selects among the records
-    of `folder` (its file is in the folder `items` beside `raw`). ValueError if `name` selects no evaluation or several,
-    or if there is no file."""
+    """Items of an evaluation. `name`: a file of items; or a label or the beginning of a hash, which selects one
+    evaluation among the records of `folder` (its items are in a file of the folder `items` beside `raw`, or for some
+    tasks in the record itself). ValueError if `name` selects no evaluation or several, or if the file is missing."""
     if Path(name).is_file():
         return read_items(Path(name))
     if name.endswith(".jsonl"):

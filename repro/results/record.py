@@ -288,7 +288,7 @@ def read_record(data: Any, line: bytes = b"") -> Record:
     body = line.removesuffix(f',"sha256":"{record.sha256}"}}'.encode()) + b"}"
     if hashlib.sha256(body).hexdigest() != record.sha256 and _body_hash(data) != record.sha256:
         raise ValueError(
-            "its sha256 is not that of its content: the line was changed after it was written; restore it"
+            "its sha256 is not that of its content: the record was changed after it was written; restore the record"
         )
     question = data["question"]
     known = _without_digest(question)
@@ -296,7 +296,8 @@ def read_record(data: Any, line: bytes = b"") -> Record:
     for name in HASHES:
         if sha256(text(parts[name])) != getattr(record, name):
             raise ValueError(
-                f"{name!r} is not the hash of this question: the line was changed after it was written"
+                f"{name!r} is not the hash of this question: the record was changed after it was written; restore the"
+                " record"
             )
     return record
 

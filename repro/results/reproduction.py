@@ -204,7 +204,7 @@ def compare(
     `recipes`, None: all) one result for paired train seeds and one for the others, as far as your run has them.
 
     `cells`: all cells of the file, whatever `recipes` says, because their number sets the level of each test. Raises
-    ValueError as `read_values` does.
+    ValueError where `read_values` does.
     """
     values = read_values(committed, yours, cells, reruns)
     compared = comparisons(values)
@@ -275,8 +275,8 @@ def comparisons(values: Values, needed: Mapping[bool, int] = NEEDED) -> dict[Key
 
 
 def _least(cell: ReproductionCell, rows: DataFrame) -> float:
-    """Difference of a cell, on the scale of the test, that is never BAD, whatever the spread of few reruns says: NATS
-    of a likelihood, and where n texts are decoded, TEXTS of them."""
+    """Difference of a cell, on the scale of the test, up to which the verdict is never BAD, however small the spread of
+    the few reruns is: NATS for a likelihood, or a change of TEXTS of the n decoded texts."""
     if rows.empty:
         return 0.0
     row, change = rows.iloc[0], NATS
@@ -333,7 +333,7 @@ def _unscaled(cell: ReproductionCell, value: float) -> float:
 
 
 def _unmarked(rows: DataFrame) -> DataFrame:
-    """A frame of records in which unfinished networks have the names of finished ones, with which they compare."""
+    """Copy of a frame of records in which unfinished networks have the names that they would have when finished."""
     return rows.assign(**{name: rows[name].map(unmarked) for name in ("recipe", "checkpoint")})
 
 

@@ -198,7 +198,7 @@ def _append(path: Path, lines: Sequence[str]) -> None:
 
 
 class Published(NamedTuple):
-    """Number of records that `publish` `added`, and of those that were `already` published."""
+    """Result of `publish`: numbers of records that it `added`, and of records that were `already` published."""
 
     added: int
     already: int

@@ -92,8 +92,8 @@ def steps(
     """Decode step by step: yields the decoder and the batch (`Frame`) after each step of an unfinished block.
 
     `confidence`: whether frames hold the probability of each written token. To compute it, the output head runs at
-    these positions once more; a sampler with lookahead raises ValueError. All other arguments, and the other
-    ValueErrors, are those of `decode`.
+    these positions once more; a sampler with lookahead raises ValueError. For all other arguments and errors see
+    `decode`.
     """
     from repro.samplers.draws import Stream
 

@@ -33,9 +33,9 @@ class Decoder:
     """Layout of a batch of prompts, and the methods that take single decoding steps.
 
     A decoder stays constant during a decoding run: callers pass the current ids to each method. `ids` [B, L]: B prompts
-    in L columns, with the mask id at padding and generated columns (left-to-right model: 0, and OPEN where nothing is
-    written yet). `pad` [B]: columns of left padding. `start` and `stop`: first generated column, and the one after the
-    last; `width`: L.
+    in L columns, with the mask id at padding and generated columns (left-to-right model: 0 at padding, and OPEN where
+    nothing is written yet). `pad` [B]: number of columns of left padding. `start` and `stop`: first generated column,
+    and the one after the last; `width`: L.
 
     A block-causal network (`Denoiser.block_causal`) counts blocks from the first token of the prompt, as in its
     training: the first decoded block begins with the last `overlap` tokens of the prompt, and columns of the last block

@@ -45,8 +45,8 @@ class Draw(Protocol):
         ...
 
     def ahead(self, rows: Tensor, steps: Tensor) -> Draw:
-        """The source for a batch of n rows, of which row i draws what row `rows[i]` of the present batch draws
-        `steps[i]` decoding steps later; both arguments [n] int64."""
+        """The source of draws for a batch of n rows in which row i draws what row `rows[i]` of the present batch will
+        draw `steps[i]` decoding steps later; both arguments [n] int64."""
         ...
 
 

@@ -110,14 +110,14 @@ class ConstantSigma(Kappa):
 
 
 def _capped(eta: float, alpha_t: Tensor, alpha_s: Tensor) -> Tensor:
-    """min(eta, (1 - alpha_s)/alpha_t) of each row, [B]; eta where alpha_t = 0, which is why products are compared
-    instead of quotients."""
+    """min(eta, (1 - alpha_s)/alpha_t) of each row, [B]; eta where alpha_t = 0. Products are compared, not quotients, so
+    that alpha_t = 0 needs no special case."""
     return torch.where(alpha_t * eta > 1 - alpha_s, (1 - alpha_s) / alpha_t, eta)
 
 
 def _of(sigma: Tensor, alpha_s: Tensor, last: bool) -> Tensor:
     """kappa = 1 - sigma/(1 - alpha_s) of each row, clamped to [0, 1], [B], for the probability sigma [B] of masking a
-    committed token in ReMDM; 1 at the last step of a segment of the block (`last`).
+    committed token in ReMDM; 1 where `last` (the last step of a segment of the block's steps: high, middle or low).
 
     At alpha_s = 1 the value of kappa does not matter.
     """

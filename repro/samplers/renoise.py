@@ -36,8 +36,8 @@ def within_bound(entropy: Tensor, bound: float) -> Tensor:
     """Whether each position's token is accepted, [n, W] bool, from the entropies [n, W] (nats) of n rows with W
     positions.
 
-    In each row the positions of lowest entropy are accepted, as many as have entropies whose sum without the largest is
-    at most `bound`; always at least one.
+    In each row the positions of lowest entropy are accepted: the most for which the sum of their entropies, without the
+    largest of these, is at most `bound`; always at least one.
     """
     ordered, order = entropy.sort(dim=-1, stable=True)
     accepted = ordered.cumsum(-1) - ordered <= bound
@@ -117,7 +117,7 @@ class Renoise(Sampler):
 
     def _recall(self, state: State, width: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """The memory, unpacked for a block of `width` W: whether each row has stopped, [B] bool; most probable ids of
-        the last `stable` steps, [B, stable, W]; self-conditioning signal, [B, W, S].
+        the last `stable` steps, [B, stable, W]; self-conditioning signal (S numbers per position), [B, W, S].
 
         When a block begins: no row has stopped, the ids are -1 and the signal is None.
         """

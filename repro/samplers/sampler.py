@@ -174,8 +174,8 @@ class State:
         """The positions whose most probable token has the highest probability, [B, L] bool: `count` of the True entries
         of each row of `where` [B, L] bool, chosen as by `best`, from their logits [N, V].
 
-        The choice is that by probabilities in float64. These take as long as a quarter of the output layer, so they are
-        computed only where the logits' own precision leaves a doubt.
+        The result is the same as with probabilities in float64. Computing these takes a quarter of the time of the
+        output layer, so it is done only where the logits' own precision leaves a doubt.
         """
         if self.order_temperature == 0 and count >= int(where.sum(1).max()):
             return where

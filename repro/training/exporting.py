@@ -132,9 +132,8 @@ def open_export(folder: Path) -> Exported:
         )
     path = folder / "model.safetensors"
     if not path.is_file() or file_digest(path) != found.file:
-        raise ValueError(
-            f"{path} is missing, truncated or changed (its SHA-256 differs); export the checkpoint again"
-        )
+        fault = f"was changed (its SHA-256 is not that in {FILE})" if path.is_file() else "is missing"
+        raise ValueError(f"{path} {fault}; export the checkpoint again")
     return found
 
 

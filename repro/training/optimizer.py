@@ -53,8 +53,8 @@ class Ema(Part):
     decay: float
 
     def rate(self, step: int) -> float:
-        """Decay of the average in the update after optimizer step `step`, which is counted from 0: update number n =
-        `step` + 1."""
+        """Decay min(decay, (1 + n) / (10 + n)) of the moving average of the weights in its update number n = `step` +
+        1, which follows optimizer step `step` (counted from 0)."""
         return min(self.decay, (2 + step) / (11 + step))
 
 

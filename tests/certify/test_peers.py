@@ -168,7 +168,7 @@ def test_a_seed_decides_the_draws_and_the_global_generator_is_restored(llada):
         (["--peer", "LLaDA={folder}", "--rows", "100000"], "--rows has no effect with --peer; leave it out"),
         (["--presets", "greedy", "--seconds", "0"], "--seconds has no effect with --presets; leave it out"),
         (["--presets", "greedy", "--quiet"], "--quiet has no effect with --presets; leave it out"),
-        (["--peer", "LLaDA={folder}", "--presets", "all"], "give one of FILE.py:NAME, --presets all, and --peer"),
+        (["--peer", "LLaDA={folder}", "--presets", "all"], "2 of FILE.py:NAME, --presets and --peer are given"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_clear_line(arguments, says, llada, monkeypatch):

@@ -278,20 +278,28 @@ def test_preparing_opens_the_same_arrays_twice_and_detects_a_broken_file(tmp_pat
         ("train.ids.npy", lambda data: data[:-5], "is truncated or not a file of an array"),
         ("train.ids.npy", lambda data: b"", "is truncated or not a file of an array"),
         ("train.ids.npy", lambda data: data[:-1] + bytes([data[-1] ^ 1]), "its contents have the digest"),
-        ("heldout.example.npy", lambda data: data.replace(b"<i8", b"<f8"), "holds float64"),
-        ("heldout.candidates.npy", lambda data: data.replace(b", 3)", b", 1)"), "holds bool"),
+        ("heldout.example.npy", lambda data: data.replace(b"<i8", b"<f8"), "an array of float64"),
+        ("heldout.candidates.npy", lambda data: data.replace(b", 3)", b", 1)"), "an array of bool"),
         (
             "meta.json",
             lambda data: data.replace(b'"digest": "', b'"digest": "0'),
             "its contents have the digest",
         ),
-        ("meta.json", lambda data: data.replace(b'"train": ', b'"train": 1'), r"not uint8 \[1\d+, 3\]"),
+        (
+            "meta.json",
+            lambda data: data.replace(b'"train": ', b'"train": 1'),
+            r"expected uint8 with shape \[1\d+, 3\]",
+        ),
         (
             "meta.json",
             lambda data: data.replace(b'"train"', b'"trail"'),
             "meta.json: invalid enum value 'trail'",
         ),
-        ("meta.json", lambda data: data.replace(b'"length": 3', b'"length": 4'), "of another source"),
+        (
+            "meta.json",
+            lambda data: data.replace(b'"length": 3', b'"length": 4'),
+            "describes another data source",
+        ),
     ],
 )
 def test_a_prepared_corpus_that_was_changed_is_refused(name, change, says, tmp_path):

@@ -178,7 +178,7 @@ def test_each_layer_and_sublayer_has_its_own_dropout():
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, -0.1])
 def test_a_rate_outside_0_to_1_is_an_error(rate):
-    with pytest.raises(ValueError, match=re.escape(f"rate={rate} drops nothing or everything")):
+    with pytest.raises(ValueError, match=re.escape(f"rate={rate} is not strictly between 0 and 1")):
         WithDropout(backbone=registry.recipe("duo_owt").backbone.backbone, rate=rate)
 
 

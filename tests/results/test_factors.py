@@ -267,12 +267,14 @@ def test_what_is_no_crossing_is_refused(tmp_path):
         analyse(first[:1] + other[1:])
     with pytest.raises(ValueError, match="two records have template=none"):
         analyse([*first, first[0]])
-    with pytest.raises(ValueError, match=r"document 2 \(filter none\) is not in every combination"):
+    with pytest.raises(ValueError, match=r"template=chat has, .* document 2 \(filter none\)"):
         analyse(first[:1] + entries(tmp_path / "d", {("chat", 2, 0): [1, 1, 0]}))
     with pytest.raises(ValueError, match="no metric that is 0 or 1"):
         analyse(entries(tmp_path / "e", {cell: [0.5, 1] for cell in one}))
     first[1].items.write_text(first[1].items.read_text("utf-8").replace('"d1"', '"x"'), "utf-8")
-    with pytest.raises(ValueError, match="document 1 is another one in template=chat"):
+    with pytest.raises(
+        ValueError, match="document 1 has another content in the evaluation with template=chat"
+    ):
         analyse(first)
     first[1].items.unlink()
     with pytest.raises(ValueError, match="factors need the outcome of each item"):

@@ -257,8 +257,11 @@ NORM = "network.model.norm.weight"
 @pytest.mark.parametrize(
     "change, match",
     [
-        (lambda t: {k: v for k, v in t.items() if k != NORM}, "does not fit the recipe's backbone"),
-        (lambda t: {**t, "more": torch.zeros(1)}, "'more' does not fit the recipe's backbone"),
+        (
+            lambda t: {k: v for k, v in t.items() if k != NORM},
+            "lacks tensor .* which the recipe's backbone has",
+        ),
+        (lambda t: {**t, "more": torch.zeros(1)}, "has tensor 'more', which the recipe's backbone lacks"),
         (lambda t: {**t, NORM: torch.ones(1)}, r"shape \(1,\), expected \(32,\)"),
     ],
 )

@@ -109,7 +109,7 @@ def _interface(own: Any, stepped: Settings) -> tuple[str, ...]:
 
 
 def _chosen(function: Callable[..., Any], **arguments: Any) -> dict[str, Any]:
-    """Those of `arguments` that a function has a parameter for."""
+    """The keyword arguments among `arguments` for which `function` has a parameter, by name."""
     return {name: value for name, value in arguments.items() if name in _named(function)}
 
 

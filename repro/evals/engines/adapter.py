@@ -150,5 +150,7 @@ def _read_texts(data: Any, rows: range) -> list[Completion]:
 
 def _counted(found: list[Any], rows: range) -> list[Any]:
     if len(found) != len(rows):
-        raise ValueError(f"the chunk stores {len(found)} answers to {len(rows)} requests")
+        raise ValueError(
+            f"the stored chunk has {len(found)} answers for {len(rows)} requests; compute it again"
+        )
     return found

@@ -57,8 +57,9 @@ def spans(text: str, tokens: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def of_continuation(text: str, tokens: Sequence[str], start: int) -> list[int]:
-    """Numbers of the tokens of `text` that end after its character `start`: a token that begins before and ends after
-    it is one of them. Raises Unaligned as `spans`, and if parts of characters on both sides cannot be told apart."""
+    """Indices of those `tokens` of `text` that end after index `start` of the text, so a token that begins before
+    `start` and ends after it is included. Raises Unaligned where `spans` does, and if tokens that are parts of
+    characters before and after `start` cannot be told apart."""
     places = spans(text, tokens)
     run = [number for number, (begin, end) in enumerate(places) if begin < start < end]
     after = [number for number, (_, end) in enumerate(places) if end > start and number not in run]
@@ -73,7 +74,8 @@ def of_continuation(text: str, tokens: Sequence[str], start: int) -> list[int]:
 
 
 def _end(text: str, at: int, token: str) -> int | None:
-    """Where `token` ends if it is what `text` has at `at`, possibly after spaces; None if it is not, or is broken."""
+    """Index in `text` at which `token` ends, if its text stands at index `at` or after the spaces there; None if it
+    does not, or if the token is broken (`is_broken`)."""
     if is_broken(token):
         return None
     token = token.replace("\u2581", " ")  # how SentencePiece shows a space
@@ -85,8 +87,8 @@ def _end(text: str, at: int, token: str) -> int | None:
 
 
 def _run(text: str, at: int, tokens: Sequence[str]) -> tuple[int, int]:
-    """(number of tokens, end) of the first tokens up to one whose text is known; they write what `text` has from `at`
-    up to the first place where that one stands."""
+    """(number of tokens, end) of the broken tokens at the start of `tokens`, before the first one whose text is known;
+    together they write `text[at:end]`, where `end` is the first place at which the text of the known token stands."""
     count = next((i for i, token in enumerate(tokens) if not is_broken(token)), len(tokens))
     if count == 0:
         raise Unaligned(f"its token {tokens[0]!r} does not stand at {text[at : at + 20]!r}")
@@ -101,10 +103,12 @@ def _run(text: str, at: int, tokens: Sequence[str]) -> tuple[int, int]:
 
 
 def _most(token: str) -> int:
-    """Most characters that a broken token writes: one for each sign, or a special token that is shown as nothing."""
+    """Largest number of characters that a broken token can write: one for each character that is shown for it, or
+    `LONGEST_SPECIAL` if nothing is shown, since special tokens may be shown as nothing."""
     return max(1, len(token.partition("bytes:")[0])) if token else LONGEST_SPECIAL
 
 
 def _bytes(token: str) -> int:
-    """Number of bytes of a token that is part of a character: those that it names, else one."""
+    """Number of bytes of a token that is only part of a character: the number of escapes such as `\\xe2` in its text,
+    or 1 for a text without escapes (U+FFFD)."""
     return len(re.findall(r"\\x", token)) or 1

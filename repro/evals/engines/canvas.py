@@ -64,9 +64,9 @@ class RemoteDenoiser(Denoiser):
     columns, V ids. In columns before the canvas, for which the server predicts nothing, they are NaN. The weight of the
     output layer, which no sampler reads, is NaN too, so a loss or likelihood computed from it is NaN.
 
-    `canvas`: largest number of columns of a canvas (None: a whole row); earlier columns are the request's prompt.
-    `top`, `most_tail`: as in `remote`. `tail`: largest tail so far; `tail_sum`: sum of the tails of the `positions`
-    positions read so far.
+    `canvas`: largest number of columns that are denoised at once (None: a whole row); earlier columns are the request's
+    prompt. `top`, `most_tail`: as in `remote`. The tail of a position is the probability that the server does not list;
+    `tail`: the largest so far; `tail_sum`: its sum over the `positions` positions read so far.
     """
 
     supports_kv_cache = False
@@ -154,13 +154,14 @@ class RemoteDenoiser(Denoiser):
         }
 
     def _read(self, reply: _Reply, width: int) -> Tensor:
-        """Log-probabilities [width, V] of a canvas; ValueError if the reply has another number of positions, a token
-        that is no id of the vocabulary, or a tail above `most_tail`."""
+        """Log-probabilities [width, V] of a canvas (the positions being denoised), from a server's reply; ValueError if
+        the reply has another number of positions, a token that is no id of the vocabulary, or a position where the
+        listed probabilities sum to less than 1 - `most_tail`."""
         rows = reply.choices[0].logprobs.top_logprobs if len(reply.choices) == 1 else []
         if len(rows) != width:
             raise ValueError(
-                f"{self.connection.url} answered {len(rows)} positions for a canvas of {width}; it must implement"
-                " vllm-project/vllm pull request #57250"
+                f"{self.connection.url} answered {len(rows)} positions for the {width} tokens being denoised; use a"
+                " server that implements vllm-project/vllm pull request #57250"
             )
         return torch.stack([self._filled(row) for row in rows])
 
@@ -187,8 +188,9 @@ class RemoteDenoiser(Denoiser):
         )
         if tail > self.most_tail:
             raise ValueError(
-                f"the {len(listed)} largest probabilities of a position leave out {tail:.3g}, more than"
-                f" most_tail={self.most_tail:g}; raise top (vLLM: --max-logprobs) or most_tail"
+                f"the {len(listed)} probabilities that {self.connection.url} lists for a position leave out a"
+                f" probability of {tail:.3g}, more than most_tail={self.most_tail:g}; raise `top` (in vLLM up to"
+                " --max-logprobs) or most_tail"
             )
         unlisted = int((rest & ~self.forbidden.cpu()).sum())
         share = math.log(tail / unlisted) if tail > 0 and unlisted else -math.inf
@@ -225,8 +227,8 @@ def remote(
     """The model of the server at `url`, with vocabulary, data and noise process of `like`, whose weights are not used.
 
     `name`: name of the model in requests (None: the server's first); `top`: number of log-probabilities read at each
-    position; `most_tail`: the largest probability that they may leave out; `canvas`: largest number of columns of a
-    canvas (None: a whole row); `limits`: time-out, retries and number of requests at once (None: `Limits()`). Records
+    position; `most_tail`: the largest probability that they may leave out; `canvas`: largest number of columns that are
+    denoised at once (None: a whole row); `limits`: time-out, retries and requests at once (None: `Limits()`). Records
     made with the model name the server. ValueError for a left-to-right or time-conditioned model, whose predictions
     need more than the protocol has.
     """

@@ -199,8 +199,9 @@ def stop_rule(
 
 
 def template(a: Engine, b: Engine, texts: Sequence[str], greedy: Sequence[Settings], plan: Plan) -> Finding:
-    """Whether both engines put the same chat template around a message: they must answer each message of `texts` with
-    the same tokens and log-probabilities, and count as many tokens in its prompt."""
+    """Whether both engines put the same chat template around a message: to each message of `texts` they must give
+    answers that are equal up to the tolerance of `plan`, in tokens and log-probabilities, and, where both engines state
+    it, the same number of tokens of the prompt."""
     try:
         one, other = (engine.complete(texts, greedy, "chat", False) for engine in (a, b))
     except (Unsupported, Refused) as error:
@@ -264,7 +265,7 @@ def _within(title: str, says: str, data: dict[str, Any], most: float, plan: Plan
 
 # --- statistics ---------------------------------------------------------------------------------------------
 def _upper(count: int, n: int) -> float:
-    """Upper one-sided confidence bound, at level `LEVEL`, of a proportion of which `count` in `n` cases were observed
+    """Upper one-sided confidence bound, at level `LEVEL`, of a proportion that was observed in `count` of `n` cases
     (Clopper and Pearson 1934)."""
     from scipy.stats import beta
 

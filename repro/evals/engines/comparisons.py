@@ -62,8 +62,10 @@ class Walk:
 
 
 def walk(a: Completion, b: Completion, tolerance: float) -> Walk:
-    """Compare two texts up to their first difference; `tolerance` in nats. If an engine gave no tokens (no
-    log-probabilities), whole texts are compared, and a difference counts as decided."""
+    """The comparison of two texts, token by token up to the first difference. `tolerance`: error allowed for each
+    log-probability, in nats; a difference where the two best log-probabilities are at most twice that apart is
+    undecided (a near tie that rounding explains), any other is decided (an error). If an engine gave no tokens, the
+    texts are compared by character, and every difference is decided."""
     if not a.tokens or not b.tokens:
         if a.text == b.text:
             return Walk(0, None, [])
@@ -100,10 +102,10 @@ def parted(a: Completion, b: Completion, stop: str, tolerance: float) -> bool:
 def seeds_obeyed(a: Sequence[Completion], b: Sequence[Completion], tolerance: float, level: float) -> bool:
     """Whether draws with equal seeds, `a` and `b`, are equal up to the tolerance of log-probabilities.
 
-    If those of two laws differ by at most the tolerance e, draws by one race of exponential times (as vLLM draws)
-    differ at a token with a probability of at most 2 tanh(e / 2) < e; draws by inverse CDF may differ more often, so
-    2 e is allowed. Texts that part among all tokens compared then have at most a binomial law; too many of them have a
-    probability below `level`. Texts without tokens must be equal.
+    If the log-probabilities of two engines differ by at most the tolerance e, draws by one race of exponential times
+    (as vLLM draws) differ at a token with a probability of at most 2 tanh(e / 2) < e; draws by inverse CDF may differ
+    more often, so 2 e is allowed. The number of texts that differ is then at most binomial, over all tokens compared;
+    the result is False if so many have a probability below `level`. Texts without tokens must be equal.
     """
     walks = [walk(x, y, tolerance) for x, y in zip(a, b, strict=True)]
     ends = sum(each.divergence is not None for each in walks)

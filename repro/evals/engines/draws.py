@@ -25,10 +25,10 @@ TOP = 5
 def law_of_draws(name: str, engine: Engine, prompts: Sequence[str], draws: int, tolerance: float) -> Finding:
     """Whether an engine draws from its own probabilities and obeys seeds.
 
-    Fails if seeds give two different texts more often than log-probabilities within `tolerance` (nats) explain, if
-    texts of different seeds coincide though the probability of that is below `LEVEL`, or if the first tokens of `draws`
-    seeds per prompt do not fit the stated probabilities (chi-squared test of each prompt; normal test of the mean
-    log-probability of all drawn tokens, which sees another temperature sooner).
+    Fails if a seed that is used twice gives two different texts more often than log-probabilities within `tolerance`
+    (nats) explain, if texts of different seeds coincide though the probability of that is below `LEVEL`, or if the
+    first tokens of `draws` seeds per prompt do not fit the stated probabilities (chi-squared test of each prompt;
+    normal test of the mean log-probability of all drawn tokens, which detects another temperature with fewer draws).
     """
     title = f"law of draws of {name}"
     seeds = range(1, SEEDS + 1)

@@ -238,7 +238,10 @@ def _key() -> str:
     """The API key; ValueError, without the key, for one that no header can hold."""
     key = os.environ.get(KEY, "").strip()
     if not key.isascii() or not key.isprintable():
-        raise ValueError(f"the API key in ${KEY} has characters that no key has; copy it again")
+        raise ValueError(
+            f"the API key in the environment variable {KEY} has characters that no key has (not printable ASCII); set"
+            " the variable to the key again"
+        )
     return key
 
 

@@ -65,7 +65,7 @@ class Local:
         return [found[row] for row in range(len(prompts))]
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
-        """As `Engine.score`, by one forward for each pair."""
+        """As `Engine.score`, by one forward pass for each pair (context, continuation)."""
         found = []
         for context, continuation in pairs:
             asked = likelihood_request(self.model, context, continuation, "error", "none")

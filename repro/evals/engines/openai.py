@@ -83,8 +83,8 @@ class Server:
     def complete(
         self, prompts: Sequence[str], settings: Sequence[Settings], api: Api, together: bool = True
     ) -> list[Completion]:
-        """As `Engine.complete`; requests run at the same time unless `together` is False. Raises Refused, ValueError
-        and ConnectionError as `Connection.post`."""
+        """As `Engine.complete`; requests run at the same time unless `together` is False. Raises the errors of
+        `Connection.post`: Refused, ValueError and ConnectionError."""
         if api == "chat":
             bodies = [self._chat_body(prompt, how) for prompt, how in zip(prompts, settings, strict=True)]
             return [chat(reply) for reply in self._replies("chat/completions", bodies, Chat, together)]
@@ -175,7 +175,9 @@ class Server:
                 reason = error
                 continue
             return total([some[number] for number in kept], self.name)
-        raise Unsupported(f"{self.identity.url} scores {whole[:40]!r} as other text: {reason}")
+        raise Unsupported(
+            f"{self.identity.url} scores {whole[:40]!r} as other text: {reason}; use another server for likelihoods"
+        )
 
     def _no_echo(self) -> str:
         return (

@@ -84,7 +84,9 @@ class Chat(Struct):
 def only(choices: list[Any]) -> Any:
     """The only element of `choices`; ValueError if there are more or none."""
     if len(choices) != 1:
-        raise ValueError(f"the server answered {len(choices)} choices to one request; it must answer 1")
+        raise ValueError(
+            f"the server answered {len(choices)} choices to one request instead of 1; use another server"
+        )
     return choices[0]
 
 
@@ -102,7 +104,7 @@ def tokens_of(found: Logprobs) -> list[Token]:
     if not len(tokens) == len(values) == len(tops) or len(found.text_offset or tokens) != len(tokens):
         raise ValueError(
             f"the server answered {len(tokens)} tokens with {len(values)} log-probabilities and {len(tops)} lists of"
-            " likely tokens; their numbers must agree"
+            " likely tokens, but their numbers must agree; use another server"
         )
     return [
         Token(

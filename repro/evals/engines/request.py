@@ -120,7 +120,8 @@ def question(engine: OpenAIServer, cell: Cell) -> Question:
 
 def prepare(server: Server, request: EngineRequest) -> EngineGrid:
     """The evaluations of a request; a task that scores likelihoods is skipped, with the reason, where the server gives
-    no log-probabilities of prompts. Raises ValueError if nothing is left, and as `engine_tasks` and `_windows`."""
+    no log-probabilities of prompts. Raises ValueError if nothing is left, and what `engine_tasks` and `_windows`
+    raise."""
     server = replace(server, windows=_windows(server, request))
     tasks = [
         task
@@ -150,7 +151,7 @@ def prepare(server: Server, request: EngineRequest) -> EngineGrid:
 
 def engine_tasks(name: str, api: Api, shots: int | None, windows: Windows | None) -> list[EngineTask]:
     """The tasks of `name`, an lm-eval name or YAML file, in the form for engines; ValueError for a task that scores
-    whole texts if `windows` (how these are cut) is None, and as `load_tasks`."""
+    whole texts if `windows` (how these are cut) is None, and for a name that `load_tasks` refuses."""
     source, tasks = load_tasks(name)
     found: list[EngineTask] = []
     for task in tasks:
@@ -174,7 +175,7 @@ def engine_tasks(name: str, api: Api, shots: int | None, windows: Windows | None
 
 def _windows(server: Server, request: EngineRequest) -> Windows | None:
     """How whole texts are cut for the server; ValueError for a tokenizer without a length, a length without a
-    tokenizer or beyond the server's context, and as `Windows.read`."""
+    tokenizer or beyond the server's context, and for a tokenizer that `Windows.read` refuses."""
     if request.tokenizer is None:
         if request.max_length is not None:
             raise ValueError(

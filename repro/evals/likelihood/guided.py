@@ -68,7 +68,8 @@ class GuidedLikelihood(Estimator):
             raise ValueError("estimator: '+guided' is given twice; give it once, with one scale")
         if "absorbing" not in self.rule.processes:
             raise ValueError(
-                f"'+guided' masks the prompt, and estimator {name!r} is not for absorbing models; leave it out"
+                f"estimator {name!r} is for models without a mask token, but '+guided' masks the prompt; leave"
+                " '+guided' out"
             )
         if self.scale == 0:
             raise ValueError("'+guided:scale=0' changes nothing and costs double; leave it out")

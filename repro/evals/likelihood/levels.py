@@ -73,8 +73,8 @@ class Levels(Masked):
 
 def _strata(levels: Sequence[int], draws: int, length: int) -> list[tuple[list[int], int]]:
     """(levels, number of draws) of each stratum: `levels` divided into strata of neighbouring levels (one level per
-    stratum if `draws` allow two draws in each), and `draws` divided equally among them. A stratum whose sets are
-    enumerated gets at most as many draws as it has sets."""
+    stratum if `draws` allow two draws in each), and `draws` divided equally among them. A stratum whose sets are drawn
+    without replacement (`_enumerated`) gets no more draws than it has sets."""
     count = min(len(levels), draws // 2)
     if not count:
         return []

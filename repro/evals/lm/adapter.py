@@ -160,7 +160,7 @@ class Adapter(LM):
         return [replace(f, greedy=check.greedy) for f, check in zip(found, checked, strict=True)]
 
     def _network(self) -> BatchedDenoiser:
-        """The denoiser for likelihoods and greedy checks, with classifier-free guidance if the estimator has it, as in
+        """The denoiser for likelihoods and greedy checks, with classifier-free guidance if the estimator uses it, as in
         LLaDA's harness; ValueError without an estimator."""
         if self.estimator is None:
             raise ValueError(
@@ -229,8 +229,9 @@ class Adapter(LM):
         if found and self.generation.policy == "task":
             name, (requested, used) = next(iter(found.items()))
             raise ValueError(
-                f"the task requests {name}={requested}, the sampler uses {used}; choose a sampler and a length that "
-                "agree, or set the task's or adapter's policy to suite, which follows the sampler"
+                f"the task requests {name}={requested}, the sampler uses {used}; choose a sampler and a length that"
+                " agree, or follow the sampler with policy=suite (in --model_args, or as the `policy` of the suite's"
+                " task)"
             )
         self.overridden |= found
         return [until] if isinstance(until, str) else list(until), length
@@ -286,7 +287,9 @@ def _read(data: Any, rows: range) -> list[Likelihood]:
     kind = list[tuple[float, float | None, float | None, int, bool | None]]
     found = convert(data, kind, "the likelihoods", "compute them again")
     if len(found) != len(rows):
-        raise ValueError(f"the chunk stores {len(found)} likelihoods of {len(rows)} requests")
+        raise ValueError(
+            f"the stored chunk has {len(found)} likelihoods for {len(rows)} requests; compute it again"
+        )
     return [Likelihood(*each) for each in found]
 
 

@@ -39,9 +39,9 @@ STANDARD = "lm-eval"
 
 @part
 class LmTask(Task):
-    """Base class of lm-eval tasks: the task or group `task` from `source` ("lm-eval", or the digest of a stored YAML),
-    of version `task_version` (as lm-eval prints it). A group evaluates all its members and reports lm-eval's aggregate;
-    a limit on the number of documents applies to each member.
+    """Base class of lm-eval tasks: `task`, a task or a group of tasks from `source` ("lm-eval", or the digest of a
+    stored YAML), of version `task_version` (as lm-eval prints it). A group evaluates all its member tasks and reports
+    lm-eval's aggregate; a limit on the number of documents applies to each member.
 
     `shots`: number of few-shot examples (None: the task's own); `template`: whether contexts are formatted with the
     chat template; `overlong`: whether a request beyond the model's maximum length raises ValueError or is truncated on

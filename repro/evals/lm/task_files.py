@@ -100,8 +100,8 @@ def _flat(files: Any) -> list[str]:
 
 
 def _stored_names(given: Iterable[str]) -> dict[str, str]:
-    """Name of a data file in the YAML -> its name in the copy: without the folder, but with a digest of the name in the
-    YAML before it if files of two folders have the same name."""
+    """Path of a data file in the YAML -> its name in the stored copy: the file name without folders. Where files of two
+    folders have the same name, the first 8 digits of the SHA-256 of the path are put before it."""
     given = list(dict.fromkeys(given))
     times = Counter(Path(name).name for name in given)
     return {

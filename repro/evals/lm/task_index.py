@@ -64,8 +64,9 @@ def indexed(folder: Path) -> dict[str, Any]:
 
 
 def _made(folder: Path) -> dict[str, _Stored]:
-    """The index as lm-eval builds it (0.4.13 lm_eval/tasks/_index.py:46), each file read once: lm-eval reads a file
-    anew for each of those that include it, which is most of its work. A file that lm-eval skips is skipped."""
+    """The index of tasks as lm-eval builds it (0.4.13 lm_eval/tasks/_index.py:46), but each file is read only once:
+    lm-eval reads an included file again for every file that includes it, which is most of its work. A file that lm-eval
+    skips is skipped here too."""
     import yaml
     from lm_eval.tasks._index import TaskIndex
 
@@ -94,7 +95,7 @@ def _with_included(path: Path, read: Callable[[Path], Mapping[str, Any]], above:
     """
     path = Path(os.path.normpath(path))  # resolving the links of 24,000 paths took half of the time
     if path in above:
-        raise ValueError(f"{path} is included twice")
+        raise ValueError(f"{path} is included twice; include it once")
     above.add(path)
     own = dict(read(path))
     included = own.pop("include", [])
@@ -105,12 +106,13 @@ def _with_included(path: Path, read: Callable[[Path], Mapping[str, Any]], above:
 
 
 def _settings(path: Path) -> Mapping[str, Any]:
-    """What of a YAML file says what it defines and includes; ValueError where it holds something else than settings."""
+    """The settings of a YAML file that say what it defines and includes (`DECISIVE`); ValueError for a file that holds
+    no settings."""
     import yaml
 
     found = yaml.load(path.read_bytes(), _loader())
     if not isinstance(found, dict):
-        raise ValueError(f"{path} holds no settings")
+        raise ValueError(f"{path} holds no settings; write a YAML mapping, NAME: VALUE")
     return {name: found[name] for name in DECISIVE if name in found}
 
 

@@ -39,8 +39,8 @@ from repro.samplers.presets import split_pins
 
 
 def find_tasks(name: str, model: Model) -> list[Task]:
-    """The tasks of an lm-eval task name or a YAML file (for a group: its members). Likelihood tasks get the default
-    estimator of the model's noise process. Raises the errors of `load_tasks`."""
+    """The tasks of an lm-eval task name or a YAML file (for a group of tasks: its members). Likelihood tasks get the
+    default estimator of the model's noise process. Raises the errors of `load_tasks`."""
     source, tasks = load_tasks(name)
     return [_task_part(task, source, model) for task in tasks]
 
@@ -96,8 +96,8 @@ def _built(name: str) -> Generator[None]:
     except Exception as error:  # lm-eval checks a YAML nowhere, so a wrong field fails anywhere in it
         said = " ".join(f"{type(error).__name__}: {error.__cause__ or error}".split())[:300]
         raise ValueError(
-            f"lm-eval cannot build the task {name} ({said}); check its data files, and its doc_to_text, doc_to_choice"
-            " and doc_to_target against a document"
+            f"lm-eval cannot build the task {name} ({said}); check in its YAML that the data files exist, and that"
+            " doc_to_text, doc_to_choice and doc_to_target name fields that its documents have"
         ) from error
 
 

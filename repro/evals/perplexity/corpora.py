@@ -71,7 +71,8 @@ def protocols(path: Path = FILE) -> dict[str, Perplexity]:
 
 def protocol(name: str) -> Perplexity:
     """The perplexity task of a published corpus and protocol, such as `zeroshot.ptb`; ValueError names the nearest
-    name if it does not exist. `NAME.truncated` is the protocol without the bound's prior and tail terms."""
+    name if it does not exist. `NAME.truncated` is the protocol without the terms of the bound for t = 1 (prior) and for
+    times below its smallest one (tail)."""
     base = name.removesuffix(TRUNCATED)
     if base != name and base in protocols():
         data = parts.canonical(protocols()[base]) | {"part": "truncated_perplexity", "name": name}
@@ -92,9 +93,11 @@ def find_documents(source: str) -> tuple[str, Documents]:
     place, _, text = source.partition(":")
     pins = dict(pin.partition("=")[::2] for pin in text.split(",")) if text else {}
     for pin, value in pins.items():
-        if pin not in PINS or not value:
+        if pin not in PINS:
+            raise ValueError(f"corpus {source!r}: no setting {pin!r}; {nearest(pin, PINS)}")
+        if not value:
             raise ValueError(
-                f"corpus {source!r}: no setting {pin!r}, or no value given for it; {nearest(pin, PINS)}"
+                f"corpus {source!r}: setting {pin!r} has no value; write {pin}=VALUE after the colon"
             )
     corpora = read_catalogue()[0]
     if place == "sotu" or place in corpora:

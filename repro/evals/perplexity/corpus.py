@@ -141,8 +141,8 @@ class Perplexity(Task):
 
 @part
 class TruncatedPerplexity(Perplexity):
-    """Perplexity without the bound's prior and tail terms, as MDLM and Duo publish it (docs/method.md#mdlm). It is not
-    a bound."""
+    """Perplexity without the terms of the bound for t = 1 (prior) and for times below its smallest one (tail), as MDLM
+    and Duo publish it (docs/method.md#mdlm). It is not a bound."""
 
     form = "truncated"
 

@@ -66,7 +66,10 @@ def shared_bound(
     def read(found: Any, chunk: range) -> np.ndarray:
         values = convert(found, list[list[float]], "the bounds of rows", "compute them again")
         if not values or any(len(each) != len(chunk) for each in values):
-            raise ValueError(f"the chunk does not store the bounds of {len(chunk)} rows")
+            raise ValueError(
+                f"the stored chunk does not have, for each Monte Carlo pass, the bounds of {len(chunk)} rows; compute"
+                " it again"
+            )
         return np.array(values)
 
     chunks = work.map_chunks(len(rows), rows_per_chunk(rows.ids.shape[1]), nll, read)
@@ -165,8 +168,9 @@ class HeldoutBoundUpTo(HeldoutBound):
 
 @part
 class TruncatedBound(HeldoutBound):
-    """The bound without its prior and tail terms, as published perplexities of MDLM and Duo are computed: not a bound,
-    and lower by about .001 nats per token (docs/method.md#mdlm)."""
+    """The bound without its terms for t = 1 (prior) and for times below its smallest one (tail), as published
+    perplexities of MDLM and Duo are computed: not a bound, and lower by about .001 nats per token
+    (docs/method.md#mdlm)."""
 
     form = "truncated"
 
@@ -175,7 +179,7 @@ class TruncatedBound(HeldoutBound):
 
 
 def no_terms(model: Model) -> str | None:
-    """Why a truncated bound does not exist for a model; None if it does."""
+    """Why a model has no truncated bound (without prior and tail terms), as a clause; None if it has one."""
     return "its likelihood is exact and has no prior or tail term" if model.recipe.process.exact else None
 
 

@@ -19,8 +19,9 @@ from repro.training.cost import UTILISATION
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What one judge reads: number of `texts`, their `tokens` (in the evaluated model's ids), and the `hours` that
-    takes. `hours` and the judge's number of `parameters` are None if the judge is not on this machine."""
+    """What one judge reads: number of `texts`, their `tokens` (counted in tokens of the evaluated model's tokenizer, as
+    the judge's counts are not known before), and the estimated `hours`. `hours` and the judge's number of `parameters`
+    are None if the judge is not on this machine."""
 
     judge: str
     parameters: int | None

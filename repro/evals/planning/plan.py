@@ -125,8 +125,8 @@ def plan(ckpt: str | None, request: Request, on: str, precision: Precision = "fl
 
 
 def released(ckpt: str) -> bool:
-    """Whether `ckpt` is a folder of released weights or is listed in evals/checkpoints.toml; only such a checkpoint has
-    a choice of precision."""
+    """Whether `ckpt` is a folder of released weights or is listed in evals/checkpoints.toml; only for such a checkpoint
+    can --precision be chosen, as networks trained by this suite run in float32."""
     folder = Path(ckpt)
     return is_release(folder) if folder.exists() else known(ckpt) is not None
 
@@ -235,8 +235,8 @@ def _process(entry: Entry) -> Process:
     }
     if entry.process not in processes:
         raise ValueError(
-            f"the noise process of {entry.name} is {entry.process}, for which there is no cost plan; plans cover"
-            f" {', '.join(processes)}"
+            f"there is no cost plan for the noise process {entry.process} of {entry.name}, only for"
+            f" {', '.join(processes)}; evaluate it without `plan`"
         )
     return processes[entry.process]
 

@@ -34,9 +34,9 @@ class Source(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Column(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Column of a published table. `asked`: settings of its numbers (see the module); `items`: number of independent
-    items of which the published number is a share, 0 if unknown or if it is no share; `task`, `metric`: replace those
-    of the table unless empty."""
+    """Column of a published table. `asked`: settings of its numbers (see the module); `items`: if a published
+    number is a share of independent items (an accuracy), how many there are, 0 if unknown or if it is no share; `task`,
+    `metric`: take the place of the table's `task` and `metric` unless empty."""
 
     name: str
     asked: dict[str, str | int | float | bool] = {}
@@ -64,7 +64,7 @@ class Row(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Grid(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A published table (`where` in its `source`). Its margin is the largest difference that counts as agreement: a
     share of the value (`relative`) or in its unit (`absolute`). `scale` converts a printed value to the unit of a
-    record (0.01 for per cent). `task`, `metric`: those of the records to compare; `asked`: settings (see the
+    record (0.01 for per cent). `task`, `metric`: names in the records to compare; `asked`: settings (see the
     module)."""
 
     name: str
@@ -131,9 +131,8 @@ def _row(path: Path, data: _File, grid: Grid, row: Row) -> list[PublishedCell]:
     if grid.source not in data.sources:
         raise ValueError(f"{where}: no source {grid.source!r}; {nearest(grid.source, data.sources)}")
     if (grid.relative is None) == (grid.absolute is None):
-        raise ValueError(
-            f"{where}: the table has both or neither of 'relative' and 'absolute'; give one margin"
-        )
+        which = "neither" if grid.relative is None else "both"
+        raise ValueError(f"{where}: the table has {which} of 'relative' and 'absolute'; give one margin")
     for name in row.values:
         if name not in columns:
             raise ValueError(f"{where}: no column {name!r}; {nearest(name, columns)}")

@@ -108,8 +108,10 @@ def read(folder: Path) -> Fixture:
     names = {"ids", "where", "target", "logits", "nll"}
     odd = sorted((tensors.keys() - {"t"}) ^ names)
     if odd:
+        fault = "is missing" if odd[0] in names else "is unknown"
         raise ValueError(
-            f"{folder / TENSORS}: tensor {odd[0]!r} is missing or unknown; expected are {sorted(names)}"
+            f"{folder / TENSORS}: tensor {odd[0]!r} {fault}, expected are {', '.join(sorted(names))}; record the"
+            " fixture again"
         )
     ids, where = tensors["ids"].long(), tensors["where"].bool()
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -121,7 +123,8 @@ def read(folder: Path) -> Fixture:
         if shapes[name] not in fitting:
             wanted_shapes = " or ".join(str(tuple(shape)) for shape in fitting)
             raise ValueError(
-                f"{folder / TENSORS}: {name!r} has shape {shapes[name]}, expected {wanted_shapes}"
+                f"{folder / TENSORS}: {name!r} has shape {shapes[name]}, expected {wanted_shapes}; record the fixture"
+                " again"
             )
     if not where.any():
         raise ValueError(f"{folder / TENSORS}: 'where' selects no position; set at least one")

@@ -146,10 +146,12 @@ def read_suite_group(name: str) -> list[Row]:
 
 def _check(asks: RowRequest) -> None:
     if bool(asks.cells) == bool(asks.suite):
-        raise ValueError("a request of a row has both or neither of 'cells' and 'suite'; give one of them")
+        which = "both" if asks.suite else "neither"
+        raise ValueError(f"a request in `asks` of a row has {which} of 'cells' and 'suite'; give one of them")
     if bool(asks.suite) != bool(asks.ckpt) or (asks.tasks and not asks.suite):
         raise ValueError(
-            "a request of a row that has one of 'ckpt', 'suite' and 'tasks' needs both 'ckpt' and 'suite'; give them"
+            f"a request in `asks` of a row has ckpt={asks.ckpt!r}, suite={asks.suite!r} and tasks={list(asks.tasks)};"
+            " give both 'ckpt' and 'suite'"
         )
     for name in asks.cells:
         under(_cells(), name)
@@ -173,11 +175,11 @@ def steps(rows: Sequence[Row], base: Request) -> list[Step]:
 
 
 def of_cells(names: Sequence[str], base: Request, ckpt: str | None) -> list[Step]:
-    """A single step with the evaluations that reproduce the published numbers `names`. `ckpt`: folder with a copy of
-    their checkpoint, named like it (None: the released checkpoint). `base`: see `steps`.
+    """The evaluations that reproduce the published numbers `names`, as a list of one `Step` (one row of a suite group).
 
-    Raises ValueError, with the reason, if no evaluation reproduces the numbers, or if the folder is of another
-    checkpoint.
+    `base`: request of the command line, whose seeds, `limit` and `samples` are used; `ckpt`: folder with a copy of the
+    numbers' checkpoint, with the same name (None: the released checkpoint). Raises ValueError, with the reason, if no
+    evaluation reproduces the numbers, or if the folder has the name of another checkpoint.
     """
     row = Row(name=",".join(names), title="published cells", verdict="", asks=[RowRequest(cells=list(names))])
     step = _step(row, base)

@@ -145,7 +145,10 @@ def _read(data: Any, rows: int, length: int) -> dict[str, Tensor]:
     found = convert(data, _Stored, "the results", "compute them again")
     sizes = {len(found.ids), len(found.kl), len(found.tokens)}
     if sizes != {rows} or {len(row) for row in found.ids} != {length}:
-        raise ValueError(f"the chunk does not store the results of {rows} rows of {length} ids")
+        raise ValueError(
+            f"the stored chunk does not have `kl`, `tokens` and {length} `ids` for each of {rows} rows; compute it"
+            " again"
+        )
     return {name: torch.tensor(getattr(found, name), dtype=torch.float64) for name in ("ids", "kl", "tokens")}
 
 

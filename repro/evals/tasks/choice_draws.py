@@ -176,7 +176,10 @@ def _read(data: Any, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     stored = convert(data, kind, "the results", "compute them again")
     scores, forwards = (torch.tensor(each, dtype=torch.float64) for each in stored)
     if (scores.shape, forwards.shape) != (shape, shape[:1]):
-        raise ValueError(f"the chunk stores scores of shape {list(scores.shape)}, not {list(shape)}")
+        raise ValueError(
+            f"the stored chunk has scores of shape {list(scores.shape)} and forwards of shape {list(forwards.shape)},"
+            f" not {list(shape)} and {list(shape[:1])}; compute it again"
+        )
     return scores, forwards
 
 

@@ -35,11 +35,11 @@ class LookaheadCost(Task):
     """Decodes `rows` texts one token per step, and again with lookahead of each number of `states` (drafts of the next
     decoding steps of a text, forwarded together as one batch).
 
-    A text continues a held-out row's part before its first candidate (position to be scored), which is empty where all
-    positions are candidates. Metrics for each number m of states: `rounds_m`, sequential forward passes per token (all
-    states of a text count as one pass); `forwards_m`, states forwarded per token; `tokens_m`, tokens forwarded,
-    relative to decoding one token per step; `equal_m`, the share of texts of which all tokens equal those decoded one
-    per step.
+    The prompt of a text is the part of a held-out row before its first candidate (position to be scored); it is empty
+    where all positions are candidates. Metrics for each number m of states: `rounds_m`, sequential forward passes per
+    token (all states of a text count as one pass); `forwards_m`, states forwarded per token; `tokens_m`, tokens
+    forwarded, relative to decoding one token per step; `equal_m`, the share of texts of which all tokens equal those
+    decoded one per step.
     """
 
     rows: int
@@ -65,7 +65,8 @@ class LookaheadCost(Task):
         return quoted(model, count, first).tolist()
 
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
-        """The result of the evaluation, with the metrics of each number of states.
+        """The metrics for each number of states, and the cost of decoding one token per step; the processes of a run
+        share the work through the queue `work`.
 
         Raises ValueError for several tokens per step, and for a sampler that cannot look ahead.
         """

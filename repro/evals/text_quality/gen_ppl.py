@@ -226,7 +226,10 @@ def score_texts(rows: Sequence[Ids], judge: CausalLM, rule: Rule, work: WorkQueu
     def read(found: Any, span: range) -> tuple[list[float], list[float]]:
         values = convert(found, tuple[list[float], list[float]], "the scores", "compute them again")
         if any(len(each) != len(span) for each in values):
-            raise ValueError(f"the chunk does not store the scores of {len(span)} samples")
+            raise ValueError(
+                f"the stored chunk does not have a likelihood and a number of tokens for each of {len(span)} samples;"
+                " compute it again"
+            )
         return values
 
     chunks = work.map_chunks(len(by_row), rows_per_chunk(longest), score, read)

@@ -1,8 +1,9 @@
 """Text-quality tasks (as in `repro.evals.text_quality.quality`) that report MAUVE in addition to generative perplexity.
 
-The reference of MAUVE is as many held-out rows as there are samples. Other held-out rows are reported with the metric
-prefix `true_` or `real_`, so that their MAUVE is that of real against real text. A record's curves `nll`, `tokens` and
-`entropy` hold one number per sample, in order, since differences at matched entropy are computed from single samples.
+The reference of MAUVE is a set of held-out rows, equally many as there are samples. Other held-out rows are reported
+with the metric prefix `true_` or `real_`, so that their MAUVE is that of real against real text. A record's curves
+`nll`, `tokens` and `entropy` hold one number per sample, in order, since differences at matched entropy are computed
+from single samples.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ class MauveTask(TextQualityTask):
         names = [pins.name for pins in self.mauve]
         if not names or len(set(names)) < len(names):
             raise ValueError(
-                f"task {self.name!r}: the settings `mauve` are of {names or 'no metric'}; give one or more, and give"
-                " each state once"
+                f"task {self.name!r}: the settings `mauve` are for {', '.join(names) or 'no metric'}; give one or more,"
+                " and give each state once"
             )
 
     def gives(self, metric: str) -> bool:
@@ -82,7 +83,7 @@ class MauveTask(TextQualityTask):
     def mauve_metrics(
         self, model: Model, kinds: Mapping[str, Sequence[Ids]], seed: int, work: WorkQueue
     ) -> dict[str, Metric]:
-        """MAUVE of each set of rows in `kinds` (metric prefix -> rows of the model's ids) against as many held-out
+        """MAUVE of each set of rows in `kinds` (metric prefix -> rows of the model's ids) against equally many held-out
         rows, none of them among those reported under `true_` or `real_`; metrics are named as in `mauve_by_kind`, which
         computes them in chunks of `work`."""
         judge = load_judge(self.judge)
@@ -180,10 +181,13 @@ def _features(judge: Judge, texts: Sequence[Ids], pins: Mauve, work: WorkQueue) 
     def read(data: Any, span: range) -> np.ndarray:
         content = base64.b64decode(convert(data, str, "the states", "compute them again"), validate=True)
         if not content or len(content) % (8 * len(span)):
-            raise ValueError(f"the states are not those of {len(span)} texts")
+            raise ValueError(
+                f"the stored chunk has {len(content)} bytes of hidden states, which do not split into float64 vectors"
+                f" for {len(span)} texts; compute it again"
+            )
         found = np.frombuffer(content, "<f8").reshape(len(span), -1)
         if not np.isfinite(found).all():
-            raise ValueError("a state is not finite")
+            raise ValueError("a hidden state in the stored chunk is NaN or infinite; compute it again")
         return found
 
     longest = max(map(len, windows), default=1)

@@ -1,9 +1,9 @@
 """Tasks that measure the quality of generated text: generative perplexity (gen_ppl) under a judge (a causal language
 model), entropy and distinct n-grams (docs/method.md#metrics).
 
-The same statistics of as many held-out rows are reported with the metric prefix `true_`, and `NaiveSamples` reports
-them for samples that score well without being text; both are needed to read a plot of gen_ppl against entropy. Samples
-are stored: one item per sample with its ids, its text and its scores.
+The same statistics of equally many held-out rows are reported with the metric prefix `true_`, and `NaiveSamples`
+reports them for samples that score well without being text; both are needed to read a plot of gen_ppl against entropy.
+Samples are stored: one item per sample with its ids, its text and its scores.
 """
 
 from __future__ import annotations
@@ -196,8 +196,8 @@ def score_naive_samples(
 
 
 def generate_with_heldout(task: TextQualityTask, model: Model, ask: Ask, work: WorkQueue) -> Answer:
-    """Result of generating a task's rows and scoring them with its judge, and of scoring as many held-out rows, whose
-    metrics have the prefix `true_`."""
+    """Result of generating a task's rows and scoring them with its judge, and of scoring equally many held-out rows,
+    whose metrics have the prefix `true_`."""
     rows = task.heldout_rows(model, 0, task.count(ask)).tolist()
     heldout, _ = task.score_samples(model, rows, work)
     found = generate_and_score(task, model, ask, work)

@@ -91,8 +91,8 @@ def compare_with_reference(
     work: WorkQueue,
 ) -> dict[str, Metric]:
     """Metrics that compare the samples `rows` (in the judge's ids) with reference texts: MAUVE with each of the
-    `settings`, and, with the prefix `true_`, gen_ppl (under the scoring rule `rule`) and MAUVE of as many real texts.
-    `seed` keys the clusterings. Joins `work`, as `mauve_by_kind` does."""
+    `settings`, and, with the prefix `true_`, gen_ppl (under the scoring rule `rule`) and MAUVE of equally many real
+    texts. `seed` keys the clusterings. Joins `work`, as `mauve_by_kind` does."""
     against, real = ([judge.encode(text) for text in side] for side in reference.split(len(rows)))
     found: dict[str, Metric] = {"true_gen_ppl": score_texts(real, judge, rule, work).perplexity()}
     return found | mauve_by_kind(judge, settings, against, {"": rows, "true_": real}, seed, work)

@@ -23,8 +23,8 @@ Json = dict[str, Any]
 
 
 class Sources:
-    """Records of `folder` (ValueError if there is no such folder) and of those of `others` that exist; `cited`: the
-    records that the page names."""
+    """Records of `folder` (ValueError if there is no such folder) and of the folders among `others` that exist;
+    `cited`: the records that the page names."""
 
     def __init__(self, folder: Path, *others: Path) -> None:
         self.own = folder.resolve() != RAW.resolve()

@@ -238,9 +238,10 @@ class Fastest:
 def fastest(settings: Sequence[Setting], reference: Setting, constants: Pins) -> Fastest:
     """The fastest setting whose accuracy is not worse than that of `reference` by more than the margin in `constants`.
 
-    Settings are tested in ascending order of tokens per forward pass, from the reference on, until one fails: the lower
-    end of its interval is below minus the margin. ValueError if there is no setting, if settings differ in more than
-    sampler and decoding plan, or if none is at least as fast as the reference.
+    Settings are tested in ascending order of tokens per forward pass, from the reference's on, until one fails: the
+    lower end of the interval of its difference in accuracy from the reference is below minus the margin. ValueError if
+    there is no setting, if settings differ in more than sampler and decoding plan, or if none is at least as fast as
+    the reference.
     """
     if not settings:
         raise ValueError("settings=[]: there is none to compare with the reference; give one or more")
@@ -301,9 +302,9 @@ def timed(record: Record) -> Speed:
 
 
 def alike(record: Record) -> Json:
-    """Fields of a record, as JSON, that must be equal in all records of which one score over several settings (AUP) is
-    made: the evaluation, except its sampler, decoding plan, digest and seeds; the engine, the device and how time is
-    measured; and the numerics class (`repro.results.record`)."""
+    """Fields of a record, as JSON, that must be equal in all records from which one AUP (a score over several settings)
+    is computed: the evaluation, except its sampler, decoding plan, digest and seeds; the engine, the device and how
+    time is measured; and the numerics class (`repro.results.record`)."""
     speed = timed(record)
     return {
         **without(record.question.subject, "sampler", "plan"),

@@ -122,8 +122,8 @@ def _order(point: dict) -> tuple:
 
 
 def compared(swept: Sequence[Sweep], drawn: DataFrame) -> list[Difference]:
-    """Differences of log gen_ppl between temperature sweeps at the entropy of real text, which the frame `drawn` of
-    `points` contains."""
+    """Differences of log gen_ppl between temperature sweeps, each pair compared at the entropy of real text. That
+    entropy is taken from the "real" row of each panel in `drawn`, the frame that `points` returns."""
     real = drawn[drawn.line == "real"]
     return differences(swept, dict(zip(real.panel, real.entropy, strict=True)))
 

@@ -16,8 +16,8 @@ class Options:
 
     `activation_checkpointing`: store only each layer's input and recompute the rest in backward; `compile`: compile
     each layer with torch.compile (not output layer and loss, which are fused and would not get faster);
-    `whole_gradients`: where gradients are sharded, sum those of a step's microbatches whole in every process, and
-    exchange them once a step instead of once a microbatch.
+    `whole_gradients`: under an engine that shards gradients, sum the unsharded gradients of a step's microbatches in
+    every process, and exchange them once a step instead of once a microbatch.
     """
 
     activation_checkpointing: bool

@@ -101,7 +101,7 @@ def test_the_tail_is_spread_bounded_and_said(served):
     distance = (spread - exact).abs().sum(-1) / 2
     assert (distance <= 1 - listed + 1e-9).all() and distance.max() > 0.01
     assert logits[..., model.data.vocabulary().mask].isinf().all()
-    with pytest.raises(ValueError, match=r"4 largest probabilities .* more than most_tail=0.01; raise top"):
+    with pytest.raises(ValueError, match=r"the 4 probabilities .* more than most_tail=0.01; raise `top`"):
         texts(denoiser_of(model, server, 4, most_tail=0.01), "ancestral")
 
 

@@ -415,7 +415,7 @@ def test_equal_inputs_with_different_prompts_are_separate_forwards():
 
 
 def test_meaningless_guidance_raises():
-    with pytest.raises(ValueError, match="'next_token_likelihood' is not for absorbing models"):
+    with pytest.raises(ValueError, match="'next_token_likelihood' is for models without a mask token"):
         estimator("next_token+guided")
     with pytest.raises(ValueError, match="changes nothing"):
         estimator("levels+guided:scale=0")

@@ -378,7 +378,8 @@ def test_lm_eval_knows_the_model_by_name(capitals):
         ("ckpt=oracle:mdlm@nano,estimator=level", "nearest is 'levels'"),
         ("ckpt=oracle:mdlm@nano,estimator=next_token", "for left_to_right models, not absorbing"),
         ("ckpt=oracle:mdlm@nano,policy=ours", "policy='ours' is not suite or task"),
-        ("ckpt=oracle:mdlm@nano,batch_size=auto", "batch_size='auto' is not a positive number"),
+        ("ckpt=oracle:mdlm@nano,batch_size=auto", "batch_size='auto' is not a positive integer"),
+        ("ckpt=oracle:mdlm@nano,max_batch_size=4", "max_batch_size=4 has no effect"),
     ],
 )
 def test_model_args_are_read_strictly(arguments, message):

@@ -291,7 +291,7 @@ def decoded(**values):
         (decoded(prompt=[5, V]), f"decode 0 of the fixture contains id {V}, but"),
         (decoded(ids=[5, 6]), "decode 0 has 3 ids of a prompt and 2 generated ids; give .* gen_length=4"),
         (decoded(prompt=[]), "decode 0 has 0 ids of a prompt"),
-        (tensor("more", lambda t: torch.zeros(2)), "tensor 'more' is missing or unknown"),
+        (tensor("more", lambda t: torch.zeros(2)), "tensor 'more' is unknown, expected are ids"),
         (lambda folder: shutil.rmtree(folder), "fixture.json is missing; docs/parity.md"),
     ],
 )

@@ -164,10 +164,10 @@ asks = [{ cells = ["duo.t5.mdlm.8"], samples = 16 }, { ckpt = "s-sahoo/duo", sui
         ("duo.t5.mdlm.8", "duo.t5.mdml.8", "no published cell, row or table 'duo.t5.mdml.8'; nearest is"),
         ('suite = "duo_owt"', 'suite = "duo_otw"', "no suite 'duo_otw'; nearest is 'duo_owt'"),
         ('suite = "duo_owt"', 'suite = "duo_owt", tasks = ["quality"]', "no task 'quality' in suite"),
-        ('ckpt = "s-sahoo/duo", ', "", "needs both 'ckpt' and 'suite'"),
+        ('ckpt = "s-sahoo/duo", ', "", "give both 'ckpt' and 'suite'"),
         ("s-sahoo/duo", "s-sahoo/dua", "s-sahoo/dua"),
         ("samples = 16", "sample = 16", "unknown field 'sample'"),
-        ('cells = ["duo.t5.mdlm.8"], ', "", "both or neither of 'cells' and 'suite'"),
+        ('cells = ["duo.t5.mdlm.8"], ', "", "has neither of 'cells' and 'suite'"),
     ],
 )
 def test_a_wrong_suite_group_is_refused(tmp_path, monkeypatch, old, new, says):
