@@ -78,9 +78,9 @@ Number = dict[str, Any]
 
 
 class _Statistic(NamedTuple):
-    """A statistic of a preset on one space, as certificates store it. `se`: its standard error; `true`: the statistic
-    of equally many true samples; `best`: the statistic of ancestral sampling; `excess`: mean -log p minus the entropy,
-    in nats."""
+    """One measured number of a sampler preset on a small language (`space`), as certificates store it: its `value` and
+    standard error `se`; `true`, the same number for equally many sentences of the language itself; `best`, for those of
+    ancestral sampling; `excess`, mean -log p of the preset's sentences minus the entropy of the language, in nats."""
 
     noise: str
     oracle: str

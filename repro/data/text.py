@@ -60,11 +60,12 @@ class Units(Part):
 
     @abstractmethod
     def vocab_size(self, documents: Documents) -> int:
-        """V, the number of ids of the tokenizer."""
+        """V, the number of ids of the tokenizer for these documents."""
 
     @abstractmethod
     def encode(self, texts: Iterable[str], documents: Documents) -> Iterator[Ids]:
-        """Token ids [length] of each text; ValueError names a symbol that has no id."""
+        """Token ids of each text, [T] for a text of T tokens; `documents`, which the texts come from, say which symbols
+        have an id. ValueError names a symbol that has none."""
 
     @abstractmethod
     def decode(self, ids: Sequence[int], documents: Documents) -> str:

@@ -105,8 +105,8 @@ def _read(data: Any, rows: int, length: int, total: int) -> Decoded:
         )
     if any(not 0 <= value < 1 << 62 for each in (found.useful, *found.cost.values()) for value in each):
         raise ValueError(
-            f"in the stored chunk, `useful` or a cost ({', '.join(_costs())}) of a decoded row is not from 0 to"
-            " 2^62 - 1; decode the rows again"
+            f"the stored chunk holds a number of useful tokens or a cost ({', '.join(_costs())}) of a decoded row that"
+            " is not from 0 to 2^62 - 1; remove the chunk and run the command again"
         )
     cost = Cost(**{name: torch.tensor(values) for name, values in found.cost.items()})
     return Decoded(torch.tensor(found.ids), cost, torch.tensor(found.useful))

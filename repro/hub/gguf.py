@@ -131,7 +131,7 @@ class Metadata:
             return default
         found = convert(self._fields[name], kind, f"{self.path}: {name}", AGAIN)
         if isinstance(found, float) and not math.isfinite(found):
-            raise ValueError(f"{self.path}: {name} is {found}; {AGAIN}")
+            raise ValueError(f"{self.path}: {name} is {found}, not a finite number; {AGAIN}")
         return found
 
     def tokens(self) -> list[str]:

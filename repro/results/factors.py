@@ -116,7 +116,8 @@ def analyse(entries: Iterable[Stored]) -> list[Factors]:
 
 
 def factors(crossing: Crossing) -> Factors:
-    """The analysis of one crossing; ValueError if it has fewer than two items."""
+    """How much of the variance of accuracy each factor of a crossing explains, how many answers it flips, and its test;
+    ValueError if the crossing has fewer than two items."""
     y = crossing.outcomes
     n, names = len(y), list(crossing.factors)
     if n < 2:

@@ -2,6 +2,9 @@
 
 The constructor loads tokenizers, metrics and a network and needs a GPU; the object gets the attributes that sampling
 reads, with the values that the constructor would set, and a network that answers with exact conditionals.
+
+In all docstrings f(space, n, steps, seed) returns n sentences of L ids, [n, L], drawn by the peer's code in `steps`
+steps from the exact conditionals of `space`, a small language.
 """
 
 from __future__ import annotations

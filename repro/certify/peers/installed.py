@@ -1,4 +1,8 @@
-"""Samplers of installed packages: diffusers' discrete schedulers and transformers' diffusion generation."""
+"""Samplers of installed packages: diffusers' discrete schedulers and transformers' diffusion generation.
+
+In all docstrings f(space, n, steps, seed) returns n sentences of L ids, [n, L], drawn by the package's code in `steps`
+steps from the exact conditionals of `space`, a small language.
+"""
 
 from __future__ import annotations
 
@@ -125,8 +129,9 @@ def _noise(space: Space, n: int, generator: torch.Generator) -> Tensor:
 
 
 def generation(folder: Path | None, settings: Settings) -> Callable[..., Tensor]:
-    """`generate` of transformers' `DiffusionGemmaGenerationMixin` as f(space, n, steps, seed), one canvas (block)
-    without a prompt, from the checkout `folder` (None: as installed); `settings`: fields of its generation config."""
+    """`generate` of transformers' `DiffusionGemmaGenerationMixin` (from the source checkout `folder`; None: as
+    installed) as f(space, n, steps, seed), one canvas (block) without a prompt; `settings`: fields of its generation
+    config."""
     module = _module(folder, "transformers.models.diffusion_gemma.generation_diffusion_gemma")
 
     class Model(module.DiffusionGemmaGenerationMixin):

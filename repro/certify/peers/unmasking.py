@@ -2,6 +2,9 @@
 
 Sentences have no prompt and are one block. A number of steps above the length is reduced to it, since these functions
 commit at least one token per step (LLaDA and Fast-dLLM refuse more steps).
+
+In all docstrings f(space, n, steps, seed) returns n sentences of L ids, [n, L], drawn by the peer's code from the exact
+conditionals of `space`, a small language.
 """
 
 from __future__ import annotations
