@@ -155,18 +155,20 @@ def _chunks(
     """Iterator over chunks of n tokens: their slice, logits [n, V] and part of `each`; one empty chunk if N is 0. `x`
     [N, D]: features; `w` [V, D] and `b` [V] or None: the output layer; `fast`: as in `Head`.
 
-    All chunks share one buffer of logits: beyond 32 MiB glibc returns memory at each free, and every page would be
-    faulted in again.
+    All chunks share one buffer of logits, unless oneDNN multiplies, which makes its own: beyond 32 MiB glibc returns
+    memory at each free, and every page would be faulted in again.
     """
     most = max(1, (CHUNK if x.device.type == "cpu" else CHUNK_ACCELERATOR) // len(w))
     rows = max(1, -(-len(x) // max(1, -(-len(x) // most))))  # as few chunks as possible, of equal size
-    buffer = x.new_empty(min(rows, len(x)), len(w))
+    fast = fast and suits_onednn(x, w)
+    buffer = None if fast else x.new_empty(min(rows, len(x)), len(w))
     for start in range(0, max(1, len(x)), rows):
         some = slice(start, start + rows)
+        if buffer is None:
+            yield some, onednn(x[some], w, b), [v[some] for v in each]
+            continue
         logits = buffer[: len(x[some])]
-        if fast and suits_onednn(x[some], w):
-            logits = onednn(x[some], w, b)
-        elif b is None:
+        if b is None:
             torch.mm(x[some], w.T, out=logits)
         else:
             torch.addmm(b, x[some], w.T, out=logits)
