@@ -26,6 +26,8 @@ ENGINES := build/engines/.installed-$(LLAMA)
 EXPORTS := build/every-eval-ever
 EXPORTS_PYTHON ?= python3
 DOCS  := $(VENV)/.docs-$(KEY)
+# one more than cores, because tests that start processes wait for them; each worker holds about 1.5 GB
+WORKERS ?= $(shell python3 -c "import os; print(min(4, (os.cpu_count() or 1) + 1))")
 
 # Every number at nano scale is made by one thread; malloc keeps its pages, which removes most page faults.
 export OMP_NUM_THREADS ?= 1
@@ -40,7 +42,7 @@ reproduce: $(STAMP)
 	$(PY) -m scripts.reproduce --seeds "$(SEEDS)"
 
 test: $(STAMP)
-	$(PY) -m pytest -m "not slow and not gpu and not real and not page and not engines" -n logical --maxprocesses 4 --dist worksteal
+	$(PY) -m pytest -m "not slow and not gpu and not real and not page and not engines" -n $(WORKERS) --dist worksteal
 
 test-all: $(DEEPSPEED)
 	$(PY) -m pytest -m "not gpu and not real and not page and not engines"
