@@ -26,7 +26,7 @@ ENGINES := build/engines/.installed-$(LLAMA)
 EXPORTS := build/every-eval-ever
 EXPORTS_PYTHON ?= python3
 DOCS  := $(VENV)/.docs-$(KEY)
-# one more than cores, because tests that start processes wait for them; each worker holds about 1.5 GB
+# one more than cores, because tests that start processes wait for them
 WORKERS ?= $(shell python3 -c "import os; print(min(4, (os.cpu_count() or 1) + 1))")
 
 # Every number at nano scale is made by one thread; malloc keeps its pages, which removes most page faults.
