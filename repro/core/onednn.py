@@ -20,6 +20,10 @@ from repro.core.lazy import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
+ROWS = 8
+"""Products have a multiple of this number of rows, or fewer: oneDNN compiles code for each number of rows, which takes
+half a millisecond and more."""
+
 
 @cache
 def onednn_is_faster() -> bool:
@@ -45,4 +49,10 @@ def onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         t if t.is_contiguous() or (t.ndim == 2 and t.T.is_contiguous()) else t.contiguous()
         for t in (x, weight)
     )
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    rows = x.numel() // x.shape[-1]
+    short = -rows % ROWS if rows > ROWS and x.is_contiguous() else 0
+    if not short:
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    padded = torch.nn.functional.pad(x.reshape(rows, -1), (0, 0, 0, short))
+    found = torch.ops.mkldnn._linear_pointwise(padded, weight, bias, "none", [], "")
+    return found[:rows].view(*x.shape[:-1], len(weight))
