@@ -28,6 +28,8 @@ from repro.core.errors import nearest
 
 P = TypeVar("P")
 
+COLDEST = 1e-300
+"""Lowest temperature above 0: a logit divided by a lower one overflows in float64."""
 POSITIVE = {
     *("layers", "width", "heads", "kv_heads", "ffn", "head_width", "global_every", "global_kv_heads", "window"),
     *("global_head_width", "experts", "experts_used", "expert_ffn", "canvas", "frequencies", "block", "positions"),
@@ -183,6 +185,10 @@ def _leaf(data: Any, hint: Any, path: str) -> Any:
         ):
             raise ValueError(
                 f"{path}={json.dumps(data)}: expected a number {'above 0' if name in POSITIVE else 'of 0 or more'}"
+            )
+        if isinstance(each, float) and name.endswith("temperature") and 0 < each < COLDEST:
+            raise ValueError(
+                f"{path}={json.dumps(data)}: logits divided by it overflow; give 0 (the argmax) or {COLDEST:g} or more"
             )
         if isinstance(each, int) and each.bit_length() > 63:
             raise ValueError(f"{path}={json.dumps(data)[:200]}: expected an integer of 64 bits")

@@ -20,6 +20,7 @@ from repro.core import parts, registry
 from repro.core.parts import canonical, derive, digest, leaves, parse_overrides, read
 from repro.recipes.command import citations, command, select
 from repro.recipes.scale import CORPORA, by_name, scaled
+from repro.samplers.presets import preset
 from repro.training.recipe import Recipe
 from scripts.accept import LOCKS, SURFACE, lock, surface
 
@@ -239,6 +240,12 @@ def test_reading_is_strict(path, value, message):
 def test_recipes_that_cannot_run_are_refused(pin, line):
     with pytest.raises(ValueError, match=re.escape(line)):
         select(registry.recipe("mdlm"), "nano", [pin])
+
+
+def test_a_temperature_by_which_logits_overflow_is_refused():
+    with pytest.raises(ValueError, match=r"temperature=1e-320: logits divided by it overflow; give 0"):
+        preset("low_confidence:temperature=1e-320")
+    assert preset("low_confidence:temperature=0.001").claim() == "biased"
 
 
 def test_pins_must_be_finite():
