@@ -165,7 +165,7 @@ class HubSplit(Documents):
 
 @part
 class Column(Documents):
-    """One text column of one split of a dataset (JSON Lines or Parquet files, or a name on the Hub), one row per
+    """One text column of one split of a dataset (JSON Lines, Parquet or CSV files, or a name on the Hub), one row per
     document; document k-1, 2k-1, ... is held out, k = `heldout_stride`. Rows without text are left out.
 
     `revision`: a commit, the SHA-256 of a local source's files, or UNRESOLVED (any). Raises ConnectionError where the

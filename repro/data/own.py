@@ -67,7 +67,7 @@ def own_data(base: Data, source: str, tokenizer: str | None, length: int | None)
 
 def own_documents(source: str) -> Documents:
     """The documents of `source`, a file, a folder or a dataset on the Hub: `Files` for plain text; for a dataset (JSON,
-    Parquet or Hub) `Messages` if it has a column `messages`, else `Column` if it has a column `text`.
+    Parquet, CSV or Hub) `Messages` if it has a column `messages`, else `Column` if it has a column `text`.
 
     Raises ValueError for a dataset with neither column, and for fewer than `FEWEST` documents.
     """
@@ -113,7 +113,7 @@ def own_units(tokenizer: str, documents: Documents) -> Units:
 
 
 def _is_table(path: Path) -> bool:
-    """Whether a file or folder holds rows (JSON or Parquet) rather than plain text; ValueError for a folder with
+    """Whether a file or folder holds rows (JSON, Parquet or CSV) rather than plain text; ValueError for a folder with
     both."""
     if not path.is_dir():
         return regular(path).suffix in sources.FORMATS

@@ -85,8 +85,8 @@ def _arguments(recipe: Recipe, argv: Sequence[str] | None) -> argparse.Namespace
     parser.add_argument(
         "--data",
         metavar="SOURCE",
-        help="train on a text file, a folder of .txt files, JSON Lines or Parquet with a column `text` or `messages`"
-        " (chats), or a dataset OWNER/NAME on the Hub",
+        help="train on a text file, a folder of .txt files, JSON Lines, Parquet or CSV with a column `text` or"
+        " `messages` (chats), or a dataset OWNER/NAME on the Hub",
     )
     parser.add_argument(
         "--tokenizer",

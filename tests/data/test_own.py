@@ -79,8 +79,10 @@ def test_kinds_of_sources_are_told_apart_and_their_digests_are_pinned():
         Path("notes", f"{i}.txt").write_text(f"Note {i}.", "utf-8")
     chats = lines("chats.jsonl", *({"messages": said("Why?", "So.")} for _ in range(4)))
     text = lines("text.jsonl", *({"text": "One.", "n": i} for i in range(4)))
+    Path("rows.csv").write_text('text,n\n"One, ""two"".\nThree.",1\nFour.,2\nFive.,3\nSix.,4\n', "utf-8")
     for name, kind, files in [
         (book(4, "book.md"), Files, [Path("book.md")]),
+        ("rows.csv", Column, [Path("rows.csv")]),
         ("./notes/", Files, sorted(Path("notes").iterdir())),
         (text, Column, [Path(text)]),
         (chats, Messages, [Path(chats)]),
@@ -90,6 +92,8 @@ def test_kinds_of_sources_are_told_apart_and_their_digests_are_pinned():
         pins = parts.leaves(found)
         assert pins.get("sha256", pins.get("revision")) == sources.fingerprint(files)
         assert parts.read(parts.canonical(found)) == found
+    read = [text for split in ("train", "heldout") for _, text in own_documents("rows.csv").texts(split)]
+    assert sorted(read) == ["Five.", "Four.", 'One, "two".\nThree.', "Six."]
     assert own_documents("./notes/") == own_documents("notes"), "the spelling of a path is no setting"
 
 

@@ -3,8 +3,8 @@
     protocol("zeroshot.ptb")                         a published protocol as a task
     corpus_task("book.txt", "wrapped", model.data)   any text under a packing by name (--corpus, --tasks)
 
-The argument of `--corpus` is a .txt file or a folder of them, a .jsonl, .json or .parquet file (column `text`), `sotu`
-(State of the Union addresses, part of this repository), a name of evals/corpora.toml, or OWNER/NAME on the Hub;
+The argument of `--corpus` is a .txt file or a folder of them, a .jsonl, .json, .parquet or .csv file (column `text`),
+`sotu` (State of the Union addresses, part of this repository), a name of evals/corpora.toml, or OWNER/NAME on the Hub;
 `SOURCE:split=test,column=body,config=en` selects a split and column.
 """
 
