@@ -251,6 +251,10 @@ def _check(data: Any, depth: int = DEPTH, *, finite: bool = True) -> None:
                 or isinstance(each, int)
             ):
                 continue
+            if kind is float and finite:
+                pairs = data.items() if isinstance(data, dict) else enumerate(data)
+                key = next(key for key, value in pairs if value is each)
+                raise ValueError(f"the value of {key!r} is {each}, where a finite number is needed")
             _check(each, depth - 1, finite=finite)
     elif isinstance(data, str):
         if not data.isascii():
