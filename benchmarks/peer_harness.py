@@ -6,7 +6,6 @@ import contextlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.forwards import forwards_alone
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
     from repro.model import Model
-    from repro.samplers.plan import Cache, ServedPlan
+    from repro.samplers.plan import Cache
 
 STOP = "\n\n"
 """Stop string of the questions."""
@@ -47,7 +46,7 @@ class Questions:
         return Model(of, network, "raw", "0" * 64, 0, 0, of.data, None, None)
 
     def requests(self) -> list[Instance]:
-        """lm-eval's requests: texts of words that are drawn, with the stop string."""
+        """lm-eval's requests, one a question: `characters` random letters and spaces, with the stop string `STOP`."""
         from lm_eval.api.instance import Instance
 
         from repro.core import rng
@@ -62,7 +61,7 @@ class Questions:
 
 
 def fast_harness(module: Any, repeats: int, questions: Questions | None = None) -> Iterator[Compared]:
-    """Our `generate_until` against that of Fast-dLLM's harness (NVlabs/Fast-dLLM@24cc59e llada/eval_llada.py:277-355),
+    """Our `generate_until` against that of Fast-dLLM's harness (NVlabs/Fast-dLLM@24cc59e llada/eval_llada.py:275-353),
     without a cache and with its dual cache; equal means equal texts. Its object is made without its constructor, which
     loads weights by `from_pretrained`."""
     from repro.samplers.plan import DualCache
@@ -83,7 +82,7 @@ def _generation(
     from repro.samplers.presets import preset
 
     requests = questions.requests()
-    plan: ServedPlan = ServedPlan(
+    plan = ServedPlan(
         gen_length=questions.length,
         block_length=questions.block,
         steps=questions.length,
@@ -115,7 +114,7 @@ def _generation(
 
 
 def _harness(module: Any, model: Model, questions: Questions, dual: bool) -> Any:
-    """Fast-dLLM's harness around our network and tokenizer."""
+    """Fast-dLLM's harness around our network and tokenizer; `dual`: with its dual cache."""
     data, kind = model.data, module.LLaDAEvalHarness
 
     class Tokenizer:
@@ -126,7 +125,7 @@ def _harness(module: Any, model: Model, questions: Questions, dual: bool) -> Any
             return data.text(ids.tolist())
 
     harness = kind.__new__(kind)
-    settings = SimpleNamespace(
+    vars(harness).update(
         model=Network(model.denoiser),
         tokenizer=Tokenizer(),
         _device=model.denoiser.home,
@@ -142,5 +141,4 @@ def _harness(module: Any, model: Model, questions: Questions, dual: bool) -> Any
         show_speed=False,
         is_instruct=False,
     )
-    vars(harness).update(vars(settings))
     return harness

@@ -15,6 +15,10 @@ TOLERANCE = 1e-4
 peers compute them in float32."""
 
 
+SAME = " with our products"
+"""What follows the name of a side that runs with our float32 products although it is the code of others."""
+
+
 @dataclass(frozen=True)
 class Row:
     """Median CPU seconds of both sides (or the quantity in the row's name), their ratio, its target, and the agreement
@@ -148,8 +152,6 @@ def product_share(work: Side) -> float:
     return sum(times.get(name, 0.0) for name in PRODUCTS) / sum(times.values())
 
 
-SAME = " with our products"
-"""What follows the name of a side that runs with our float32 products although it is the code of others."""
 PRODUCTS = (
     *(f"aten::{name}" for name in ("mm", "addmm", "addmm_", "bmm", "baddbmm")),
     "mkldnn::_linear_pointwise",

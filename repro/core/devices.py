@@ -71,10 +71,21 @@ def _best() -> str:
 
 def processor() -> str:
     """The processor's name where the system tells it, else its architecture."""
+    return _described("model name") or platform.processor() or platform.machine()
+
+
+def processor_maker() -> str:
+    """The processor's maker as it names itself, such as GenuineIntel or AuthenticAMD; on systems other than Linux a
+    text that holds this name, where they tell it."""
+    return _described("vendor_id") or platform.processor()
+
+
+def _described(field: str) -> str:
+    """Value of a field of Linux's /proc/cpuinfo for the first core; "" where there is no such file or field."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text("utf-8", errors="replace").splitlines():
             name, _, value = line.partition(":")
-            if name.strip() == "model name":
+            if name.strip() == field:
                 return value.strip()
-    return platform.processor() or platform.machine()
+    return ""

@@ -10,11 +10,10 @@ Elsewhere, in other precisions, under autocast and on other devices, products ar
 
 from __future__ import annotations
 
-import platform
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from repro.core.devices import processor_maker
 from repro.core.lazy import torch
 
 if TYPE_CHECKING:
@@ -32,14 +31,8 @@ def onednn_is_faster() -> bool:
         torch.backends.mkl.is_available()
         and torch.backends.mkldnn.is_available()
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
-        and "AuthenticAMD" in _processor()
+        and "AuthenticAMD" in processor_maker()
     )
-
-
-def _processor() -> str:
-    """Description of the processor by the operating system; it holds the maker's name."""
-    described = Path("/proc/cpuinfo")
-    return described.read_text() if described.exists() else platform.processor()
 
 
 def onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

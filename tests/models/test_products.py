@@ -114,7 +114,7 @@ def test_networks_of_recipes_have_the_faster_layers_and_released_ones_torchs_own
 )
 def test_onednn_is_chosen_on_amd_processors_with_avx512(monkeypatch, maker, capability, faster):
     monkeypatch.undo()
-    monkeypatch.setattr(core, "_processor", lambda: f"vendor_id : {maker}")
+    monkeypatch.setattr(core, "processor_maker", lambda: maker)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
     core.onednn_is_faster.cache_clear()
