@@ -2,10 +2,11 @@
 
     spans(" caf\\u00e9 is", [" caf", "\\ufffd", "\\ufffd", " is"])     -> [(0, 4), (4, 5), (4, 5), (5, 8)]
 
-The field `text_offset` of OpenAI's protocol should say it, but sglang writes -1 (sgl-project/sglang
-python/sglang/srt/entrypoints/openai/utils.py: append_token_logprobs), and vLLM adds up the lengths of the tokens' texts
-(vllm-project/vllm vllm/entrypoints/openai/serving_completion.py: _create_completion_logprobs): it counts BOS, which the
-text does not show, and each part of a character as one character. So the texts of the tokens are searched in the text.
+The field `text_offset` of OpenAI's protocol should say it, but SGLang writes -1
+(`sgl-project/sglang@0101654 python/sglang/srt/entrypoints/openai/utils.py:25-31`), and vLLM adds up the lengths of the
+tokens' texts (`_create_completion_logprobs` of
+`vllm-project/vllm@2d5f987 vllm/entrypoints/openai/serving_completion.py`): it counts BOS, which the text does not show,
+and each part of a character as one character. So the texts of the tokens are searched in the text.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ from msgspec import Struct
 from repro.evals.engines.engine import Completion, Token
 
 LEAST = -9999.0
-"""What vLLM writes for minus infinity, which JSON lacks (vllm-project/vllm v0.15.0 completion/serving.py)."""
+"""What vLLM writes for minus infinity, which JSON lacks (`_create_completion_logprobs` of
+vllm-project/vllm@2d5f987 vllm/entrypoints/openai/serving_completion.py)."""
 
 
 class _Top(Struct):
