@@ -44,7 +44,8 @@ MOST_BYTES = 64 << 20
 """Largest reply in bytes: about a million log-probabilities."""
 ENDED = frozenset({"abort", "error"})
 """Values of `finish_reason` of a text that a failure ended: vLLM and SGLang write "abort" when they are shut down
-(_FINISHED_REASON_MAP of vllm-project/vllm@000a0d5 vllm/v1/request.py), OpenRouter "error" when the server behind it failed."""
+(_FINISHED_REASON_MAP of vllm-project/vllm@000a0d5 vllm/v1/request.py), OpenRouter "error" when the server behind it
+failed."""
 REMEDY = "check that the URL is an OpenAI-compatible server's, ending in /v1"
 
 
