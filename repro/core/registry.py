@@ -42,6 +42,7 @@ PARTS = {
     "hub_split": "repro.data.documents:HubSplit",
     "column": "repro.data.documents:Column",
     "messages": "repro.data.documents:Messages",
+    "mixture": "repro.data.documents:Mixture",
     "text": "repro.data.text:Text",
     "characters": "repro.data.text:Characters",
     "alphabet": "repro.data.text:Alphabet",

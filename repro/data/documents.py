@@ -7,6 +7,7 @@
         heldout_split="train[-100000:]", column="text")
     Column(source="notes.jsonl", revision=UNRESOLVED, split="train", column="text", heldout_stride=20)
     Messages(source="chats.jsonl", revision=UNRESOLVED, split="train", heldout_stride=20)
+    Mixture(first=Sotu(...), second=Column(...), repeats=3)    # training reads the second source three times
 
 `heldout_stride` = k holds out documents k-1, 2k-1, ...: the last documents alone would not be representative, since
 language changes over a corpus.
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar
 
@@ -234,6 +235,44 @@ class Messages(Documents):
 
     def resolve(self) -> dict[str, str | int]:
         return {"revision": sources.revision(self.source, self.revision, "dataset")}
+
+
+@part
+class Mixture(Documents):
+    """The documents of the source `first`, then those of `second`: in training `repeats` times, held out once.
+
+    Document d of `first` has the number 2 d, of `second` 2 d + 1. Raises ValueError for `repeats` below 1, and what the
+    sources raise.
+    """
+
+    first: Documents
+    second: Documents
+    repeats: int
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise ValueError(f"repeats={self.repeats} leaves out the second source; give 1 or more")
+
+    def texts(self, split: Split) -> Iterator[tuple[int, str]]:
+        return self._both(split, self.first.texts, self.second.texts)
+
+    def originals(self, split: Split) -> Iterator[tuple[int, str]]:
+        return self._both(split, self.first.originals, self.second.originals)
+
+    def origin(self) -> str:
+        return f"{self.first.origin()} and {self.second.origin()}"
+
+    def resolve(self) -> dict[str, str | int]:
+        found = {f"first.{setting}": value for setting, value in self.first.resolve().items()}
+        return found | {f"second.{setting}": value for setting, value in self.second.resolve().items()}
+
+    def _both(
+        self, split: Split, *readers: Callable[[Split], Iterator[tuple[int, str]]]
+    ) -> Iterator[tuple[int, str]]:
+        for i, read in enumerate(readers):
+            for _ in range(self.repeats if i and split == "train" else 1):
+                for number, text in read(split):
+                    yield 2 * number + i, text
 
 
 def _column(

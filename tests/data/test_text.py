@@ -13,8 +13,8 @@ import pytest
 from repro.core.parts import canonical, derive, read
 from repro.data import sources
 from repro.data.corpus import UNRESOLVED, prepared
-from repro.data.documents import Files, Hub, Sotu
-from repro.data.packed import Packed
+from repro.data.documents import Column, Files, Hub, Mixture, Sotu
+from repro.data.packed import Packed, PackedWhole
 from repro.data.text import Alphabet, Bpe, BpeMerges, Characters, Gpt2, Text, learn_bpe
 from repro.recipes.scale import CORPORA
 from scripts import tokenizer
@@ -118,6 +118,37 @@ def test_a_dataset_gives_documents_by_column_and_split(tmp_path):
     assert derive(documents, documents.resolve()).revision == sources.fingerprint([file])
     with pytest.raises(ValueError, match="no column 'texts'; nearest is 'text'"):
         derive(documents, {"column": "texts"}).texts("train")
+
+
+def mixed(tmp_path: Path, repeats: int) -> Mixture:
+    """Three documents of files and six rows of a column, every third of each held out."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(f'{{"text": "row {i}"}}\n' for i in range(6)), "utf-8")
+    column = Column(source=str(rows), revision=UNRESOLVED, split="train", column="text", heldout_stride=3)
+    return Mixture(first=folder(tmp_path / "a", ["one", "two", "three"]), second=column, repeats=repeats)
+
+
+def test_a_mixture_repeats_its_second_source_in_training_alone(tmp_path):
+    documents = mixed(tmp_path, 2)
+    again = [(1, "row 0"), (3, "row 1"), (7, "row 3"), (9, "row 4")]
+    assert list(documents.texts("train")) == [(0, "one"), (2, "two"), *again, *again]
+    assert list(documents.originals("heldout")) == [(4, "three"), (5, "row 2"), (11, "row 5")]
+    resolved = derive(documents, documents.resolve())
+    assert resolved.second.revision == sources.fingerprint([tmp_path / "rows.jsonl"])
+    assert resolved.first.sha256 == documents.first.resolve()["sha256"]
+    with pytest.raises(ValueError, match="repeats=0 leaves out the second source"):
+        Mixture(first=documents.first, second=documents.second, repeats=0)
+
+
+def test_rows_of_a_mixture_are_those_of_its_sources_and_name_both(tmp_path):
+    documents = mixed(tmp_path, 3)
+    data = PackedWhole(documents=documents, units=Alphabet(characters=" 012345ehnortw"), length=4, batch=0)
+    rows = prepared(data)
+    assert data.decode(rows.train.ids[:3].ravel().tolist()) == "one[EOS]two[EOS]row "
+    assert len(set(rows.train.example.tolist())) == len(rows.train)
+    (tmp_path / "rows.jsonl").write_text('{"text": "?"}\n' * 6, "utf-8")
+    with pytest.raises(ValueError, match=r"a and .*rows.jsonl, document 1"):
+        prepared(derive(data, {"length": 5}))
 
 
 def test_no_network_is_one_line(monkeypatch, tmp_path):
