@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     out = arguments.out or TABLES
     folder = arguments.certificates
-    files = tables(arguments.raw) | certificates.tables(certificates.read(folder))
+    files = tables(collect(arguments.raw)) | certificates.tables(certificates.read(folder))
     files |= certificates.controls_tables(certificates.read_controls(folder))
     files |= certified_peers.peers_tables(certified_peers.read_peers(folder))
     files |= reproduction.tables(reproduction.stored()) | choices.tables(choices.stored())
@@ -108,7 +108,7 @@ def _own(raw: Path, out: Path, check: bool, width: float) -> int:
     have rows, and none that are made from committed results. Returns the exit code (see `_write`)."""
     records = collect(raw)
     fewer = len(records) - len(largest(records))
-    files = tables(raw)
+    files = tables(records)
     names = [name.removesuffix(".csv") for name, text in files.items() if name.endswith(".csv")]
     shown = [name for name in names if files[f"{name}.csv"].count("\n") > 1]
     kept = {name: text for name, text in files.items() if name.rpartition(".")[0] in shown}

@@ -9,9 +9,8 @@ significant digits, the same bytes on any machine. A *cell* is an evaluation und
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repro.core.files import RESULTS
@@ -19,7 +18,6 @@ from repro.core.stats import Interval, wilson
 from repro.results.store import (
     by_cell,
     checkpoint_order,
-    collect,
     one_protocol,
     scale_of,
     summarise,
@@ -33,6 +31,8 @@ from repro.results.versions import largest, latest
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+    from repro.results.record import Record
 
 TABLES = RESULTS / "tables"
 LEVEL = 0.95  # of the interval of an accuracy
@@ -193,10 +193,10 @@ def _section(table: Table, section: DataFrame) -> str:
     return grid(header, lines)
 
 
-def tables(raw: Path) -> dict[str, str]:
-    """Texts of all tables of the records in folder `raw`, by file name (Markdown and CSV; `with_latex` adds LaTeX);
+def tables(stored: Sequence[Record]) -> dict[str, str]:
+    """Texts of all tables of the records `stored`, by file name (Markdown and CSV; `with_latex` adds LaTeX);
     `repro.results.certificates` makes those of certificates."""
-    records = largest(collect(raw))
+    records = largest(stored)
     newest = latest(records)  # tables without a column `note` omit records of older versions
     files = text_quality.tables(newest) | perplexities.tables(newest) | lookahead.tables(newest)
     for table in ENTRIES:

@@ -14,7 +14,7 @@ from paper_figures import __main__ as figures
 from paper_figures import curves, gap, quality
 from repro import report as report_command
 from repro.results import report
-from repro.results.store import Store
+from repro.results.store import Store, collect
 from repro.results.versions import latest
 
 RECORDED = [name for name, source in figures.FIGURES.items() if source == "records"]
@@ -40,7 +40,7 @@ def rows_of(text):
 
 
 def test_tables_hold_every_cell_once_with_mean_and_spread_over_seeds(raw):
-    files = report.tables(raw)
+    files = report.tables(collect(raw))
     bounds = rows_of(files["bounds.csv"])
     assert [row["checkpoint"] for row in bounds if row["scale"] == "nano.text"] == [
         "ar@nano.text",
@@ -60,7 +60,7 @@ def test_tables_hold_every_cell_once_with_mean_and_spread_over_seeds(raw):
 
 
 def test_numbers_have_at_most_six_significant_digits(raw):
-    for name, text in report.tables(raw).items():
+    for name, text in report.tables(collect(raw)).items():
         if name.endswith(".csv"):
             numbers = re.findall(r"(?<![\w.@-])-?\d*\.?\d+(?:e-?\d+)?(?=[,\n])", text)
             assert numbers or text.count("\n") == 1, name
@@ -74,7 +74,7 @@ def test_order_of_the_records_changes_no_byte(tmp_path, records, raw):
     for path in raw.glob("*.jsonl"):
         lines = path.read_text().splitlines(keepends=True)
         (backwards / path.name).write_text("".join(reversed(lines)))
-    assert report.tables(backwards) == report.tables(raw)
+    assert report.tables(collect(backwards)) == report.tables(collect(raw))
 
 
 def test_a_number_is_printed_to_the_digits_that_its_uncertainty_supports():
@@ -89,10 +89,10 @@ def test_a_number_is_printed_to_the_digits_that_its_uncertainty_supports():
 
 def test_a_note_is_printed_and_two_protocols_are_refused(tmp_path):
     noted = record(question("duo@nano"), {"nll_bound": (2.4, 0.1, 8)}, recipe="duo@nano", note="improper")
-    assert "improper" in report.tables(store(tmp_path / "a", [noted]))["bounds.md"]
+    assert "improper" in report.tables(collect(store(tmp_path / "a", [noted])))["bounds.md"]
     mixed = [bound("mdlm@nano"), bound("llada@nano", protocol={"rows": 500, "passes": 9})]
     with pytest.raises(ValueError, match="passes is"):
-        report.tables(store(tmp_path / "b", mixed))
+        report.tables(collect(store(tmp_path / "b", mixed)))
 
 
 def test_a_first_try_with_fewer_items_gives_way_to_the_whole_evaluation(tmp_path, capsys):
@@ -124,7 +124,7 @@ def test_an_older_version_of_a_part_is_marked_and_drawn_in_no_figure(tmp_path, m
     old, new, other = asked("random", 1), asked("random", 2), asked("margin", 1)
     given = []  # tables without a column for a mark
     monkeypatch.setattr(report.text_quality, "tables", lambda records: given.extend(records) or {})
-    rows = report.tables(store(tmp_path / "a", [old, new, other]))["law.csv"].splitlines()[1:]
+    rows = report.tables(collect(store(tmp_path / "a", [old, new, other])))["law.csv"].splitlines()[1:]
     assert given == [new, other]
     notes = {(row.split(",")[3], row.split(",")[5][:3]): row.rpartition(",")[2] for row in rows}
     assert notes == {
@@ -134,11 +134,11 @@ def test_an_older_version_of_a_part_is_marked_and_drawn_in_no_figure(tmp_path, m
     }
     assert latest([old, new, other]) == [new, other]
     with pytest.raises(ValueError, match=r"two evaluations would share a row: sampler\.k is "):
-        report.tables(store(tmp_path / "b", [asked("random", 1, k=1), asked("random", 1, k=2)]))
+        report.tables(collect(store(tmp_path / "b", [asked("random", 1, k=1), asked("random", 1, k=2)])))
 
 
 def test_no_records_give_headers_and_a_sentence(tmp_path):
-    files = report.tables(tmp_path)
+    files = report.tables(collect(tmp_path))
     assert files["law.csv"].count("\n") == 1 and "| checkpoint" in files["law.md"]
     assert all("No records" in text for name, text in files.items() if name.endswith(".md"))
     for name in RECORDED:

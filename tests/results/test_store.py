@@ -215,7 +215,7 @@ def test_tables_keep_a_finished_and_an_unfinished_network_apart(tmp_path):
     whole = record(question("mdlm@nano"), {"nll_bound": (2.0, 0.1, 8)})
     asked = question("mdlm@nano", step=39)
     early = record(asked, {"nll_bound": (4.0, 0.1, 8)}, unfinished="step 39 of 900")
-    text = tables(store(tmp_path, [whole, early]))["bounds.md"]
+    text = tables(collect(store(tmp_path, [whole, early])))["bounds.md"]
     assert "| mdlm@nano (step 39 of 900) |" in text and "4.00 ± 0.20" in text and "2.00 ± 0.20" in text
 
 

@@ -36,7 +36,7 @@ from repro.results import __main__ as results_command
 from repro.results import report
 from repro.results import store as results
 from repro.results.record import make_record
-from repro.results.store import Store
+from repro.results.store import Store, collect
 from repro.results.tables import parallelism, speed
 from repro.results.tables.parallelism import aup, compared, fastest, pins, reference_of
 from repro.samplers.autoregressive import Autoregressive
@@ -418,7 +418,9 @@ def rows_of(text):
 
 def test_engines_and_devices_never_share_a_table(tmp_path):
     other = llada("2", 0.9, engine="another")
-    files = report.tables(store(tmp_path, [llada("1", 0.9), other, llada("2", 0.9, device="phone", seed=1)]))
+    files = report.tables(
+        collect(store(tmp_path, [llada("1", 0.9), other, llada("2", 0.9, device="phone", seed=1)]))
+    )
     heads = [line for line in files["speed.md"].splitlines() if line.startswith("## ")]
     assert len(heads) == 3 and ["another" in head for head in heads].count(True) == 1
     assert all(row["settings"] == "1" for row in rows_of(files["parallelism.csv"]))
@@ -442,7 +444,7 @@ def test_the_table_of_a_grid_shows_speeds_and_device():
 def test_rates_are_of_sums_and_never_means_of_ratios(tmp_path):
     """Two networks, one four times as slow: 2 n texts divided by the sum of both times."""
     both = [llada("1", 0.9), llada("1", 0.9, seed=1, slow=4.0)]
-    (row,) = rows_of(report.tables(store(tmp_path, both))["speed.csv"])
+    (row,) = rows_of(report.tables(collect(store(tmp_path, both)))["speed.csv"])
     seconds = sum(sorted(r.measurements.speed.throughput.passes)[1] for r in both)
     assert float(row["useful_per_second"]) == pytest.approx(2 * 200 * 15 / seconds, rel=1e-5)
     assert float(row["useful_per_forward"]) == pytest.approx(15 / 16, rel=1e-5)
@@ -456,7 +458,7 @@ def test_tokens_a_forward_of_all_tables_are_of_sums(tmp_path):
         sudoku("llada@nano.sudoku", "threshold_0.9", None, 0.9, s, per_nfe=16 / f)
         for s, f in ((0, 4), (1, 12))
     ]
-    (row,) = rows_of(report.tables(store(tmp_path, made))["sudoku.csv"])
+    (row,) = rows_of(report.tables(collect(store(tmp_path, made)))["sudoku.csv"])
     assert float(row["tokens_per_nfe"]) == 2.0 and float(row["nfe"]) == 8.0
 
 
@@ -465,7 +467,7 @@ def test_other_seconds_are_the_same_answer_and_other_counts_are_not(tmp_path):
     first, slower = llada("1", 0.9), llada("1", 0.9, slow=2.0)
     assert results.Store(tmp_path).append(first) and not results.Store(tmp_path).append(slower)
     assert results.Store(tmp_path).append(llada("1", 0.9, device="phone"))
-    assert len(rows_of(report.tables(tmp_path)["speed.csv"])) == 2
+    assert len(rows_of(report.tables(collect(tmp_path))["speed.csv"])) == 2
     odd = structs.replace(first.answer, counts=structs.replace(first.answer.counts, useful=1)).data()
     wrong = make_record(first.question, first.labels.data(), odd, first.measurements.data())
     with pytest.raises(ValueError, match=r"counts.useful is 3000 and 1"):
