@@ -4,10 +4,10 @@
     python -m scripts.written_texts --check 64   exit code 1 if the first 64 texts differ from the stored ones
 
 Every form of request is put to the network about every topic, in its own chat template. An answer is drawn left to
-right at `TEMPERATURE` and ends at the end of the turn, or with the last whole sentence within `LENGTH` tokens. A text is
-the request, a line break and the answer. A draw depends on the seed and on the number of the request alone, but logits
-differ in their last bits between processors, so that another processor writes other texts from some token on: the
-recipe pins the SHA-256 of the stored file. Requests that got no whole sentence have no line.
+right at `TEMPERATURE` and ends at the end of the turn, or with the last whole sentence within `LENGTH` tokens. A text
+is the request, a line break and the answer. A draw depends on the seed and on the number of the request alone, but
+logits differ in their last bits between processors, so that another processor writes other texts from some token on:
+the recipe pins the SHA-256 of the stored file. Requests that got no whole sentence have no line.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ SEED, TEMPERATURE, LENGTH = 0, 0.7, 192
 BATCH = 64
 """Requests decoded at a time, which changes no draw."""
 FORMS = (
-    "What is {}?",
-    "Explain {} in simple words.",
-    "Why does {} matter to people?",
-    "Tell a child about {}.",
-    "Write a short story about {}.",
-    "Write a letter to a friend about {}.",
-    "Give three facts about {}.",
-    "How has {} changed in the last hundred years?",
-    "What do most people get wrong about {}?",
-    "Describe {} to someone who has never heard of it.",
-    "Write the first paragraph of a newspaper article on {}.",
-    "What could a teacher say about {} in one minute?",
-    "What would the world be like without {}?",
-    "Write a conversation between two neighbours about {}.",
-    "How does someone begin to learn about {}?",
-    "What are the good and the bad sides of {}?",
-    "Write a page of a diary that mentions {}.",
-    "Which questions about {} are still open?",
-    "What did your grandparents know about {}?",
-    "Sum up what is known about {}.",
-    "Give advice to someone who wants to know more about {}.",
+    "What {be} {topic}?",
+    "Explain {topic} in simple words.",
+    "Why {do} {topic} matter to people?",
+    "Tell a child about {topic}.",
+    "Write a short story about {topic}.",
+    "Write a letter to a friend about {topic}.",
+    "Give three facts about {topic}.",
+    "How {have} {topic} changed in the last hundred years?",
+    "What do most people get wrong about {topic}?",
+    "Describe {topic} to someone who has never heard of it.",
+    "Write the first paragraph of a newspaper article on {topic}.",
+    "What could a teacher say about {topic} in one minute?",
+    "What would the world be like without {topic}?",
+    "Write a conversation between two neighbours about {topic}.",
+    "How does someone begin to learn about {topic}?",
+    "What are the good and the bad sides of {topic}?",
+    "Write a page of a diary that mentions {topic}.",
+    "Which questions about {topic} are still open?",
+    "What did your grandparents know about {topic}?",
+    "Sum up what is known about {topic}.",
+    "Give advice to someone who wants to know more about {topic}.",
 )
 TOPICS = """
     bread, the moon, rain, rivers, volcanoes, bees, cats, dogs, horses, whales, the oak tree, roses, mushrooms, rice,
@@ -66,14 +66,20 @@ TOPICS = """
     poetry, novels, theatre, cinema, photography, music, the piano, singing, dancing, chess, football, running,
     swimming, walking in the mountains, travelling by train, friendship, kindness, courage, patience
     """
-"""What the requests are about, separated by commas."""
+"""What the requests are about, separated by commas; a name that ends in s is a plural but for those of `SINGULAR`."""
+SINGULAR = ("glass", "the compass", "chess")
+VERBS = {"be": ("is", "are"), "do": ("does", "do"), "have": ("has", "have")}
 
 
 def requests() -> list[str]:
     """The requests in order: each topic in every form. The number of forms has no divisor in common with the stride of
     held-out documents, so that every form is trained on and held out."""
-    topics = " ".join(TOPICS.split()).split(", ")
-    return [form.format(topic) for topic in topics for form in FORMS]
+    found = []
+    for topic in " ".join(TOPICS.split()).split(", "):
+        plural = topic.endswith("s") and topic not in SINGULAR
+        verbs = {verb: forms[plural] for verb, forms in VERBS.items()}
+        found += [form.format(topic=topic, **verbs) for form in FORMS]
+    return found
 
 
 def answers(model: Model, asked: Sequence[str], first: int) -> list[str]:
