@@ -158,8 +158,8 @@ def _line(stored: Stored, verdict: Mapping[str, Any], numbers: DataFrame) -> lis
     exact = large[large.oracle == "exact"]
 
     def at(rows: DataFrame, tokens: float) -> str:
-        """Printed value of the row with the fewest tokens per step that are at least `tokens`; of an adaptive sampler,
-        the row at the tokens per step that it realised. "" if there is no such row."""
+        """Printed value of one of `rows`: the row with the fewest tokens per step among those with at least `tokens`;
+        for an adaptive sampler, which has no number of steps, its only row. "" if there is none."""
         chosen = rows[(rows.tokens_per_step >= tokens - 1e-9) | rows.steps.isna()]
         return f"{chosen.sort_values('tokens_per_step').value.iloc[0]:.3g}" if len(chosen) else ""
 

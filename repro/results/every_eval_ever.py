@@ -306,8 +306,8 @@ def _generation(record: Record) -> Json:
 
 
 def _temperature(sampler: Json) -> float | None:
-    """Temperature of the softmax from which a sampler draws tokens; None if no setting gives it. A corrector's
-    temperature does not count, because positions are drawn with it."""
+    """Temperature of the softmax from which a sampler draws tokens; None if no setting gives it. The temperature of a
+    corrector does not count, because a corrector draws positions, not tokens, with it."""
     if sampler.get("part") == "shaped":
         return _temperature(sampler["shape"]) or _temperature(sampler["rule"])
     found = None if str(sampler.get("part")).startswith("corrector") else sampler.get("temperature")
