@@ -183,7 +183,8 @@ def read(call: Callable[..., Any], noise: Noise | None, seconds: float) -> Forei
 
 
 def _described(call: Callable[..., Any], noise: Noise | None, seconds: float) -> Foreign:
-    """As `read`, but the function is never called: `noises` is empty if it declares none and `noise` is None."""
+    """The function `call` with its validated attributes, found without calling it: `noises` is (noise,), those that
+    the function declares, or empty if there are neither. ValueError for missing or unknown attributes."""
     if not callable(call):
         raise ValueError(f"{call!r} is not a function; give {FORMS}")
     name = str(call.__name__) if hasattr(call, "__name__") else type(call).__name__
@@ -203,7 +204,9 @@ def _described(call: Callable[..., Any], noise: Noise | None, seconds: float) ->
         declared[attribute] = getattr(call, attribute)
         value = declared[attribute]
         if value not in valid and not (attribute == "draws" and isinstance(value, bool)):
-            raise ValueError(f"{name}.{attribute} is {value!r}; a {kind} has {' or '.join(map(repr, valid))}")
+            raise ValueError(
+                f"{name}.{attribute} is {value!r}; for a {kind} give {' or '.join(map(repr, valid))}"
+            )
     draws = declared.get("draws", True)
     noises = (noise,) if noise else _declared(name, call.noises) if hasattr(call, "noises") else ()
     return Foreign(
@@ -255,7 +258,8 @@ def _kind(call: Callable[..., Any], name: str) -> Literal["sampler", "loss"]:
 
 
 def _noises(foreign: Foreign) -> tuple[Noise, ...]:
-    """The noises that a function supports, from a trial call under each; ValueError if both calls fail."""
+    """The noises (absorbing, uniform) that a function supports, found by a trial call under each; ValueError if both
+    calls fail."""
     refused: list[ValueError] = []
 
     def works(space: Space) -> bool:

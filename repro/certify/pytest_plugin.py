@@ -38,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Prepare the list of certificates that is shown at the end of the run."""
+    """Make the empty list that the tests fill with a line for each certificate, to be shown at the end of the run."""
     config.stash[CERTIFIED] = []
 
 
@@ -85,9 +85,9 @@ class SamplerSpace:
         """Certify a sampler `f(space, n, steps, seed) -> ids` or a loss `f(space, x0, seed) -> nats`; returns the
         certificate if the claim stands, else the test fails and shows the failed checks.
 
-        `claims`, `meaning`: attributes of the function, if it does not have them itself (docs/certify.md); `noise`: as
-        in `repro.certify.certify`. ValueError for a function that is neither sampler nor loss; UsageError if the level
-        `full` lacks a package.
+        `claims`, `meaning`: attributes of the function, if it does not have them itself (docs/certify.md); `noise`: the
+        noise to test under (None: those that the function declares, else those under which a trial call works).
+        ValueError for a function that is neither sampler nor loss; UsageError if the level `full` lacks a package.
         """
         from repro.certify import certify
         from repro.certify.verdict import FULL, SMOKE
@@ -109,7 +109,8 @@ class SamplerSpace:
 
 
 class _Described:
-    """Wrapper that gives a function further attributes, without changing the caller's function."""
+    """A callable that calls `function` and has its attributes `claims`, `meaning`, `noises` and `draws`, with those in
+    `given` added or replaced; the function itself is not changed."""
 
     def __init__(self, function: Callable[..., Any], given: dict[str, str]) -> None:
         self.__wrapped__ = function

@@ -89,8 +89,8 @@ def _start(states: Tensor, source: Enumerated, noise: Noise) -> Tensor:
 
 
 def _independent(source: Enumerated, noise: Noise, states: Tensor, t: float, s: float) -> Tensor:
-    """[Z, Z]: probability of each noisy sentence at s (column) given each at t (row), with positions drawn
-    independently."""
+    """One step of ancestral sampling as a matrix [Z, Z]: probability of each noisy sentence at time s (column) given
+    each at time t (row), where every position is drawn independently; s < t."""
     alpha_t, alpha_s = (torch.full((len(states),), 1 - time, dtype=torch.float64) for time in (t, s))
     loo = source.leave_one_out(noise, states, alpha_t)
     if noise == "uniform":
@@ -104,7 +104,8 @@ def _independent(source: Enumerated, noise: Noise, states: Tensor, t: float, s: 
 
 
 def _corruption(source: Enumerated, noise: Noise, states: Tensor, t: float, s: float) -> Tensor:
-    """[Z, Z]: q(noisy sentence at t (column) | noisy sentence at s (row)), s < t."""
+    """The noise process as a matrix [Z, Z]: probability of each noisy sentence at time t (column) given each at time s
+    (row), s < t."""
     ratio = (1 - t) / (1 - s) if s < 1 else 0.0
     symbols = source.vocab + (noise == "absorbing")
     if noise == "uniform":

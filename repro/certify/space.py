@@ -100,7 +100,8 @@ class Space:
         return self._table(alpha[0].item() if len(alpha) else 0.0)[code(ids, self.symbols)]
 
     def _list(self, alpha: float) -> Tensor:
-        """Probabilities for all noisy sentences at signal level `alpha`, in the order of `words`, [symbols^L, L, V]."""
+        """The denoiser's probabilities for all noisy sentences, in the order of `words`, [symbols^L, L, V]; `alpha`:
+        probability that a token is intact."""
         states = words(self.symbols, self.length)
         return self._denoise(states, torch.full((len(states),), alpha, dtype=torch.float64))
 
@@ -171,7 +172,8 @@ class Enumerated:
         return torch.cat([self._bayes(noise, *part) for part in parts])
 
     def _bayes(self, noise: Noise, ids: Tensor, alpha: Tensor) -> Tensor:
-        """Distribution of each clean token given the other noisy tokens, [n, L, V], for ids [n, L] at alpha [n]."""
+        """Distribution of each clean token given the noisy tokens at the other positions, [n, L, V], for noisy ids
+        [n, L] whose tokens are intact with probability alpha [n]."""
         seen = self.channel(noise, ids, alpha)[:, torch.arange(self.length), self.sentences]  # [n, S, L]
         found = []
         for place in range(self.length):
@@ -181,7 +183,8 @@ class Enumerated:
         return joint / joint.sum(-1, keepdim=True)
 
     def channel(self, noise: Noise, ids: Tensor, alpha: Tensor) -> Tensor:
-        """q(ids_l | x_l = v) for ids [n, L] at alpha [n], up to a factor that does not depend on v, [n, L, V]."""
+        """Likelihood q(ids_l | x_l = v) of each clean token v at each position l, up to a factor that does not depend
+        on v, [n, L, V], for noisy ids [n, L] whose tokens are intact with probability alpha [n]."""
         shown = torch.nn.functional.one_hot(ids, self.vocab + 1)[..., : self.vocab].double()
         if noise == "absorbing":
             return torch.where((ids == self.vocab)[..., None], 1.0, shown)
@@ -190,7 +193,8 @@ class Enumerated:
 
 
 class HmmSource:
-    """The law of a hidden Markov model, for sentences too many to enumerate."""
+    """The law of sentences of a hidden Markov model (`hmm`), whose conditionals are computed exactly although there are
+    too many sentences to enumerate."""
 
     def __init__(self, hmm: Hmm) -> None:
         self.hmm, self.vocab, self.length = hmm, hmm.vocab_size, hmm.length
