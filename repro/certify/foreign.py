@@ -3,7 +3,8 @@
     sampler   f(space, n, steps, seed) -> ids [n, length]
     loss      f(space, x0, seed) -> nats of each row [n], x0 [n, length]
 
-    f.claims  = "law", "bound" or "mode"
+    f.claims  = "law" (samples from the denoiser's distribution; a loss is exactly its -log p), "bound" (a loss is an
+                upper bound on -log p) or "mode" (seeks likely sentences)
     f.meaning = "x0_mean" or "leave_one_out": what `space.denoise` returns (docs/method.md#uniform-samplers)
     f.draws   = "exact" or "random" (or False, True): whether a loss is exact or a random estimate
     f.noises  = ("absorbing", "uniform"): optional, the noises that the claim is about
@@ -118,7 +119,8 @@ class Foreign:
 
 
 class Guard:
-    """Context of foreign code: its output goes to stderr, and whatever it raises becomes a ValueError of one line."""
+    """Context manager around a call of foreign code: what the code prints goes to stderr, and whatever it raises
+    becomes a ValueError of one line, with `name` (what was called) and the line in the source `file` of the code."""
 
     def __init__(self, name: str, file: str) -> None:
         self.name, self.file, self._quiet = name, file, redirect_stdout(sys.stderr)
@@ -167,9 +169,9 @@ def load(target: str) -> Any:
 
 
 def read(call: Callable[..., Any], noise: Noise | None, seconds: float) -> Foreign:
-    """The function `call` with its validated attributes and `seconds` of wall time; ValueError for missing or unknown
-    attributes, and if reading one of them raises. `noise`: the noise to test under (None: those that the function
-    declares, or under which trial calls succeed)."""
+    """The function `call` with its validated attributes; its calls may take `seconds` s of wall time together.
+    ValueError for missing or unknown attributes, and if reading one of them raises. `noise`: the noise to test under
+    (None: those that the function declares, else those under which trial calls succeed)."""
     try:
         foreign = _described(call, noise, seconds)
     except (ValueError, MemoryError):

@@ -48,7 +48,8 @@ def true_rows(rows: int) -> Tensor:
 
 @functools.lru_cache
 def limit(rows: int) -> float:
-    """Squared bigram distance that `rows` true samples exceed with probability ALPHA."""
+    """Squared bigram distance from the oracle language `strong` that `rows` true samples exceed with probability 1e-4
+    (ALPHA)."""
     from scipy.stats import chi2
 
     ids, law = true_rows(4_000), strong().bigram()

@@ -75,7 +75,8 @@ def oracle_denoiser(noise: Noise, source: Source, spoil: Spoil | None = None) ->
 
 
 class CausalOracle(Denoiser):
-    """The exact left-to-right model of an enumerated law; ids begin with [BOS]."""
+    """The exact left-to-right model of an enumerated law: outputs are the distribution of each next token given the
+    tokens before it. Ids begin with [BOS]."""
 
     def __init__(self, source: Enumerated) -> None:
         words = Sentences(source.vocab, source.length)

@@ -27,7 +27,7 @@ CERTIFIED = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option --certify."""
+    """Hook of pytest: add the option --certify, which takes smoke (default) or full."""
     parser.getgroup("certify", "certificates of samplers and losses").addoption(
         "--certify",
         nargs="?",
@@ -38,12 +38,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the empty list that the tests fill with a line for each certificate, to be shown at the end of the run."""
+    """Hook of pytest: make the empty list that the tests fill with a line for each certificate, to be shown at the end
+    of the run."""
     config.stash[CERTIFIED] = []
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print one line for each certificate at the end of the run."""
+    """Hook of pytest: print one line for each certificate at the end of the run."""
     if config.stash[CERTIFIED]:
         terminalreporter.section("certificates")
         for line in config.stash[CERTIFIED]:

@@ -6,7 +6,7 @@ Compared with the true joint reverse step it gives the *path KL*,
 
     sum over steps of E KL( p(xs | xt) || product over positions of p(xs_l | xt) )  >=  KL(law || sampler).
 
-Symbols: S sentences, Z noisy sentences.
+Symbols: S sentences, Z noisy sentences; `states` [Z, L]: all noisy sentences.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _corruption(source: Enumerated, noise: Noise, states: Tensor, t: float, s: f
 
 
 def _marginal(source: Enumerated, noise: Noise, states: Tensor, t: float) -> Tensor:
-    """Probability of each noisy sentence at time t, [Z]."""
+    """Probability p(xt) of each noisy sentence at time t, [Z], if clean sentences are drawn from the law `source`."""
     clean = (states < source.vocab).all(1)
     start = torch.zeros(len(states), dtype=torch.float64)
     start[clean] = source.law

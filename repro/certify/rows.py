@@ -122,8 +122,8 @@ def _neighbours(noise: Noise, calls: Sequence[Tensor], steps: int, cells: int) -
 
 def _merged(counts: Tensor) -> Tensor:
     """Contingency table [classes, classes] of the counts [BINS^2] of pairs of sentence classes. The rarest classes are
-    merged until independent rows would give every pair at least `EXPECTED` times on average; what is merged depends on
-    the table's row and column sums alone."""
+    merged until independent rows would give every pair at least 5 (EXPECTED) times on average; what is merged depends
+    on the table's row and column sums alone."""
     table = counts.view(BINS, BINS)
     while len(table) > 1:
         sizes = (table.sum(0) + table.sum(1)).argsort()

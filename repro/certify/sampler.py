@@ -231,8 +231,8 @@ def _modes(source: Enumerated, noise: Noise, counts: Tensor, steps: int) -> Chec
 
 
 def _rare(foreign: Foreign, noise: Noise, effort: Effort) -> Check:
-    """Check that ids of probability `CHANCE` are drawn as often as they should be, neither less (draws in float32) nor
-    more (probabilities clamped from below)."""
+    """Check that rare ids, of probability 1.4e-8 (CHANCE) each, are drawn as often as they should be: not less, as by
+    draws in float32, and not more, as where small probabilities are raised to a least value."""
     from scipy.stats import poisson
 
     source = RareTokens(RARE, CHANCE)

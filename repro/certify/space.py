@@ -40,7 +40,8 @@ number of tables that are kept."""
 
 
 class Source(Protocol):
-    """A known law of sentences: its conditionals under both noises, and its unigram frequencies."""
+    """A known law of sentences of `length` tokens from a vocabulary of `vocab`: its conditionals under both noises, and
+    the frequencies of its tokens (unigrams)."""
 
     vocab: int
     length: int
@@ -66,9 +67,10 @@ class Spoil(Protocol):
 
 class Space:
     """What a tested sampler or loss receives: a noise and a denoiser (`denoise`) with the conditionals of the law
-    `source`, which `spoil` may make wrong; `meaning` says what its output estimates.
+    `source`, which `spoil` may make wrong; `meaning`: what the denoiser's output estimates (see the module).
 
-    `symbols`: number of ids in noisy sentences; `reads`: which of `noise` and `mask` have been read so far.
+    `symbols`: number of ids in noisy sentences; `reads`: which of the attributes `noise` and `mask` the tested function
+    has read so far.
     """
 
     def __init__(self, noise: Noise, source: Source, meaning: Meaning, spoil: Spoil | None = None) -> None:
@@ -266,7 +268,8 @@ def tiny(length: int) -> Enumerated:
 
 @dataclass(frozen=True)
 class UnigramMixture:
-    """(1 - weight) exact conditional + weight unigrams, like an undertrained network."""
+    """A `Spoil` that gives (1 - weight) x exact conditional + weight x unigram frequency, as an undertrained network
+    might."""
 
     weight: float
 
@@ -276,8 +279,8 @@ class UnigramMixture:
 
 @dataclass(frozen=True)
 class NoisyLogits:
-    """Conditionals whose logits have normal noise of standard deviation `deviation` added; the noise at a position is a
-    fixed function of the tokens at the other positions."""
+    """A `Spoil` that adds normal noise of standard deviation `deviation` to the logits of the exact conditionals; the
+    noise at a position is a fixed function of the tokens at the other positions."""
 
     deviation: float
 
@@ -292,7 +295,8 @@ class NoisyLogits:
 
 @dataclass(frozen=True)
 class PoweredConditionals:
-    """Conditionals raised to the power beta and normalised: sharper than exact above 1, flatter below."""
+    """A `Spoil` that raises the exact conditionals to the power `beta` and normalises them: sharper than exact if beta
+    is above 1, flatter if below."""
 
     beta: float
 
@@ -301,5 +305,6 @@ class PoweredConditionals:
 
 
 def total_variation(one: Tensor, other: Tensor) -> float:
-    """Total variation distance of two laws over the same outcomes."""
+    """Total variation distance of two laws, given as the probabilities of the same outcomes: half the sum of absolute
+    differences."""
     return (one - other).abs().sum().item() / 2

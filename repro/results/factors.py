@@ -43,8 +43,8 @@ class Component:
 
 @dataclass(frozen=True, kw_only=True)
 class Swing:
-    """The largest `change` of the accuracy between two levels of a factor, from `low` to `high`, with the other factors
-    at equal levels (`others`)."""
+    """The largest `change` of the accuracy between two levels of a factor: from the level `low` to the level `high`,
+    with the other factors at the levels that `others` names (`A=1 B=2`)."""
 
     change: float
     low: str
@@ -180,7 +180,8 @@ def effects_variance(outcomes: np.ndarray, term: Sequence[int]) -> tuple[float, 
 def equal_levels_p(outcomes: np.ndarray, factor: int) -> float:
     """P-value of the hypothesis that within each item the levels of a factor are exchangeable, against different means:
     the chi-square approximation of the permutation test, which for a single 0 or 1 per item and level is Cochran's Q
-    test (Cochran 1950, Biometrika 37, 256). 1 if no item's mean differs between the levels."""
+    test (Cochran 1950, Biometrika 37, 256). 1 if no item's mean differs between the levels. `outcomes` [items, levels
+    of factor 0, levels of factor 1, ...]; `factor`: index of the factor."""
     from scipy.stats import chi2
 
     others = tuple(axis for axis in range(1, outcomes.ndim) if axis != factor + 1)

@@ -226,8 +226,8 @@ def mcnemar(gained: int, lost: int) -> float:
 
 
 def paired_interval(gained: int, lost: int, n: int) -> Interval:
-    """95 % interval, within [-1, 1], of the difference of two proportions of the same `n` items
-    (`repro.core.stats.paired_difference`)."""
+    """95 % interval, within [-1, 1], of the difference of two proportions of the same `n` items, of which `gained` have
+    only the second property and `lost` only the first (`repro.core.stats.paired_difference`)."""
     centre, half = paired_difference(gained, lost, n, LEVEL)
     return Interval(max(-1.0, centre - half), min(1.0, centre + half))
 

@@ -96,7 +96,8 @@ def _share(record: Record, known: dict[str, Question]) -> Record:
 
 
 def write_items(raw: Path, record: Record, items: Iterable[Mapping[str, Any]]) -> None:
-    """Write the per-item results of a record to its file (`items_file`)."""
+    """Write `items`, the per-item results of a record that is stored in the folder `raw`, to the record's file of items
+    (`items_file`), one JSON object per line."""
     lines = [json.dumps(item, ensure_ascii=False, sort_keys=True) for item in items]
     write_text(items_file(raw, record), "\n".join([*lines, ""]))
 
