@@ -176,8 +176,8 @@ def _line(stored: Stored, verdict: Mapping[str, Any], numbers: DataFrame) -> lis
 
 
 def read_controls(folder: Path) -> dict[str, list[Stored]]:
-    """The `wrong` and `right` controls in a folder of certificates, two empty lists if the folder has no file
-    `CONTROLS`; ValueError if that file holds something else."""
+    """The controls in a folder of certificates: dictionary with the lists `wrong` and `right`, both empty if the folder
+    has no file controls.json; ValueError if that file holds something else."""
     path, remedy = folder / CONTROLS, "remove it; `python -m scripts.controls` writes it"
     if not path.exists():
         return {"wrong": [], "right": []}
@@ -187,8 +187,8 @@ def read_controls(folder: Path) -> dict[str, list[Stored]]:
 
 
 def controls_tables(controls: Mapping[str, Sequence[Stored]]) -> dict[str, str]:
-    """Texts of controls.md (a row for each sampler or loss) and controls.csv (a row for each test that refuses it, or
-    one row without a test), by file name; empty without controls."""
+    """Texts of controls.md (a row for each sampler or loss) and controls.csv (a row for each test that refuses a
+    sampler or loss, or one row with an empty test if none does), by file name; empty without controls."""
     from pandas import DataFrame
 
     if not any(controls.values()):

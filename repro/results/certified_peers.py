@@ -136,8 +136,8 @@ def peers_tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _interfaces(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], list[str]]:
-    """(peer, version, note on the peer's interface) -> names of the samplers with this note; notes on what was not
-    tested are left out."""
+    """Dictionary (peer, version, note on the interface of the peer's samplers) -> names of the samplers whose
+    certificate has this note; notes on what was not tested are left out."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:
         for note in row["notes"]:

@@ -139,7 +139,9 @@ def claims(path: Path = CLAIMS) -> Claims:
             raise ValueError(f"{path}: two claims have the name {name!r}; rename one")
     for claim in found.claim:
         if len(set(claim.seeds)) < 2:
-            raise ValueError(f"{path}: claim {claim.name!r} needs two train seeds or more")
+            raise ValueError(
+                f"{path}: claim {claim.name!r} has fewer than two train `seeds`; give two or more"
+            )
     return found
 
 
@@ -158,8 +160,8 @@ def lock(found: Claims) -> dict[str, str]:
 
 def power(claim: Claim, level: float, family: int) -> float:
     """Probability of a verdict (holds or fails) on a claim if its quantity is normally distributed over train seeds
-    with the claim's `expected` mean and `spread` (noncentral t). `family`: number of claims in the family; tests are
-    at `level` / `family`, the strictest level of Holm's method."""
+    with mean `expected` and standard deviation `spread` of the claim (noncentral t). `family`: number of claims in the
+    family; tests are at `level` / `family`, the strictest level of Holm's method."""
     from scipy.stats import nct, t
 
     n = len(claim.seeds)

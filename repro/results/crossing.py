@@ -4,8 +4,9 @@ the outcome of each item.
     for crossing in crossings(stored(Path("runs/factors/NAME"))):
         crossing.outcomes        # [items, levels of the first factor, levels of the second factor, ...]
 
-The design is read from the records: a factor is a setting of SETTINGS that has several levels among the records of one
-task and checkpoint. All other settings must be equal, and no combination of the levels may be missing.
+The design is read from the records: a factor is one of the settings in SETTINGS (chat template, number of shots,
+precision, batch size, draws, sampler, steps, seed) that has several levels among the records of one task and
+checkpoint. All other settings must be equal, and no combination of the levels may be missing.
 """
 
 from __future__ import annotations
@@ -210,8 +211,8 @@ def _crossing(
 
 
 def _check_rest(group: Sequence[Stored]) -> None:
-    """ValueError if the records of `group` differ, in their evaluation or numerics class (device, torch, ...), in
-    anything but SETTINGS."""
+    """ValueError if the evaluations or numerics classes (device, torch, ...) of the records of `group` differ in
+    anything but the settings that may be factors (SETTINGS)."""
     first, *others = (
         without(entry.record.question.data(), *_PLACES)
         | {"numerics": without(entry.record.measurements.numerics.data(), "dtype")}

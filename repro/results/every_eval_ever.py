@@ -98,8 +98,8 @@ class Export:
 
 
 def meaning(metric: str, part: str | None = None) -> tuple[Meaning, dict[str, str]] | None:
-    """The meaning of a metric and its parameters, by its name (without lm-eval's filter) and `part`, the registered
-    name of its task's class; None if MEANINGS has none."""
+    """The meaning of a metric and the parameters in its name (`pass_4` -> k: 4), found in MEANINGS by the name (without
+    lm-eval's filter) and `part`, the registered name of its task's class; None if MEANINGS has no such metric."""
     name = stem(metric)
     for pattern, found in MEANINGS.items():
         match = re.fullmatch(pattern, name) or re.fullmatch(pattern, f"{part}:{name}")

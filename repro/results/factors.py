@@ -329,7 +329,8 @@ def sentence(found: Factors) -> str:
 
 
 def _ranking(found: Factors) -> Iterator[str]:
-    """Sentences about the ranking of samplers, where they were varied."""
+    """Sentences that say which sampler is best in most combinations of the other settings, and where it is not; none if
+    samplers were not varied."""
     if found.best_sampler is None:
         return
     winners = list(found.best_sampler.values())

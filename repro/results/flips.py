@@ -33,8 +33,9 @@ AGAIN = "run the evaluation again with a new --out folder"
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of an item (the scored answer to one document) that a comparison reads; a hash is None if it is
-    unknown."""
+    """The fields of an item (the scored answer to one document) that a comparison reads: number of the document, answer
+    filter, metrics, hashes of document, prompt and task (None: unknown), and name of the task within an lm-eval group.
+    """
 
     doc_id: int
     filter: str

@@ -169,7 +169,8 @@ class Answer(_Strict, frozen=True, kw_only=True):
 
 
 class Numerics(_Strict, frozen=True, kw_only=True):
-    """Numerics class: results computed with equal values of these fields are equal up to rounding."""
+    """Numerics class: type of device, dtype, version of torch, attention kernel and number of threads. Results that are
+    computed with equal values of these fields are equal up to rounding."""
 
     device: str
     dtype: str
@@ -181,7 +182,7 @@ class Numerics(_Strict, frozen=True, kw_only=True):
 class Latency(_Strict, frozen=True, kw_only=True):
     """Time to decode one text at a time (batch size 1). A pass decodes all texts; the time of a text is its median over
     passes, in seconds. `median` and 95th percentile `p95` are over texts; `passes`: total seconds of each pass;
-    `counts`: those of one pass."""
+    `counts`: tokens and forward passes of one pass."""
 
     median: Number
     p95: Number
@@ -190,8 +191,8 @@ class Latency(_Strict, frozen=True, kw_only=True):
 
 
 class Throughput(_Strict, frozen=True, kw_only=True):
-    """Time to decode all texts in batches of `batch` rows: `passes`, total seconds of each pass over the texts, and the
-    `counts` of one pass."""
+    """Time to decode all texts in batches of `batch` rows. `passes`: total seconds of each pass over the texts;
+    `counts`: tokens and forward passes of one pass."""
 
     batch: int
     passes: list[Number]
@@ -199,8 +200,9 @@ class Throughput(_Strict, frozen=True, kw_only=True):
 
 
 class Speed(_Strict, frozen=True, kw_only=True):
-    """Measured decoding speed, scoring excluded and without the first `warmup` batches. `clock`: seconds are CPU
-    seconds of the process, or wall-clock seconds with the device synchronised."""
+    """Measured decoding speed of an `engine` (program that decodes) on a `device`, scoring excluded and without the
+    first `warmup` batches. `clock`: seconds are CPU seconds of the process, or wall-clock seconds with the device
+    synchronised."""
 
     engine: str
     device: str

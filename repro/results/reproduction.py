@@ -154,7 +154,7 @@ class ReproductionResult:
 
 
 def cells(path: Path = ROOT / "evals" / "reproduction.toml") -> list[ReproductionCell]:
-    """Cells listed in evals/reproduction.toml; ValueError for an unknown field or for more than CELLS cells."""
+    """Cells listed in the file `path`; ValueError for an unknown field or for more than 14 (CELLS) cells."""
     found = read_toml(path, _File).cell
     if len(found) > CELLS:
         raise ValueError(

@@ -35,7 +35,7 @@ def files(raw: Path = RAW, stored: Path | None = None) -> dict[str, str]:
     (None: the committed ones if `raw` is results/raw, else none). Claims are shown with results/raw only, because they
     are decided by committed records.
 
-    ValueError if there is nothing to show, or if the page would be larger than `LIMIT`.
+    ValueError if there is nothing to show, or if the page would be larger than 6,000,000 bytes (LIMIT).
     """
     made = {path.name: path.read_text("utf-8") for path in sorted(STATIC.iterdir()) if path.is_file()}
     made["data.js"] = f"const DATA = {_json(data(raw, stored))};\n"

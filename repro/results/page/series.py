@@ -52,7 +52,7 @@ Items = dict[str, list[Json]]
 
 
 class _Entry(Struct):
-    """What docs/gallery.toml says about a preset."""
+    """An entry of docs/gallery.toml: `says`, a sentence about what a preset does."""
 
     says: str
 
