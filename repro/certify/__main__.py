@@ -1,4 +1,4 @@
-"""Command line of certificates; see `repro.certify`."""
+"""Command line `python -m repro.certify`: does a sampler draw from the law that it claims, is a loss a bound?"""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ NOISES = ["absorbing", "uniform"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns 0 if the claim stands, else 1. Raises ValueError for bad input and for code that does
-    not run to its end (exit code 2)."""
+    """Exit code of the command with the arguments `argv` (None: those of the process): 0 if every claim stands, else 1.
+    Raises ValueError (exit code 2) for bad input and for tested code that does not run to its end."""
     parser = Parser(
         "python -m repro.certify",
         "Test whether a sampler or a loss is what it claims to be; exit code 1 if it is not.",

@@ -3,7 +3,8 @@
     sampler   f(space, n, steps, seed) -> ids [n, length]
     loss      f(space, x0, seed) -> nats of each row [n], x0 [n, length]
 
-    f.claims  = "law", "bound" or "mode"
+    f.claims  = "law" (samples from the denoiser's distribution; a loss is exactly its -log p), "bound" (a loss is an
+                upper bound on -log p) or "mode" (seeks likely sentences)
     f.meaning = "x0_mean" or "leave_one_out": what `space.denoise` returns (docs/method.md#uniform-samplers)
     f.draws   = "exact" or "random" (or False, True): whether a loss is exact or a random estimate
     f.noises  = ("absorbing", "uniform"): optional, the noises that the claim is about
@@ -118,7 +119,8 @@ class Foreign:
 
 
 class Guard:
-    """Context of foreign code: its output goes to stderr, and whatever it raises becomes a ValueError of one line."""
+    """Context manager around a call of foreign code: what the code prints goes to stderr, and whatever it raises
+    becomes a ValueError of one line, with `name` (what was called) and the line in the source `file` of the code."""
 
     def __init__(self, name: str, file: str) -> None:
         self.name, self.file, self._quiet = name, file, redirect_stdout(sys.stderr)
@@ -167,9 +169,9 @@ def load(target: str) -> Any:
 
 
 def read(call: Callable[..., Any], noise: Noise | None, seconds: float) -> Foreign:
-    """The function `call` with its validated attributes and `seconds` of wall time; ValueError for missing or unknown
-    attributes, and if reading one of them raises. `noise`: the noise to test under (None: those that the function
-    declares, or under which trial calls succeed)."""
+    """The function `call` with its validated attributes; its calls may take `seconds` s of wall time together.
+    ValueError for missing or unknown attributes, and if reading one of them raises. `noise`: the noise to test under
+    (None: those that the function declares, else those under which trial calls succeed)."""
     try:
         foreign = _described(call, noise, seconds)
     except (ValueError, MemoryError):
@@ -183,7 +185,8 @@ def read(call: Callable[..., Any], noise: Noise | None, seconds: float) -> Forei
 
 
 def _described(call: Callable[..., Any], noise: Noise | None, seconds: float) -> Foreign:
-    """As `read`, but the function is never called: `noises` is empty if it declares none and `noise` is None."""
+    """The function `call` with its validated attributes, found without calling it: `noises` is (noise,), those that
+    the function declares, or empty if there are neither. ValueError for missing or unknown attributes."""
     if not callable(call):
         raise ValueError(f"{call!r} is not a function; give {FORMS}")
     name = str(call.__name__) if hasattr(call, "__name__") else type(call).__name__
@@ -203,7 +206,9 @@ def _described(call: Callable[..., Any], noise: Noise | None, seconds: float) ->
         declared[attribute] = getattr(call, attribute)
         value = declared[attribute]
         if value not in valid and not (attribute == "draws" and isinstance(value, bool)):
-            raise ValueError(f"{name}.{attribute} is {value!r}; a {kind} has {' or '.join(map(repr, valid))}")
+            raise ValueError(
+                f"{name}.{attribute} is {value!r}; for a {kind} give {' or '.join(map(repr, valid))}"
+            )
     draws = declared.get("draws", True)
     noises = (noise,) if noise else _declared(name, call.noises) if hasattr(call, "noises") else ()
     return Foreign(
@@ -255,7 +260,8 @@ def _kind(call: Callable[..., Any], name: str) -> Literal["sampler", "loss"]:
 
 
 def _noises(foreign: Foreign) -> tuple[Noise, ...]:
-    """The noises that a function supports, from a trial call under each; ValueError if both calls fail."""
+    """The noises (absorbing, uniform) that a function supports, found by a trial call under each; ValueError if both
+    calls fail."""
     refused: list[ValueError] = []
 
     def works(space: Space) -> bool:

@@ -54,11 +54,14 @@ def isolated(
     loader: str = "repro.certify.foreign:load",
     told: bool = False,
 ) -> Certificate:
-    """The certificate of `FILE.py:NAME`, made in a child process that ends with this one, however this one ends.
+    """The certificate of the sampler or loss `target` (FILE.py:NAME), made in a child process. The child is also ended
+    when the calling process ends, for whatever reason.
 
-    `loader`: the function, as module:name, that turns `target` into a function there; `told`: whether each test is
-    named on stderr as it begins, with the seconds so far. Raises ValueError for what `repro.certify.certify` refuses,
-    and Unfinished (a ValueError) for code that ends its process, takes too long or too much memory.
+    `noise`: the noise to test under (None: found as `repro.certify.certify` does); `effort`: sample sizes and limit of
+    time; `loader`: the function, as MODULE:NAME, that the child calls to turn `target` into a function; `told`: whether
+    the child names each test on stderr as it begins, with the seconds so far. Raises ValueError for what
+    `repro.certify.certify` refuses, and Unfinished (a ValueError) for code that ends its process, takes too long or
+    takes too much memory.
     """
     name = target.rpartition(":")[2].partition("=")[0]
     request = {"target": target, "noise": noise, "effort": asdict(effort), "loader": loader, "told": told}
@@ -94,8 +97,8 @@ def isolated(
 
 
 def _answer(child: subprocess.Popen[bytes], seconds: float) -> bytes | None:
-    """What a child process writes after `READY` until it closes its output. None if after `seconds` it still writes, or
-    has closed its output without a whole answer (a line) but still runs.
+    """What the child process writes after its sign `READY` that the tested code is next, until it closes its output.
+    None if after `seconds` it still writes, or has closed its output without a whole answer (a line) but still runs.
 
     After a whole answer the child may take longer to end: on a busy machine the interpreter needs seconds for that.
     """
@@ -126,8 +129,8 @@ def _has_ended(child: subprocess.Popen[bytes], seconds: float) -> bool:
 
 @contextmanager
 def _lifeline() -> Generator[int]:
-    """Context manager that yields the reading end of a pipe, for a child process; the pipe reaches end of file when
-    this process ends or leaves the context."""
+    """Context manager that yields the file descriptor of the reading end of a pipe, to be passed to a child process.
+    The child reads end of file when this process ends or leaves the context."""
     alive, held = os.pipe()
     try:
         yield alive
@@ -177,7 +180,8 @@ def _child(asked: str, alive: int) -> None:
 
 
 def _progress() -> Told:
-    """A `Told` that prints each line on stderr, preceded by the number of seconds since this call."""
+    """A function that prints a line of text on stderr, preceded by the number of seconds since `_progress` was called;
+    it is called as each test of a certificate begins."""
     began = time.monotonic()
 
     def told(line: str) -> None:
@@ -200,7 +204,7 @@ def _end_with_parent(alive: int) -> None:
 
 
 def _out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error says that memory is short; torch's own on a CPU is a RuntimeError."""
+    """Whether an error says that memory is short: a MemoryError, or the RuntimeError that torch raises on a CPU."""
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and "allocate memory" in str(error)
     )

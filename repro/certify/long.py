@@ -48,7 +48,8 @@ def true_rows(rows: int) -> Tensor:
 
 @functools.lru_cache
 def limit(rows: int) -> float:
-    """Squared bigram distance that `rows` true samples exceed with probability ALPHA."""
+    """Squared bigram distance from the oracle language `strong` that `rows` true samples exceed with probability 1e-4
+    (ALPHA)."""
     from scipy.stats import chi2
 
     ids, law = true_rows(4_000), strong().bigram()
@@ -76,16 +77,17 @@ def ours(noise: Noise, steps: int, rows: int) -> Tensor:
 def long_bigrams(
     foreign: Foreign, noise: Noise, effort: Effort, spoil: Spoil | None = None
 ) -> list[Evidence]:
-    """Evidence: squared bigram distance of a sampler's long sentences from the language `strong`, at every number of
-    steps in `effort`, with the exact denoiser or one made wrong by `spoil`."""
+    """Evidence for a certificate: squared bigram distance of the sentences that a sampler draws from the oracle
+    language `strong`, at every number of steps in `effort`. The sampler gets the exact denoiser, or one made wrong by
+    `spoil`."""
     return _bigrams(_sentences(foreign, noise, effort, spoil), noise)
 
 
 def _sentences(
     foreign: Foreign, noise: Noise, effort: Effort, spoil: Spoil | None = None
 ) -> dict[int, Tensor]:
-    """Number of steps -> sentences that the tested sampler draws, [long_rows, L]; a [MASK] that is left counts as the
-    last token."""
+    """Number of steps -> sentences that the tested sampler draws in them, [effort.long_rows, L]; a [MASK] that is left
+    is replaced by the last token of the vocabulary."""
     space = Space(noise, HmmSource(strong()), foreign.meaning, spoil)
     return {
         steps: foreign.ids(space, effort.long_rows, steps, 20_000 + i).clamp_max(strong().vocab_size - 1)

@@ -68,7 +68,8 @@ PERTURBED: dict[str, Spoil] = {
 
 
 class Means(NamedTuple):
-    """Mean loss of each sentence in nats, over all calls [S] and of each call [C, S] (a single call if exact)."""
+    """Mean loss of each sentence in nats: `mean` [S] over all calls, and `by_call` [C, S] within each call (C = 1 for
+    an exact loss)."""
 
     mean: Tensor
     by_call: Tensor
@@ -109,9 +110,9 @@ def certify_loss(foreign: Foreign, effort: Effort, told: Told = silent) -> Findi
 
 
 def _means(foreign: Foreign, space: Space, effort: Effort, first: int = 0, times: int = 1) -> Means:
-    """The mean loss of every sentence; rows of a call are shuffled, since a loss may stratify over them.
-
-    `first`: seed of the first call; `times`: how many times `effort.loss_calls` calls are made.
+    """The mean loss of every sentence of a space. A random loss is called `times` x `effort.loss_calls` times, with the
+    seeds from `first` on; the rows of a call are shuffled, since the loss may stratify over them. An exact loss is
+    called once.
     """
     sentences = words(space.vocab, space.length)
     count = len(sentences)
@@ -138,15 +139,15 @@ def _sum(means: Means) -> tuple[float, float]:
 
 
 def _unclear(foreign: Foreign, total: float, error: float) -> bool:
-    """Whether a random sum lies on the wrong side of 1 by so few standard errors that it may be chance (UNCLEAR to
-    CLEAR)."""
+    """Whether `total`, the sum of exp(-loss) over all sentences, lies on the wrong side of 1 by 2 to 6 (UNCLEAR to
+    CLEAR) times its standard error `error`, so that it may be chance; False for an exact loss."""
     off = (abs(total - 1) if foreign.claims == "law" else total - 1) - QUADRATURE
     return foreign.draws and UNCLEAR * error < off < CLEAR * error
 
 
 def _sums(foreign: Foreign, noise: Noise, length: int, effort: Effort) -> tuple[list[Check], list[Evidence]]:
-    """Checks of the sums of exp(-loss) over all sentences of a length, for the exact denoiser and for inconsistent
-    ones, whose conditionals belong to no law."""
+    """Checks of the sums of exp(-loss) over all sentences of `length` tokens, and the sums as evidence, for the exact
+    denoiser and for inconsistent ones, whose conditionals belong to no law."""
     from scipy.stats import t
 
     sources: dict[str, Source] = {"exact": tiny(length)} | {
@@ -191,8 +192,8 @@ def _sums(foreign: Foreign, noise: Noise, length: int, effort: Effort) -> tuple[
 
 
 def _batches(foreign: Foreign, noise: Noise, exact: Means, effort: Effort) -> Check:
-    """Check that a row's loss does not depend on the other rows of its call; `exact`: losses in calls with all
-    sentences."""
+    """Check that a row's loss does not depend on the other rows of its call; `exact`: mean losses, with the exact
+    denoiser, in calls with all sentences."""
     space = Space(noise, tiny(LENGTH), foreign.meaning)
     sentences = tiny(LENGTH).sentences
     if foreign.draws:
@@ -215,9 +216,9 @@ def _batches(foreign: Foreign, noise: Noise, exact: Means, effort: Effort) -> Ch
 
 
 def _random_batches(foreign: Foreign, space: Space, exact: Means, effort: Effort) -> tuple[float, float, str]:
-    """Three results for sentences in small calls (of one sentence alone, or of one to three rows): the largest
-    difference of a sentence's mean loss from that in `exact`, in standard errors; the limit for it; and in which calls
-    it was seen."""
+    """Three results for a random loss in small calls (of one sentence alone, or of one to three rows): the largest
+    difference of a sentence's mean loss from its mean loss in large calls (`exact`), in standard errors; the limit for
+    this difference; and a text that says in which calls it was seen."""
     from scipy.stats import t
 
     sentences = tiny(LENGTH).sentences
@@ -241,8 +242,8 @@ def _random_batches(foreign: Foreign, space: Space, exact: Means, effort: Effort
 
 
 def _standard_errors(one: Tensor, other: Tensor) -> Tensor:
-    """For each column of `one` [A, S] and `other` [B, S], whose rows are independent: by how many standard errors the
-    two means differ beyond `EQUAL`, [S]."""
+    """For each column of `one` [A, S] and `other` [B, S], whose rows are independent: how many standard errors the
+    difference of the two means has beyond the 1e-5 (EQUAL) that rounding may make, [S]."""
     error = (one.var(0) / len(one) + other.var(0) / len(other)).sqrt()
     return ((one.mean(0) - other.mean(0)).abs() - EQUAL).clamp_min(0) / error.clamp_min(1e-300)
 
@@ -250,9 +251,9 @@ def _standard_errors(one: Tensor, other: Tensor) -> Tensor:
 def _score(
     foreign: Foreign, noise: Noise, exact: Means, effort: Effort
 ) -> tuple[dict[str, float], float, list[Evidence]]:
-    """Three results: the wrong denoisers that score better than the exact one, each with the difference in nats; the
-    expected loss with the exact denoiser minus the entropy, in nats; and the evidence. All denoisers use the same
-    seeds, so differences are paired."""
+    """Three results: dictionary of the wrong denoisers whose expected loss is lower than that of the exact one -> the
+    difference in nats; the expected loss with the exact denoiser (`exact`: its mean losses) minus the entropy, in nats;
+    and the evidence. All denoisers use the same seeds, so differences are paired."""
     from scipy.stats import t
 
     law = tiny(LENGTH)
@@ -281,8 +282,9 @@ def _score_note(noise: Noise, better: dict[str, float], gap: float) -> str:
 
 
 def _mode_check(noise: Noise, sharper: bool, says: str) -> Check:
-    """Check of a loss that claims to seek modes: conditionals sharper than the true ones must score better (`sharper`).
-    `says`: the text of `_score_note` for this noise."""
+    """Check of a loss that claims to seek modes: conditionals sharper than the true ones must have a lower expected
+    loss. `sharper`: whether they have; `says`: note on the score under this noise, whose text after the colon the check
+    repeats."""
     return Check(
         name=f"modes, {noise}",
         stands=sharper,

@@ -1,4 +1,5 @@
-"""Denoisers with the exact (or deliberately wrong) conditionals of a space, to decode with the suite's own samplers."""
+"""Denoisers with the exact (or deliberately wrong) conditionals of a known law of sentences (`repro.certify.space`),
+with which the suite's own samplers decode."""
 
 from __future__ import annotations
 
@@ -40,9 +41,9 @@ def process_of(noise: Noise) -> Absorbing | Uniform:
 
 
 class OracleDenoiser(Denoiser):
-    """Denoiser whose outputs are the conditionals of a space: features are log-probabilities [B, L, V + 2] of tokens,
-    [MASK] and [BOS], and the head is the identity. The denoiser reads the time under uniform noise, where the
-    conditionals depend on it."""
+    """Denoiser whose outputs are the conditionals of a space (`repro.certify.space.Space`): features are
+    log-probabilities [B, L, V + 2] of tokens, [MASK] and [BOS], and the head is the identity. The denoiser reads the
+    time under uniform noise alone, where the conditionals depend on the time."""
 
     def __init__(self, space: Space) -> None:
         words, self.process = Sentences(space.vocab, space.length), process_of(space.noise)
@@ -74,7 +75,8 @@ def oracle_denoiser(noise: Noise, source: Source, spoil: Spoil | None = None) ->
 
 
 class CausalOracle(Denoiser):
-    """The exact left-to-right model of an enumerated law; ids begin with [BOS]."""
+    """The exact left-to-right model of an enumerated law: outputs are the distribution of each next token given the
+    tokens before it. Ids begin with [BOS]."""
 
     def __init__(self, source: Enumerated) -> None:
         words = Sentences(source.vocab, source.length)
@@ -105,7 +107,7 @@ class CausalOracle(Denoiser):
 
 
 def _features(probabilities: Tensor, total: int) -> Tensor:
-    """Log-probabilities [..., total] from probabilities [..., V]: at least FLOOR, and FLOOR for the ids after the V
-    tokens."""
+    """Log-probabilities [..., total] from probabilities [..., V]: at least -80 (FLOOR, in place of minus infinity), and
+    -80 for the ids after the V tokens."""
     logp = probabilities.log().clamp_min(FLOOR)
     return torch.nn.functional.pad(logp, (0, total - logp.shape[-1]), value=FLOOR)

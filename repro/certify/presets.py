@@ -96,8 +96,8 @@ class _Statistic(NamedTuple):
 
 
 def names() -> list[str]:
-    """Names of all samplers that are certified: every preset, those at temperature 0 also at temperature 1, and those
-    in LOOKED_AHEAD also with lookahead."""
+    """Names of all samplers that are certified: every preset, presets at temperature 0 also at temperature 1, and five
+    of these samplers (LOOKED_AHEAD) also with lookahead."""
     found = []
     for name, rule in PRESETS.items():
         found.append(name)
@@ -153,8 +153,8 @@ def certify_preset(name: str) -> dict[str, Any]:
 
 
 def certify_rule(rule: Sampler, noise: str) -> tuple[list[Number], dict[str, Any]]:
-    """Distances of the exact output laws of a sampler (`rule`) under a noise from the true law, one for each number of
-    steps and denoiser, and the verdict on its claim."""
+    """The distances of the exact output laws of a sampler (`rule`) under a noise from the true law, one for each number
+    of steps and denoiser; and the verdict on the sampler's claim."""
     numbers = []
     has_memory = rule.start(torch.zeros(1, LENGTH, dtype=torch.int64)) is not None
     for oracle, spoil in {"exact": None, **SPOILED}.items():
@@ -174,8 +174,8 @@ def certify_rule(rule: Sampler, noise: str) -> tuple[list[Number], dict[str, Any
 
 
 def _steps(rule: Sampler, ladder: tuple[int, ...], length: int) -> list[int | None]:
-    """The numbers of steps of `ladder` that a rule can take for sentences of `length` tokens; [None] for an adaptive
-    rule."""
+    """Those numbers of steps in `ladder` in which a rule can decode sentences of `length` tokens; [None] for an
+    adaptive rule, and [length] for a left-to-right one."""
     if rule.capabilities.plan == "adaptive":
         return [None]
     if "left_to_right" in rule.capabilities.processes:
@@ -229,8 +229,8 @@ def _listed(
 
 
 def _forwards(rule: Sampler, noise: str, source: Enumerated, spoil: Spoil | None) -> float:
-    """Mean forward passes per row of an adaptive rule, from 2,000 rows. A rule with lookahead is counted as if it had
-    none: one pass per token."""
+    """Mean forward passes per sentence of an adaptive rule, measured on 2,000 sentences. A rule with lookahead counts
+    as the rule without it: one pass per token."""
     if rule.capabilities.looks_ahead:
         return float(source.length)
     denoiser = _oracle(noise, source, spoil)
@@ -243,7 +243,8 @@ def _forwards(rule: Sampler, noise: str, source: Enumerated, spoil: Spoil | None
 
 
 def _converges(noise: str, doubled: list[Number]) -> dict[str, Any]:
-    """The verdict from distances at doubling numbers of steps (`doubled`): they must keep falling."""
+    """The verdict on a sampler that claims the law, from its distances at 64, 128, 256 and 512 steps (`doubled`): each
+    must be at most 1/1.5 (FALLS) of the one before, or the last must be zero up to rounding."""
     far = [number["value"] for number in doubled]
     ratios = [sooner / later for sooner, later in pairwise(far)]
     if far[-1] <= EXACT:
@@ -258,8 +259,8 @@ def _converges(noise: str, doubled: list[Number]) -> dict[str, Any]:
 
 
 def _verdict_at(rule: Sampler, noise: str, finest: Number) -> dict[str, Any]:
-    """The verdict on a sampler (`rule`) from `finest`, its distance from the law at the largest number of steps.
-    `_converges` judges samplers that claim the law and only approach it with more steps."""
+    """The verdict on a sampler (`rule`) from `finest`, its distance from the law at the largest number of steps. Not
+    for samplers that claim the law and only approach it with more steps: these are judged by `_converges`."""
     far, nll = finest["value"], finest["excess"]
     match rule.claim():
         case "law":
@@ -307,8 +308,8 @@ def _true_bigram() -> float:
 
 
 def _long(rule: Sampler, noise: str) -> list[Number]:
-    """Squared bigram distances of a rule's samples from the oracle language `strong`, at each number of steps and for
-    each denoiser in LONG_ORACLES."""
+    """Squared bigram distances of a rule's samples from the oracle language `strong`, at each number of steps, with the
+    exact denoiser and with two wrong ones (LONG_ORACLES)."""
     hmm, found = strong(), []
     for oracle, spoil in LONG_ORACLES.items():
         for steps in _steps(rule, LONG_STEPS, hmm.length):
@@ -329,8 +330,9 @@ def _long(rule: Sampler, noise: str) -> list[Number]:
 
 
 def _paths(rule: Sampler, noise: str) -> list[Number]:
-    """KL(law || sampler) per token on the oracle language, or its upper bound, the path KL, at each number of steps;
-    empty for samplers that cannot be replayed (`repro.certify.replay`)."""
+    """KL(law || sampler) in nats per token on the oracle language `strong`, or its upper bound, the path KL, at each
+    number of steps; empty for samplers whose likelihood of a given sentence cannot be computed by replaying their steps
+    (`repro.certify.replay`)."""
     hmm, found = strong(), []
     ours = isinstance(rule, Ancestral) and noise == "uniform"
     of = rule.capabilities

@@ -27,7 +27,7 @@ CERTIFIED = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option --certify."""
+    """Hook of pytest: add the option --certify, which takes smoke (default) or full."""
     parser.getgroup("certify", "certificates of samplers and losses").addoption(
         "--certify",
         nargs="?",
@@ -38,12 +38,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Prepare the list of certificates that is shown at the end of the run."""
+    """Hook of pytest: make the empty list that the tests fill with a line for each certificate, to be shown at the end
+    of the run."""
     config.stash[CERTIFIED] = []
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print one line for each certificate at the end of the run."""
+    """Hook of pytest: print one line for each certificate at the end of the run."""
     if config.stash[CERTIFIED]:
         terminalreporter.section("certificates")
         for line in config.stash[CERTIFIED]:
@@ -85,9 +86,9 @@ class SamplerSpace:
         """Certify a sampler `f(space, n, steps, seed) -> ids` or a loss `f(space, x0, seed) -> nats`; returns the
         certificate if the claim stands, else the test fails and shows the failed checks.
 
-        `claims`, `meaning`: attributes of the function, if it does not have them itself (docs/certify.md); `noise`: as
-        in `repro.certify.certify`. ValueError for a function that is neither sampler nor loss; UsageError if the level
-        `full` lacks a package.
+        `claims`, `meaning`: attributes of the function, if it does not have them itself (docs/certify.md); `noise`: the
+        noise to test under (None: those that the function declares, else those under which a trial call works).
+        ValueError for a function that is neither sampler nor loss; UsageError if the level `full` lacks a package.
         """
         from repro.certify import certify
         from repro.certify.verdict import FULL, SMOKE
@@ -109,7 +110,8 @@ class SamplerSpace:
 
 
 class _Described:
-    """Wrapper that gives a function further attributes, without changing the caller's function."""
+    """A callable that calls `function` and has its attributes `claims`, `meaning`, `noises` and `draws`, with those in
+    `given` added or replaced; the function itself is not changed."""
 
     def __init__(self, function: Callable[..., Any], given: dict[str, str]) -> None:
         self.__wrapped__ = function

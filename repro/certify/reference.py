@@ -6,7 +6,7 @@ Compared with the true joint reverse step it gives the *path KL*,
 
     sum over steps of E KL( p(xs | xt) || product over positions of p(xs_l | xt) )  >=  KL(law || sampler).
 
-Symbols: S sentences, Z noisy sentences.
+Symbols: S sentences, Z noisy sentences; `states` [Z, L]: all noisy sentences.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def _start(states: Tensor, source: Enumerated, noise: Noise) -> Tensor:
 
 
 def _independent(source: Enumerated, noise: Noise, states: Tensor, t: float, s: float) -> Tensor:
-    """[Z, Z]: probability of each noisy sentence at s (column) given each at t (row), with positions drawn
-    independently."""
+    """One step of ancestral sampling as a matrix [Z, Z]: probability of each noisy sentence at time s (column) given
+    each at time t (row), where every position is drawn independently; s < t."""
     alpha_t, alpha_s = (torch.full((len(states),), 1 - time, dtype=torch.float64) for time in (t, s))
     loo = source.leave_one_out(noise, states, alpha_t)
     if noise == "uniform":
@@ -104,7 +104,8 @@ def _independent(source: Enumerated, noise: Noise, states: Tensor, t: float, s: 
 
 
 def _corruption(source: Enumerated, noise: Noise, states: Tensor, t: float, s: float) -> Tensor:
-    """[Z, Z]: q(noisy sentence at t (column) | noisy sentence at s (row)), s < t."""
+    """The noise process as a matrix [Z, Z]: probability of each noisy sentence at time t (column) given each at time s
+    (row), s < t."""
     ratio = (1 - t) / (1 - s) if s < 1 else 0.0
     symbols = source.vocab + (noise == "absorbing")
     if noise == "uniform":
@@ -116,7 +117,7 @@ def _corruption(source: Enumerated, noise: Noise, states: Tensor, t: float, s: f
 
 
 def _marginal(source: Enumerated, noise: Noise, states: Tensor, t: float) -> Tensor:
-    """Probability of each noisy sentence at time t, [Z]."""
+    """Probability p(xt) of each noisy sentence at time t, [Z], if clean sentences are drawn from the law `source`."""
     clean = (states < source.vocab).all(1)
     start = torch.zeros(len(states), dtype=torch.float64)
     start[clean] = source.law

@@ -32,8 +32,9 @@ class Replayed(NamedTuple):
 
 
 class Replay:
-    """A source of draws that returns the tokens of x [n, L] and adds up their log-probabilities in `logq` [n]; other
-    draws, such as those of positions, are pseudo-random and make `exact` False."""
+    """A source of draws for a sampler: in place of random tokens it returns those of x [n, L], and adds up their
+    log-probabilities in `logq` [n]. Other draws, such as those of positions, are pseudo-random and make `exact` False.
+    `names`: numbers of the n rows, which key these draws."""
 
     def __init__(self, x: Tensor, names: Sequence[int]) -> None:
         self.x, self.names = x, torch.tensor(list(names))
@@ -65,7 +66,7 @@ class Replay:
 
 def replay(decoder: Decoder, x: Tensor) -> Replayed | None:
     """The log-likelihood of sentences x [n, L] under the sampler of `decoder` (n rows without prompts), by replaying
-    the sampler's steps with the tokens of x; None if they did not write x."""
+    the sampler's steps with the tokens of x; None if the text after the last step is not x."""
     draw = Replay(x, range(len(x)))
     ids = decoder.begin(draw, decoder.ids)
     memory = decoder.sampler.start(ids)
@@ -81,8 +82,9 @@ def replay(decoder: Decoder, x: Tensor) -> Replayed | None:
 def uniform_path(steps: int, rows: int) -> Tensor:
     """log p(path) - log q(path) of `rows` true paths of uniform noise on the oracle language `strong`, [rows] in nats.
 
-    p is the joint reverse step, p(xs | xt) = p(xs) q(xt | xs) / p(xt), with p(xs) and p(xt) by the HMM's forward
-    algorithm; q is the product of its marginals.
+    A path is a sentence at every noise level, from clean to pure noise, in `steps` equal steps of time. p is the joint
+    reverse step, p(xs | xt) = p(xs) q(xt | xs) / p(xt), with p(xs) and p(xt) by the HMM's forward algorithm; q is the
+    product of the marginals of p.
     """
     hmm = strong()
     x = true_rows(rows)

@@ -46,7 +46,8 @@ def row_checks(
     foreign: Foreign, noise: Noise, source: Enumerated, large: Tensor, effort: Effort
 ) -> list[Check]:
     """All checks that the rows of a sampler's calls are independent draws of one law, with the denoiser of the
-    enumerated law `source`; `large` [S]: counts of sentences in large calls of SMALL_STEPS steps."""
+    enumerated law `source`. `large` [S]: how often each sentence was drawn in large calls of 16 (SMALL_STEPS) steps,
+    with which small calls are compared."""
     space = Space(noise, source, foreign.meaning)
     seeds = _seeds(foreign, space, noise)
     if not seeds.stands:
@@ -81,7 +82,8 @@ def _two_sided(statistic: float, freedom: int) -> float:
 
 
 def _chi_square(table: Tensor) -> tuple[float, int]:
-    """Chi-square test that rows and columns of a table of counts are independent: statistic and degrees of freedom."""
+    """Statistic and degrees of freedom of the chi-square test that rows and columns of a table of counts are
+    independent; empty rows and columns are left out."""
     table = table[table.sum(1) > 0][:, table.sum(0) > 0].double()
     expected = table.sum(1, keepdim=True) * table.sum(0) / table.sum()
     return ((table - expected) ** 2 / expected).sum().item(), (table.shape[0] - 1) * (table.shape[1] - 1)
@@ -120,8 +122,8 @@ def _neighbours(noise: Noise, calls: Sequence[Tensor], steps: int, cells: int) -
 
 def _merged(counts: Tensor) -> Tensor:
     """Contingency table [classes, classes] of the counts [BINS^2] of pairs of sentence classes. The rarest classes are
-    merged until independent rows would give every pair at least `EXPECTED` times on average; what is merged depends on
-    the table's row and column sums alone."""
+    merged until independent rows would give every pair at least 5 (EXPECTED) times on average; what is merged depends
+    on the table's row and column sums alone."""
     table = counts.view(BINS, BINS)
     while len(table) > 1:
         sizes = (table.sum(0) + table.sum(1)).argsort()
@@ -134,8 +136,9 @@ def _merged(counts: Tensor) -> Tensor:
 
 
 def _pairs(calls: Sequence[Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Pairs of rows that should be independent, by how they lie in the calls: name, classes of the first rows, classes
-    of the second rows. `calls`: class of every row of each call."""
+    """Triples for pairs of rows that should be independent: name of the relation of the two rows (such as `two apart`),
+    classes of the first rows, classes of the second rows. `calls`: for each call the class (number of a group of
+    sentences) of every row."""
     half = len(calls[0]) // 2
     for name, lag in (("next to each other", 1), ("two apart", 2), ("half a call apart", half)):
         yield name, torch.cat([call[:-lag] for call in calls]), torch.cat([call[lag:] for call in calls])

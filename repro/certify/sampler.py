@@ -85,8 +85,8 @@ def certify_sampler(foreign: Foreign, effort: Effort, told: Told = silent) -> Fi
 
 
 def _long(foreign: Foreign, noise: Noise, effort: Effort) -> tuple[list[Check], list[Evidence]]:
-    """Evidence from long sentences, and checks if the sampler claims the law. `repro.certify.long` is imported only
-    here, since it needs packages of the whole suite that the smoke level does without."""
+    """Evidence from sentences of 32 tokens, and checks of it if the sampler claims the law. `repro.certify.long` is
+    imported only here, since it needs packages that `pytest --certify` at its smoke level does not require."""
     from repro.certify.long import long_bigrams, long_checks
 
     if foreign.claims == "law":
@@ -97,7 +97,8 @@ def _long(foreign: Foreign, noise: Noise, effort: Effort) -> tuple[list[Check], 
 def _listed(
     foreign: Foreign, noise: Noise, effort: Effort, told: Told = silent
 ) -> tuple[list[Check], list[Evidence]]:
-    """Checks and evidence of a sampler from the 27 sentences whose law is enumerated."""
+    """Checks and evidence of a sampler from samples of the 27 sentences whose law is enumerated; `told` is called with
+    a line as each test begins."""
     source = tiny(LENGTH)
     evidence: list[Evidence] = []
     counts_at: dict[int, Tensor] = {}
@@ -135,8 +136,9 @@ def _calls(foreign: Foreign, space: Space, steps: int, rows: int, size: int, see
 
 
 def _distance(source: Enumerated, noise: Noise, oracle: str, steps: int, counts: Tensor) -> list[Evidence]:
-    """Total variation and KL(law || output) estimated from counts [S], with both for equally many true samples and, for
-    the exact denoiser, the exact total variation and path KL of ancestral sampling."""
+    """Evidence of a sampler's distance from the law `source`: total variation and KL(law || output), estimated from the
+    `counts` [S] of sentences that it drew; beside them both for equally many true samples and, for the exact denoiser
+    (`oracle`: name of the denoiser), the exact total variation and path KL of ancestral sampling."""
     rows = int(counts.sum())
     u = rng.uniform(rng.keys(0, rng.SENTENCE, 3, torch.arange(rows)))
     true = torch.bincount(rng.choose(source.law.expand(rows, -1), u), minlength=len(source.law))
@@ -178,8 +180,8 @@ def chi_square(counts: Tensor, law: Tensor) -> float:
 
 
 def _law(source: Enumerated, noise: Noise, counts_at: dict[int, Tensor], steps: int) -> Check:
-    """Check that a sampler's output at a number of steps is at most as far from the true law as `SLACK` allows.
-    `counts_at`: number of steps -> counts of sentences [S]."""
+    """Check that a sampler's output at a number of steps has at most 4 times (SLACK) the chi-square distance from the
+    true law that ancestral sampling has. `counts_at`: number of steps -> how often each sentence was drawn, [S]."""
     from scipy.optimize import brentq
     from scipy.stats import ncx2
 
@@ -229,8 +231,8 @@ def _modes(source: Enumerated, noise: Noise, counts: Tensor, steps: int) -> Chec
 
 
 def _rare(foreign: Foreign, noise: Noise, effort: Effort) -> Check:
-    """Check that ids of probability `CHANCE` are drawn as often as they should be, neither less (draws in float32) nor
-    more (probabilities clamped from below)."""
+    """Check that rare ids, of probability 1.4e-8 (CHANCE) each, are drawn as often as they should be: not less, as by
+    draws in float32, and not more, as where small probabilities are raised to a least value."""
     from scipy.stats import poisson
 
     source = RareTokens(RARE, CHANCE)

@@ -40,7 +40,8 @@ number of tables that are kept."""
 
 
 class Source(Protocol):
-    """A known law of sentences: its conditionals under both noises, and its unigram frequencies."""
+    """A known law of sentences of `length` tokens from a vocabulary of `vocab`: its conditionals under both noises, and
+    the frequencies of its tokens (unigrams)."""
 
     vocab: int
     length: int
@@ -66,9 +67,10 @@ class Spoil(Protocol):
 
 class Space:
     """What a tested sampler or loss receives: a noise and a denoiser (`denoise`) with the conditionals of the law
-    `source`, which `spoil` may make wrong; `meaning` says what its output estimates.
+    `source`, which `spoil` may make wrong; `meaning`: what the denoiser's output estimates (see the module).
 
-    `symbols`: number of ids in noisy sentences; `reads`: which of `noise` and `mask` have been read so far.
+    `symbols`: number of ids in noisy sentences; `reads`: which of the attributes `noise` and `mask` the tested function
+    has read so far.
     """
 
     def __init__(self, noise: Noise, source: Source, meaning: Meaning, spoil: Spoil | None = None) -> None:
@@ -100,7 +102,8 @@ class Space:
         return self._table(alpha[0].item() if len(alpha) else 0.0)[code(ids, self.symbols)]
 
     def _list(self, alpha: float) -> Tensor:
-        """Probabilities for all noisy sentences at signal level `alpha`, in the order of `words`, [symbols^L, L, V]."""
+        """The denoiser's probabilities for all noisy sentences, in the order of `words`, [symbols^L, L, V]; `alpha`:
+        probability that a token is intact."""
         states = words(self.symbols, self.length)
         return self._denoise(states, torch.full((len(states),), alpha, dtype=torch.float64))
 
@@ -171,7 +174,8 @@ class Enumerated:
         return torch.cat([self._bayes(noise, *part) for part in parts])
 
     def _bayes(self, noise: Noise, ids: Tensor, alpha: Tensor) -> Tensor:
-        """Distribution of each clean token given the other noisy tokens, [n, L, V], for ids [n, L] at alpha [n]."""
+        """Distribution of each clean token given the noisy tokens at the other positions, [n, L, V], for noisy ids
+        [n, L] whose tokens are intact with probability alpha [n]."""
         seen = self.channel(noise, ids, alpha)[:, torch.arange(self.length), self.sentences]  # [n, S, L]
         found = []
         for place in range(self.length):
@@ -181,7 +185,8 @@ class Enumerated:
         return joint / joint.sum(-1, keepdim=True)
 
     def channel(self, noise: Noise, ids: Tensor, alpha: Tensor) -> Tensor:
-        """q(ids_l | x_l = v) for ids [n, L] at alpha [n], up to a factor that does not depend on v, [n, L, V]."""
+        """Likelihood q(ids_l | x_l = v) of each clean token v at each position l, up to a factor that does not depend
+        on v, [n, L, V], for noisy ids [n, L] whose tokens are intact with probability alpha [n]."""
         shown = torch.nn.functional.one_hot(ids, self.vocab + 1)[..., : self.vocab].double()
         if noise == "absorbing":
             return torch.where((ids == self.vocab)[..., None], 1.0, shown)
@@ -190,7 +195,8 @@ class Enumerated:
 
 
 class HmmSource:
-    """The law of a hidden Markov model, for sentences too many to enumerate."""
+    """The law of sentences of a hidden Markov model (`hmm`), whose conditionals are computed exactly although there are
+    too many sentences to enumerate."""
 
     def __init__(self, hmm: Hmm) -> None:
         self.hmm, self.vocab, self.length = hmm, hmm.vocab_size, hmm.length
@@ -262,7 +268,8 @@ def tiny(length: int) -> Enumerated:
 
 @dataclass(frozen=True)
 class UnigramMixture:
-    """(1 - weight) exact conditional + weight unigrams, like an undertrained network."""
+    """A `Spoil` that gives (1 - weight) x exact conditional + weight x unigram frequency, as an undertrained network
+    might."""
 
     weight: float
 
@@ -272,8 +279,8 @@ class UnigramMixture:
 
 @dataclass(frozen=True)
 class NoisyLogits:
-    """Conditionals whose logits have normal noise of standard deviation `deviation` added; the noise at a position is a
-    fixed function of the tokens at the other positions."""
+    """A `Spoil` that adds normal noise of standard deviation `deviation` to the logits of the exact conditionals; the
+    noise at a position is a fixed function of the tokens at the other positions."""
 
     deviation: float
 
@@ -288,7 +295,8 @@ class NoisyLogits:
 
 @dataclass(frozen=True)
 class PoweredConditionals:
-    """Conditionals raised to the power beta and normalised: sharper than exact above 1, flatter below."""
+    """A `Spoil` that raises the exact conditionals to the power `beta` and normalises them: sharper than exact if beta
+    is above 1, flatter if below."""
 
     beta: float
 
@@ -297,5 +305,6 @@ class PoweredConditionals:
 
 
 def total_variation(one: Tensor, other: Tensor) -> float:
-    """Total variation distance of two laws over the same outcomes."""
+    """Total variation distance of two laws, given as the probabilities of the same outcomes: half the sum of absolute
+    differences."""
     return (one - other).abs().sum().item() / 2

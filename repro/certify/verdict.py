@@ -22,12 +22,14 @@ Told = Callable[[str], None]
 
 
 def silent(line: str) -> None:
-    """The `Told` that says nothing."""
+    """Do nothing: given to a certificate in place of a function that prints a line as each test begins."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """A statistic of a sampler or loss on one space."""
+    """One number that was measured of a sampler or loss: the `value` of a `statistic` on one space (language with known
+    conditionals), noise, denoiser (`oracle`) and number of steps. For comparison: `true`, the statistic of equally many
+    true samples, and `best`, that of ancestral sampling, or the best possible value of a loss (None: not computed)."""
 
     statistic: str
     space: str
@@ -66,7 +68,8 @@ class Findings(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """The certificate of the function named `subject`; its claim stands if all checks do."""
+    """The certificate of the function named `subject`, a sampler or a loss (`kind`): what it claims and the results of
+    the tests, which took `seconds` s. The claim stands if all checks do."""
 
     subject: str
     kind: str
@@ -137,8 +140,8 @@ COLUMNS: dict[str, Callable[[Evidence], str]] = {
 
 
 def _table(some: list[Evidence]) -> str:
-    """The evidence as a table, without columns that are empty; it is at most 80 characters wide. Made without tabulate,
-    which the smoke level of `pytest --certify` does not need."""
+    """The evidence as a table of text, without columns that are empty, at most 80 characters wide. It is made without
+    the package tabulate, so that `pytest --certify` at its smoke level does not require it."""
     filled = {head: cells for head, of in COLUMNS.items() if any(cells := [of(each) for each in some])}
     heads = [["", *head.split("\n")][-2:] for head in filled]
     wide = [max(map(len, [*head, *cells])) for head, cells in zip(heads, filled.values(), strict=True)]
@@ -154,7 +157,7 @@ def shown(number: float | None) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """The sample sizes of a certificate."""
+    """The sample sizes of a certificate (numbers of sentences, steps and calls) and its limit of wall time."""
 
     rows: int
     """Sentences sampled at every number of steps but the last."""

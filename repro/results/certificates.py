@@ -158,8 +158,8 @@ def _line(stored: Stored, verdict: Mapping[str, Any], numbers: DataFrame) -> lis
     exact = large[large.oracle == "exact"]
 
     def at(rows: DataFrame, tokens: float) -> str:
-        """Printed value of the row with the fewest tokens per step that are at least `tokens`; of an adaptive sampler,
-        the row at the tokens per step that it realised. "" if there is no such row."""
+        """Printed value of one of `rows`: the row with the fewest tokens per step among those with at least `tokens`;
+        for an adaptive sampler, which has no number of steps, its only row. "" if there is none."""
         chosen = rows[(rows.tokens_per_step >= tokens - 1e-9) | rows.steps.isna()]
         return f"{chosen.sort_values('tokens_per_step').value.iloc[0]:.3g}" if len(chosen) else ""
 
@@ -176,8 +176,8 @@ def _line(stored: Stored, verdict: Mapping[str, Any], numbers: DataFrame) -> lis
 
 
 def read_controls(folder: Path) -> dict[str, list[Stored]]:
-    """The `wrong` and `right` controls in a folder of certificates, two empty lists if the folder has no file
-    `CONTROLS`; ValueError if that file holds something else."""
+    """The controls in a folder of certificates: dictionary with the lists `wrong` and `right`, both empty if the folder
+    has no file controls.json; ValueError if that file holds something else."""
     path, remedy = folder / CONTROLS, "remove it; `python -m scripts.controls` writes it"
     if not path.exists():
         return {"wrong": [], "right": []}
@@ -187,8 +187,8 @@ def read_controls(folder: Path) -> dict[str, list[Stored]]:
 
 
 def controls_tables(controls: Mapping[str, Sequence[Stored]]) -> dict[str, str]:
-    """Texts of controls.md (a row for each sampler or loss) and controls.csv (a row for each test that refuses it, or
-    one row without a test), by file name; empty without controls."""
+    """Texts of controls.md (a row for each sampler or loss) and controls.csv (a row for each test that refuses a
+    sampler or loss, or one row with an empty test if none does), by file name; empty without controls."""
     from pandas import DataFrame
 
     if not any(controls.values()):

@@ -81,21 +81,21 @@ def read_peers(folder: Path) -> list[dict[str, Any]]:
 
 
 def kinds(row: Mapping[str, Any]) -> list[str]:
-    """Names of the tests that refused the sampler of `row`, each once, with the noise process and the number of steps
-    cut off."""
+    """Names of the tests that refused the sampler of `row` (a row of peers.json), each once, without noise process and
+    number of steps: `law at 4 steps, absorbing` -> `law`."""
     return list(dict.fromkeys(re.sub(r",.*| at \d+ steps", "", test) for test in row["refused_by"]))
 
 
 def word(row: Mapping[str, Any]) -> str:
-    """The verdict on a sampler in words: `stands`, or why not."""
+    """The verdict on the sampler of `row` (a row of peers.json) in words: `stands`, or why not."""
     if row["stands"] is None:
         return f"could not be run: {row['error']}"
     return "stands" if row["stands"] else f"DOES NOT STAND ({', '.join(row['refused_by'])})"
 
 
 def peers_tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Texts of peers.md (a row for each sampler) and peers.csv (with source, and what the tests said), by file name;
-    empty without rows."""
+    """Texts of peers.md (a line for each sampler) and peers.csv (with the source of each claim, and what the tests
+    said), by file name, from the `rows` of peers.json; empty without rows."""
     from pandas import DataFrame
 
     if not rows:
@@ -136,8 +136,8 @@ def peers_tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _interfaces(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], list[str]]:
-    """(peer, version, note on the peer's interface) -> names of the samplers with this note; notes on what was not
-    tested are left out."""
+    """Dictionary (peer, version, note on the interface of the peer's samplers) -> names of the samplers whose
+    certificate has this note; notes on what was not tested are left out."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:
         for note in row["notes"]:

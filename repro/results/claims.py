@@ -1,4 +1,5 @@
-"""Claims of papers and of the founding scripts, fixed before the runs that decide them (docs/method.md#claims).
+"""Claims of papers, and of the scripts from which this project started (tom-pollak/dllm), written down before the runs
+that decide them (docs/method.md#claims).
 
     claims(evals/claims.toml) -> Claims          hypotheses, margins, families, power
     verdicts(claims, records) -> list[Verdict]   holds here, fails here, undecided, not measured
@@ -67,7 +68,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @property
     def sign(self) -> int:
-        """1 if the claim is that the quantity is large, -1 if it is that it is small."""
+        """1 if the claim is that the quantity lies above the margin, -1 if below."""
         return 1 if self.direction == "above" else -1
 
 
@@ -94,9 +95,9 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Verdict on a claim: the mean of its quantity over `n` train seeds and its 95 % `interval`, and two p-values,
-    adjusted within the family by Holm's method: a small `holds` speaks against the contrary of the claim, a small
-    `fails` against the claim. Without records n is 0."""
+    """Verdict on a claim: the `mean` of its quantity over `n` train seeds (0: no records), the 95 % `interval` of the
+    mean, and two p-values, adjusted within the family by Holm's method: `holds`, of the hypothesis that the claim is
+    false, and `fails`, of the hypothesis that it is true. A p-value of at most `level` rejects its hypothesis."""
 
     claim: Claim
     n: int
@@ -121,23 +122,26 @@ class Verdict:
 
     @property
     def p(self) -> float:
-        """The p-value of the test that the verdict rests on; of an undecided claim the smaller one."""
+        """The p-value of the test that the verdict rests on; of an undecided claim the smaller of `holds` and
+        `fails`."""
         if self.word == "undecided":
             return min(self.holds, self.fails)
         return self.fails if self.word == "fails here" else self.holds
 
 
 def claims(path: Path = CLAIMS) -> Claims:
-    """The claims of a file; ValueError for an unknown field, a name that stands twice, or a claim with fewer than two
-    train seeds."""
+    """The claims of the file `path`; ValueError for an unknown field, a name that two claims have, or a claim with
+    fewer than two train seeds."""
     found = read_toml(path, Claims)
     names = [each.name for each in (*found.claim, *found.untestable)]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"{path}: claim {name!r} stands twice; rename one")
+            raise ValueError(f"{path}: two claims have the name {name!r}; rename one")
     for claim in found.claim:
         if len(set(claim.seeds)) < 2:
-            raise ValueError(f"{path}: claim {claim.name!r} needs two train seeds or more")
+            raise ValueError(
+                f"{path}: claim {claim.name!r} has fewer than two train `seeds`; give two or more"
+            )
     return found
 
 
@@ -155,8 +159,9 @@ def lock(found: Claims) -> dict[str, str]:
 
 
 def power(claim: Claim, level: float, family: int) -> float:
-    """Probability of a verdict, holds or fails, if the quantity is normal over train seeds with mean `expected` and
-    standard deviation `spread`; at the most cautious level of Holm's method, `level` / `family` (noncentral t)."""
+    """Probability of a verdict (holds or fails) on a claim if its quantity is normally distributed over train seeds
+    with mean `expected` and standard deviation `spread` of the claim (noncentral t). `family`: number of claims in the
+    family; tests are at `level` / `family`, the strictest level of Holm's method."""
     from scipy.stats import nct, t
 
     n = len(claim.seeds)
@@ -211,8 +216,9 @@ def _values(claim: Claim, frame: DataFrame) -> list[float]:
 
 
 def _tails(claim: Claim, values: Sequence[float]) -> tuple[float, float]:
-    """One-sided p-values of Student's t test, of the contrary of a claim and of the claim. Both are 1 with fewer values
-    than planned. If all values are equal, the hypothesis that they contradict has p-value 0 and the other 1."""
+    """P-values of two one-sided t tests (Student) from the quantity of a claim for each train seed (`values`): of the
+    hypothesis that the claim is false, and of the hypothesis that it is true. Both are 1 with fewer values than planned
+    or if all lie on the margin; if all values are equal otherwise, the contradicted hypothesis has 0, the other 1."""
     from scipy.stats import t
 
     if len(values) < len(claim.seeds):
@@ -226,15 +232,16 @@ def _tails(claim: Claim, values: Sequence[float]) -> tuple[float, float]:
 
 
 class Runs(NamedTuple):
-    """Train seeds of a recipe, and its evaluations as (task, preset, tokens per step), in the order of the claims."""
+    """Train seeds of one recipe, and the evaluations (`cells`) of its networks as (task, preset, tokens per step), both
+    in the order of the claims."""
 
     seeds: list[int]
     cells: list[tuple[str, str, str]]
 
 
 def runs_of(found: Claims) -> dict[str, Runs]:
-    """What scripts/claims.py trains and evaluates, by recipe: all terms of the claims whose records are in
-    results/claims."""
+    """Recipe -> what scripts/claims.py trains and evaluates: the seeds and evaluations of all claims whose records are
+    in results/claims (`Claim.where`)."""
     made: dict[str, Runs] = {}
     for claim in found.claim:
         for cell in claim.cells if claim.where == "claims" else ():

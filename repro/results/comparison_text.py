@@ -36,7 +36,8 @@ def in_words(results: Sequence[ReproductionResult]) -> Iterator[str]:
 
 
 def _cells(row: ReproductionResult) -> tuple[str, ...]:
-    """Name, seeds, metric, committed value, yours, expected interval, detectable change and verdict of a comparison."""
+    """Texts for one comparison: name, seeds (`paired` or `others`), metric, committed value, value of your run, the
+    interval in which that is expected, detectable change, verdict."""
     return (
         row.name,
         "paired" if row.paired else "others",

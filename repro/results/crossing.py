@@ -4,8 +4,9 @@ the outcome of each item.
     for crossing in crossings(stored(Path("runs/factors/NAME"))):
         crossing.outcomes        # [items, levels of the first factor, levels of the second factor, ...]
 
-The design is read from the records: a factor is a setting of SETTINGS that has several levels among the records of one
-task and checkpoint. All other settings must be equal, and no combination of the levels may be missing.
+The design is read from the records: a factor is one of the settings in SETTINGS (chat template, number of shots,
+precision, batch size, draws, sampler, steps, seed) that has several levels among the records of one task and
+checkpoint. All other settings must be equal, and no combination of the levels may be missing.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ Level = str
 
 
 def _of_task(name: str) -> Callable[[Record], Level | None]:
-    """A function from a record to the level of the setting `name` of its lm-eval task; None for a task without it."""
+    """A function that returns the level (value as text) that the setting `name`, such as `shots`, of a record's lm-eval
+    task has; None if the task has no such setting."""
 
     def level(record: Record) -> Level | None:
         task = record.question.task
@@ -83,13 +85,14 @@ _PLACES = (
 
 @dataclass(frozen=True)
 class Stored:
-    """A record, and the path of its per-item results (the file may be missing if the record holds outcomes)."""
+    """A record, and the path of the file of its per-item results (`items`), which may be missing if the record itself
+    holds the outcome of each item."""
 
     record: Record
     items: Path
 
     def read(self) -> Items:
-        """The items (per-item results) of the record; ValueError if it has none."""
+        """The per-item results of the record, from the file or else from its outcomes; ValueError if it has neither."""
         if self.items.is_file():
             return read_items(self.items)
         if not self.record.answer.outcomes:
@@ -208,8 +211,8 @@ def _crossing(
 
 
 def _check_rest(group: Sequence[Stored]) -> None:
-    """ValueError if the records of `group` differ, in their evaluation or numerics class (device, torch, ...), in
-    anything but SETTINGS."""
+    """ValueError if the evaluations or numerics classes (device, torch, ...) of the records of `group` differ in
+    anything but the settings that may be factors (SETTINGS)."""
     first, *others = (
         without(entry.record.question.data(), *_PLACES)
         | {"numerics": without(entry.record.measurements.numerics.data(), "dtype")}
@@ -254,8 +257,8 @@ def named(factors: Iterable[str], levels: Iterable[Level]) -> str:
 
 
 def _check_documents(label: str, cell: str, first: Items, other: Items) -> None:
-    """ValueError unless the items of two combinations of levels (`cell` names the second) have the same documents and
-    filters."""
+    """ValueError unless the items of two combinations of levels, `first` and `other`, are of the same documents and
+    answer filters. For the message: `label`, task and checkpoint; `cell`, the levels of `other`."""
     if first.keys() != other.keys():
         odd = sorted(first.keys() ^ other.keys())[0]
         which = "lacks" if odd in first else "has, unlike the first combination of levels,"
@@ -272,7 +275,8 @@ def _check_documents(label: str, cell: str, first: Items, other: Items) -> None:
 
 
 def _binary(cells: Iterable[Items], places: Sequence[tuple[str, int, str]]) -> list[str]:
-    """Names of the metrics that are 0 or 1 for every item in every combination of levels."""
+    """Names of the metrics that are 0 or 1 for every item in every combination of levels. `cells`: the items of each
+    combination; `places`: the keys (task, document, filter) of the items that count."""
     shown: list[dict[str, Any]] = [items[place].metrics for items in cells for place in places]
     return [
         name

@@ -98,8 +98,8 @@ class Export:
 
 
 def meaning(metric: str, part: str | None = None) -> tuple[Meaning, dict[str, str]] | None:
-    """The meaning of a metric and its parameters, by its name (without lm-eval's filter) and `part`, the registered
-    name of its task's class; None if MEANINGS has none."""
+    """The meaning of a metric and the parameters in its name (`pass_4` -> k: 4), found in MEANINGS by the name (without
+    lm-eval's filter) and `part`, the registered name of its task's class; None if MEANINGS has no such metric."""
     name = stem(metric)
     for pattern, found in MEANINGS.items():
         match = re.fullmatch(pattern, name) or re.fullmatch(pattern, f"{part}:{name}")
@@ -306,8 +306,8 @@ def _generation(record: Record) -> Json:
 
 
 def _temperature(sampler: Json) -> float | None:
-    """Temperature of the softmax from which a sampler draws tokens; None if no setting gives it. A corrector's
-    temperature does not count, because positions are drawn with it."""
+    """Temperature of the softmax from which a sampler draws tokens; None if no setting gives it. The temperature of a
+    corrector does not count, because a corrector draws positions, not tokens, with it."""
     if sampler.get("part") == "shaped":
         return _temperature(sampler["shape"]) or _temperature(sampler["rule"])
     found = None if str(sampler.get("part")).startswith("corrector") else sampler.get("temperature")

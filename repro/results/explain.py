@@ -51,8 +51,9 @@ def select(records: Sequence[Record], name: str) -> list[Record]:
 
 
 def _without_folder(name: str) -> str:
-    """The label `name` with the checkpoint's name in place of the run folder with which it begins, if it does:
-    `runs/mine/law/ancestral` -> `mdlm@nano.text+3ff1bd/law/ancestral`. A folder's -sSEED stays."""
+    """The label `name`, where a run folder at its beginning is replaced by the name of the folder's recipe:
+    `runs/mine/law/ancestral` -> `mdlm@nano.text+3ff1bd/law/ancestral`. If the folder's name ends in -sSEED, this ending
+    is kept. Other labels are returned as they are."""
     words = name.split("/")
     for count in range(len(words) - 1, 0, -1):
         folder = "/".join(words[:count])

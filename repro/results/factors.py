@@ -27,11 +27,12 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Component:
-    """Variance of one term of the design, the main effect of one factor or the interaction of several (`factors`).
+    """Variance of one term of the design: the main effect of one factor, or the interaction of several (`factors`:
+    their names).
 
-    `variance`: mean square of the effects on the accuracy, without bias, so that it may be negative; `items`: variance
-    over items of the effects on a single outcome (the interaction of the term with the items); `share`: of the variance
-    of the accuracy, from 0 to 1, where a negative variance counts as 0.
+    `variance`: unbiased estimate, which may be negative, of the mean square of the term's effects on the accuracy;
+    `items`: variance over items of the term's effects on an item's outcome (the interaction of the term with the
+    items); `share`: of the variance of the accuracy, from 0 to 1, where a negative variance counts as 0.
     """
 
     factors: tuple[str, ...]
@@ -42,8 +43,8 @@ class Component:
 
 @dataclass(frozen=True, kw_only=True)
 class Swing:
-    """The largest `change` of the accuracy between two levels of a factor, from `low` to `high`, with the other factors
-    at equal levels (`others`)."""
+    """The largest `change` of the accuracy between two levels of a factor: from the level `low` to the level `high`,
+    with the other factors at the levels that `others` names (`A=1 B=2`)."""
 
     change: float
     low: str
@@ -179,7 +180,8 @@ def effects_variance(outcomes: np.ndarray, term: Sequence[int]) -> tuple[float, 
 def equal_levels_p(outcomes: np.ndarray, factor: int) -> float:
     """P-value of the hypothesis that within each item the levels of a factor are exchangeable, against different means:
     the chi-square approximation of the permutation test, which for a single 0 or 1 per item and level is Cochran's Q
-    test (Cochran 1950, Biometrika 37, 256). 1 if no item's mean differs between the levels."""
+    test (Cochran 1950, Biometrika 37, 256). 1 if no item's mean differs between the levels. `outcomes` [items, levels
+    of factor 0, levels of factor 1, ...]; `factor`: index of the factor."""
     from scipy.stats import chi2
 
     others = tuple(axis for axis in range(1, outcomes.ndim) if axis != factor + 1)
@@ -218,7 +220,8 @@ def _row(crossing: Crossing, factor: int, parts: Sequence[Component], p: float) 
 
 
 def _swing(crossing: Crossing, name: str, accuracy: np.ndarray) -> Swing:
-    """The largest difference between two levels in `accuracy` [levels, combinations of the other factors]."""
+    """The largest difference of accuracy between two levels of the factor `name`; `accuracy`: [levels of this factor,
+    combinations of the levels of the other factors]."""
     spread = accuracy.max(axis=0) - accuracy.min(axis=0)
     at = int(spread.argmax())
     others = {each: levels for each, levels in crossing.factors.items() if each != name}
@@ -257,8 +260,8 @@ HEADS = ("factor", "levels", "share", "with interactions", "p", "flips", "larges
 
 def say(found: Factors, room: int = sys.maxsize) -> Iterator[str]:
     """Lines of text about one crossing: a table with one row per factor, the other shares, and sentences that say which
-    factor matters most and, where samplers were varied, which one was best. `room`: characters of a line of the
-    table."""
+    factor matters most and, where samplers were varied, which one was best. `room`: largest number of characters in a
+    line of the table."""
     what = found.metric if found.filter == "none" else f"{found.metric} ({found.filter})"
     yield (
         f"{found.task} of {found.checkpoint}: {what}, mean {found.accuracy:.3f} over {found.n} items in {found.cells}"
@@ -277,8 +280,8 @@ def say(found: Factors, room: int = sys.maxsize) -> Iterator[str]:
 
 
 def _table(rows: Sequence[Sequence[str]], room: int) -> Iterator[str]:
-    """The table with a line per factor; where that is wider than `room`, two tables with a line per level, of shares
-    and of flips."""
+    """Lines of the table of `rows`, the header and one row per factor; where they are wider than `room` characters, two
+    tables: one with the levels, each on a line of its own, and the shares, and one with flips and largest change."""
     whole = list(columns(rows, names=(), right=(), room=room))
     if max(map(len, whole)) <= room:
         yield from whole
@@ -326,7 +329,8 @@ def sentence(found: Factors) -> str:
 
 
 def _ranking(found: Factors) -> Iterator[str]:
-    """Sentences about the ranking of samplers, where they were varied."""
+    """Sentences that say which sampler is best in most combinations of the other settings, and where it is not; none if
+    samplers were not varied."""
     if found.best_sampler is None:
         return
     winners = list(found.best_sampler.values())

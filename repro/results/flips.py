@@ -33,8 +33,9 @@ AGAIN = "run the evaluation again with a new --out folder"
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of an item (the scored answer to one document) that a comparison reads; a hash is None if it is
-    unknown."""
+    """The fields of an item (the scored answer to one document) that a comparison reads: number of the document, answer
+    filter, metrics, hashes of document, prompt and task (None: unknown), and name of the task within an lm-eval group.
+    """
 
     doc_id: int
     filter: str
@@ -176,19 +177,19 @@ def _called(task: str, document: int) -> str:
 
 
 def _filter(a: Items, b: Items, filter: str | None) -> str:
-    """Name of the lm-eval filter to compare: `filter`, or for None the only one that both have. ValueError if `filter`
-    is not in both, or for None if both share no filter or several."""
+    """Name of the answer filter (of lm-eval) under which results are compared: `filter`, or for None the only filter
+    that both have. ValueError if `filter` is not in both, or for None if they share no filter or several."""
     ways = {way for *_, way in a} & {way for *_, way in b}
     if not ways:
-        raise ValueError("no filter is in both results; compare two results of one task")
+        raise ValueError("no answer filter is in both results; compare two results of one task")
     if filter is None and len(ways) == 1:
         return next(iter(ways))
     if filter is None:
         raise ValueError(
-            f"the results have several filters; choose one with --filter: {', '.join(sorted(ways))}"
+            f"the results have several answer filters; choose one with --filter: {', '.join(sorted(ways))}"
         )
     if filter not in ways:
-        raise ValueError(f"no filter {filter!r} in both results; {nearest(filter, ways)}")
+        raise ValueError(f"no answer filter {filter!r} in both results; {nearest(filter, ways)}")
     return filter
 
 
@@ -218,16 +219,16 @@ def _number(item: Item, metric: str) -> float:
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Exact two-sided p-value of the hypothesis that a document that differs is as likely gained as lost (McNemar 1947,
-    binomial form, given the number that differ)."""
+    """Exact two-sided p-value of the hypothesis that a document on which two results differ is as likely gained as lost
+    (McNemar 1947, binomial form); `gained`, `lost`: numbers of such documents."""
     from scipy.stats import binomtest
 
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
 def paired_interval(gained: int, lost: int, n: int) -> Interval:
-    """95 % interval, within [-1, 1], of the difference of two proportions of the same `n` items
-    (`repro.core.stats.paired_difference`)."""
+    """95 % interval, within [-1, 1], of the difference of two proportions of the same `n` items, of which `gained` have
+    only the second property and `lost` only the first (`repro.core.stats.paired_difference`)."""
     centre, half = paired_difference(gained, lost, n, LEVEL)
     return Interval(max(-1.0, centre - half), min(1.0, centre + half))
 

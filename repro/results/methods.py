@@ -54,7 +54,7 @@ def methods(records: Sequence[Record]) -> Iterator[str]:
 
 
 def _cite(number: str | None, cited: dict[str, None]) -> str:
-    """A citation of the paper with an arXiv number, which is added to `cited`; "" for None."""
+    """LaTeX citation (`\\cite`) of the paper with this arXiv `number`, which becomes a key of `cited`; "" for None."""
     if number is None:
         return ""
     cited[number] = None

@@ -25,8 +25,8 @@ def recipe_named(name: str) -> Recipe | None:
 
 
 def recipe_of(digest: str, name: str, folder: Path) -> Recipe | None:
-    """The recipe with this `digest`: the registered one called `name`, or that of a run folder in or above `folder`;
-    None if there is none, as for a run of another version."""
+    """The recipe with this `digest`: the registered one of the checkpoint `name`, or one in a `recipe.json` beside or
+    below `folder`; None if neither has this digest, as for a run of another version of this suite."""
     if name.partition("+")[0].removeprefix("oracle:").partition("@")[0] in registry.RECIPES:
         found = by_name(name.partition("+")[0])
         if found.digest() == digest:

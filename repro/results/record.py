@@ -37,8 +37,8 @@ line from which it was read."""
 
 
 class _Strict(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base class of the structures of a record. Reading one raises ValueError with the name of a field that is unknown,
-    missing or of the wrong type."""
+    """Base class of the structures that make up a record, such as `Question` and `Answer`. Reading a structure from
+    JSON raises ValueError, with the name of the field, if a field is unknown, missing or of the wrong type."""
 
     def data(self) -> Json:
         """The structure as plain JSON (a dictionary), without optional fields that are not set."""
@@ -47,9 +47,9 @@ class _Strict(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class Checkpoint(_Strict, frozen=True, kw_only=True):
     """The evaluated network: SHA-256 of its files (`digest`) and of its recipe (`recipe`), train `seed`, training
-    `step`, and which `weights` were read. `exact`: a computed denoiser of a synthetic language with known probabilities
-    (oracle); `external`: no network, but a file of samples of another engine, whose SHA-256 is the digest, or a
-    server."""
+    `step`, and which `weights` were read: `raw`, or `ema`, their moving average. `weights` is `exact` for a denoiser
+    that is not trained but computed from the known probabilities of a synthetic language (oracle), and `external` where
+    the texts come from a server, or from a file of another program, whose SHA-256 is then the digest."""
 
     digest: str
     recipe: str
@@ -60,8 +60,10 @@ class Checkpoint(_Strict, frozen=True, kw_only=True):
 
 class Question(_Strict, frozen=True, kw_only=True):
     """An evaluation: everything that may change its result. `task`, `sampler` and decoding `plan` (lengths, steps,
-    cache) are canonical forms of components (see the module), None where nothing is decoded; `seed`: that of sampling;
-    `limit`: number of items evaluated (None: all). ValueError unless `task` has a name and a version."""
+    cache) are canonical forms of components (see the module), `sampler` and `plan` None where nothing is decoded;
+    `seed`: that of sampling; `limit`: number of items evaluated (None: all); `protocol`: name -> value of what the
+    result depends on besides (precision, tokenizer, what is counted). ValueError unless `task` has a name and a
+    version."""
 
     checkpoint: Checkpoint
     task: dict[str, Any]
@@ -124,7 +126,8 @@ class Labels(_Strict, frozen=True, kw_only=True):
 
 
 def unmarked(name: str) -> str:
-    """Name of a checkpoint or recipe without the mark of an unfinished network (`Labels.marked`)."""
+    """Name of a checkpoint or recipe without the mark of an unfinished network that `Labels.marked` appends:
+    `mdlm@nano (step 39 of 900)` -> `mdlm@nano`."""
     return MARK.sub("", name)
 
 
@@ -137,10 +140,10 @@ class Metric(_Strict, frozen=True, kw_only=True):
 
 
 class Counts(_Strict, frozen=True, kw_only=True):
-    """Sums over the `rows` (texts) decoded: `committed` positions; `useful` tokens, which precede the first end id or
-    stop string; `forwards`, forward passes counted per row, of which `further` are beyond the first of a step
-    (guidance, correction) and `refreshes` recompute the KV cache; `token_forwards`, positions computed in all forward
-    passes, without padding."""
+    """Sums over the `rows` (texts) decoded: `committed`, positions that the sampler filled with a token, each counted
+    once; `useful` tokens, which precede the first end id or stop string; `forwards`, forward passes counted per row, of
+    which `further` are beyond the first of a step (guidance, correction) and `refreshes` recompute the KV cache;
+    `token_forwards`, positions that the network computed in all forward passes, without padding."""
 
     rows: int
     committed: int
@@ -166,7 +169,8 @@ class Answer(_Strict, frozen=True, kw_only=True):
 
 
 class Numerics(_Strict, frozen=True, kw_only=True):
-    """Numerics class: results computed with equal values of these fields are equal up to rounding."""
+    """Numerics class: type of device, dtype, version of torch, attention kernel and number of threads. Results that are
+    computed with equal values of these fields are equal up to rounding."""
 
     device: str
     dtype: str
@@ -178,7 +182,7 @@ class Numerics(_Strict, frozen=True, kw_only=True):
 class Latency(_Strict, frozen=True, kw_only=True):
     """Time to decode one text at a time (batch size 1). A pass decodes all texts; the time of a text is its median over
     passes, in seconds. `median` and 95th percentile `p95` are over texts; `passes`: total seconds of each pass;
-    `counts`: those of one pass."""
+    `counts`: tokens and forward passes of one pass."""
 
     median: Number
     p95: Number
@@ -187,8 +191,8 @@ class Latency(_Strict, frozen=True, kw_only=True):
 
 
 class Throughput(_Strict, frozen=True, kw_only=True):
-    """Time to decode all texts in batches of `batch` rows: `passes`, total seconds of each pass over the texts, and the
-    `counts` of one pass."""
+    """Time to decode all texts in batches of `batch` rows. `passes`: total seconds of each pass over the texts;
+    `counts`: tokens and forward passes of one pass."""
 
     batch: int
     passes: list[Number]
@@ -196,8 +200,9 @@ class Throughput(_Strict, frozen=True, kw_only=True):
 
 
 class Speed(_Strict, frozen=True, kw_only=True):
-    """Measured decoding speed, scoring excluded and without the first `warmup` batches. `clock`: seconds are CPU
-    seconds of the process, or wall-clock seconds with the device synchronised."""
+    """Measured decoding speed of an `engine` (program that decodes) on a `device`, scoring excluded and without the
+    first `warmup` batches. `clock`: seconds are CPU seconds of the process, or wall-clock seconds with the device
+    synchronised."""
 
     engine: str
     device: str
@@ -238,8 +243,8 @@ class Record(_Strict, frozen=True, kw_only=True):
 
 
 def text(data: Any) -> str:
-    """Canonical JSON (sorted keys, no spaces) of plain data, of a record or of a field of it; ValueError for NaN and
-    infinity."""
+    """Canonical JSON (sorted keys, no spaces) of plain data, of a `Record` or of one of its fields, such as a
+    `Question`; ValueError for NaN and infinity."""
     plain = msgspec.to_builtins  # called for records; numpy floats, which it refuses, are floats to json
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False, default=plain)
 
@@ -281,8 +286,8 @@ def make_record(question: Question, labels: Json, answer: Json, measurements: Js
 
 
 def read_record(data: Any, line: bytes = b"") -> Record:
-    """Record that plain JSON describes; ValueError unless it fits the schema and all its hashes are correct. `line`:
-    the text from which `data` was parsed, if there is one."""
+    """Record that plain JSON (`data`) describes; ValueError unless `data` fits the schema and all its hashes are
+    correct. `line`: the line of a file from which `data` was parsed (empty: none), with which hashing is faster."""
     record: Record = _convert(data, Record)
     # a line is canonical as a rule, its hash at the end: then nothing need be written anew, a quarter of the time
     body = line.removesuffix(f',"sha256":"{record.sha256}"}}'.encode()) + b"}"
@@ -296,8 +301,8 @@ def read_record(data: Any, line: bytes = b"") -> Record:
     for name in HASHES:
         if sha256(text(parts[name])) != getattr(record, name):
             raise ValueError(
-                f"{name!r} is not the hash of this question: the record was changed after it was written; restore the"
-                " record"
+                f"its field {name!r} is not the hash of its field 'question': the record was changed after it was"
+                " written; restore the record"
             )
     return record
 

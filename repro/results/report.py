@@ -115,8 +115,8 @@ def build(table: Table, rows: DataFrame) -> DataFrame:
     `_se` and its standard deviation over train seeds `_sd_seeds`; costs; number of evaluated rows `n`, number of train
     `seeds`, `note`.
 
-    `rows` is a frame of records (`store.to_frame`). ValueError if two protocols or two evaluations would share a column
-    or row.
+    `rows` is a frame of records (`store.to_frame`). ValueError if records of one section (suite and scale) have
+    different protocols, or if two evaluations have the same labels and so would be one row.
     """
     from pandas import DataFrame
 

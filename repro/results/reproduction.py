@@ -118,7 +118,8 @@ class Comparison:
         return two_sided(1 - ALPHA / self.family, self.degrees)
 
     def at_least(self, change: float) -> Comparison:
-        """The same comparison with a spread that is large enough for a difference of `change` not to be BAD."""
+        """This comparison with its `spread` raised, if necessary, so that a difference of `change` (on the scale of the
+        test) between your mean and the committed one is not BAD."""
         error = self.limit * math.sqrt(1 / len(self.known) + 1 / len(self.yours))
         return replace(self, spread=max(self.spread, change / error))
 
@@ -153,7 +154,7 @@ class ReproductionResult:
 
 
 def cells(path: Path = ROOT / "evals" / "reproduction.toml") -> list[ReproductionCell]:
-    """Cells listed in evals/reproduction.toml; ValueError for an unknown field or for more than CELLS cells."""
+    """Cells listed in the file `path`; ValueError for an unknown field or for more than 14 (CELLS) cells."""
     found = read_toml(path, _File).cell
     if len(found) > CELLS:
         raise ValueError(
@@ -165,15 +166,15 @@ def cells(path: Path = ROOT / "evals" / "reproduction.toml") -> list[Reproductio
 def of_recipes(
     cells: Sequence[ReproductionCell], recipes: Sequence[str] | None
 ) -> Sequence[ReproductionCell]:
-    """The cells of the given recipes (None: all cells); for a recipe without a cell, ValueError names the nearest
-    one."""
+    """The cells of the given recipes (None: all cells); ValueError for a recipe without a cell, with the recipe whose
+    name is most similar."""
     if recipes is None:
         return cells
     valid = {cell.recipe for cell in cells}
     for recipe in recipes:
         if recipe not in valid:
             raise ValueError(
-                f"evals/reproduction.toml has no cell of recipe {recipe!r}; {nearest(recipe, valid)}"
+                f"evals/reproduction.toml lists no result of recipe {recipe!r}; {nearest(recipe, valid)}"
             )
     return [cell for cell in cells if cell.recipe in recipes]
 
@@ -275,8 +276,9 @@ def comparisons(values: Values, needed: Mapping[bool, int] = NEEDED) -> dict[Key
 
 
 def _least(cell: ReproductionCell, rows: DataFrame) -> float:
-    """Difference of a cell, on the scale of the test, up to which the verdict is never BAD, however small the spread of
-    the few reruns is: NATS for a likelihood, or a change of TEXTS of the n decoded texts."""
+    """Difference, on the scale of the test, up to which a cell is never BAD, however small the spread of the few reruns
+    is: that of 1e-3 nats per token (NATS) in a likelihood, or of 3 (TEXTS) of the decoded texts in other metrics.
+    `rows`: the committed records of the cell; without any the difference is 0."""
     if rows.empty:
         return 0.0
     row, change = rows.iloc[0], NATS
@@ -286,7 +288,8 @@ def _least(cell: ReproductionCell, rows: DataFrame) -> float:
 
 
 def _one_question(*frames: DataFrame) -> None:
-    """ValueError unless the rows of all frames are of one evaluation, whatever the seeds and training step."""
+    """ValueError, with the first difference, unless the rows of all frames of records are of one evaluation; seeds,
+    digests and training steps may differ."""
     from pandas import concat
 
     rows = concat(frames)

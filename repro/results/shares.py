@@ -49,8 +49,9 @@ def interval(name: str, metric: Metric) -> tuple[float, float] | None:
 
 
 def shown(name: str, metric: Metric) -> str:
-    """Text of a metric with its 95 % interval, `0.395 ± 0.114`, or `0.950 [0.887, 0.978]` for a share of items; the
-    half-width of the interval has two digits, and one that rounding may have made is left out."""
+    """Text of the metric `name` with its 95 % interval, `0.395 ± 0.114`, or `0.950 [0.887, 0.978]` for a share of
+    items. The half-width of the interval has two digits; an interval so narrow that it may be mere rounding is left
+    out."""
     value, ends = metric.value, interval(name, metric)
     half = 0.0 if ends is None else (ends[1] - ends[0]) / 2
     if ends is None or half <= max(5e-9, ROUNDING * abs(value)):

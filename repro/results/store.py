@@ -96,7 +96,8 @@ def _share(record: Record, known: dict[str, Question]) -> Record:
 
 
 def write_items(raw: Path, record: Record, items: Iterable[Mapping[str, Any]]) -> None:
-    """Write the per-item results of a record to its file (`items_file`)."""
+    """Write `items`, the per-item results of a record that is stored in the folder `raw`, to the record's file of items
+    (`items_file`), one JSON object per line."""
     lines = [json.dumps(item, ensure_ascii=False, sort_keys=True) for item in items]
     write_text(items_file(raw, record), "\n".join([*lines, ""]))
 
@@ -127,7 +128,8 @@ class Store:
         return [record for by_id in self._files() for records in by_id.values() for record in records]
 
     def _files(self) -> list[dict[str, list[Record]]]:
-        """The records of each file by their `id`; a file is read again only if it has changed."""
+        """For each file of the folder a dictionary `id` of an evaluation -> its records; a file is read again only if
+        it has changed."""
         return [self._records_of(path) for path in sorted(self.folder.glob("*.jsonl"))]
 
     def _records_of(self, path: Path) -> dict[str, list[Record]]:
@@ -294,13 +296,14 @@ def to_frame(records: Iterable[Record]) -> DataFrame:
 
 
 def _printed(labels: Labels, name: str) -> str:
-    """A label as tables print it; "" for none."""
+    """The field `name` of the labels of a record, as tables print it; "" if it is null."""
     found = getattr(labels, name) or ""
     return labels.marked(found) if name in ("recipe", "checkpoint") else found
 
 
 def one_protocol(rows: DataFrame) -> None:
-    """Raise ValueError, naming the first difference, unless all rows of a frame of records have the same protocol."""
+    """Raise ValueError, naming the first difference, unless all rows of a frame of records have the same protocol
+    (`Question.protocol`: precision, tokenizer, what is counted), without which numbers are not comparable."""
     one_of(rows, "protocol", "two protocols would share a column")
 
 

@@ -19,9 +19,9 @@ from repro.results.record import Record, text
 
 
 def older(subjects: Iterable[str]) -> dict[str, str]:
-    """For each evaluation in `subjects` (canonical JSON of `Question.subject`), by that JSON, the mark
-    `older: NAME version N` if another one, equal apart from versions, has a newer version of the component (part) NAME;
-    else the mark is empty."""
+    """Dictionary evaluation -> mark, for evaluations given as canonical JSON of `Question.subject`. The mark is
+    `older: NAME version N` if another evaluation in `subjects`, equal apart from versions, has a newer version of the
+    component (part) NAME, else ""."""
     alike: dict[str, list[tuple[str, dict[str, tuple[str, int]]]]] = defaultdict(list)
     for subject in dict.fromkeys(subjects):
         question = json.loads(subject)

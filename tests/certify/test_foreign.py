@@ -71,7 +71,7 @@ def test_bad_files_give_one_line(line):
     assert "'x0_mean' or 'leave_one_out'" in line(
         "def f(space, n, steps, seed): pass\nf.claims, f.meaning = 'law', 'mean'"
     )
-    assert "a sampler has 'law' or 'mode'" in line(
+    assert "for a sampler give 'law' or 'mode'" in line(
         "def f(space, n, steps, seed): pass\nf.claims, f.meaning = 'bound', 'x0_mean'"
     )
     assert "has an unknown signature" in line("def f(space, n): pass" + TAIL)

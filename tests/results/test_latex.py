@@ -44,7 +44,7 @@ def test_sections_with_one_header_share_a_tabular():
     assert r"\multicolumn{3}{l}{\emph{nano.text}} \\" in text and "% notes & 5 %" in text
     assert r"a\_b & 1 & $-$0.5 $\pm$ 0.1 \\" in text
     assert latex_of_markdown("# only text\n") == []
-    with pytest.raises(ValueError, match="a row has 1 cells and the header 2"):
+    with pytest.raises(ValueError, match="has 1 cells and the header 2"):
         latex_table(["a", "b"], [("", [["x"]])])
 
 

@@ -86,7 +86,7 @@ def test_a_changed_value_needs_more_than_a_new_checksum(tmp_path):
     body = {name: value for name, value in changed.items() if name != "sha256"}
     changed["sha256"] = sha256(text(body))
     path.write_text(json.dumps(changed) + "\n")
-    with pytest.raises(ValueError, match="'id' is not the hash of this question"):
+    with pytest.raises(ValueError, match="its field 'id' is not the hash of its field 'question'"):
         read(path)
 
 

@@ -45,8 +45,8 @@ rare tokens; `rows`: with neither and with fewer rows, for samplers that loop ov
 class Sampler:
     """A sampler of another project (peer). `file`: path in the peer's folder, or module of its package; `function`:
     name of the sampler in that file; `adapter`: MODULE:FUNCTION in `repro.certify.peers` that makes it callable, from
-    the folder and `settings`; `source`: where the project makes the claim; `law_level`: sample sizes for the claim
-    "law"."""
+    the folder and `settings`; `claims`: what the project says that it draws, the law or likely texts ("mode");
+    `source`: where the project says so; `law_level`: key in EFFORTS of the sample sizes for the claim "law"."""
 
     name: str
     file: str
@@ -61,7 +61,8 @@ class Sampler:
 
     @property
     def level(self) -> Level:
-        """Key in `EFFORTS` of the sample sizes with which the sampler is certified."""
+        """Key in EFFORTS of the sample sizes with which the sampler is certified: `law_level` for the claim "law", else
+        `modes`."""
         return self.law_level if self.claims == "law" else "modes"
 
     def call(self, folder: Path | None) -> Callable[..., Any]:
@@ -277,8 +278,8 @@ def peer(name: str) -> Peer:
 
 
 def load(target: str) -> Callable[..., Any]:
-    """The sampler of a target `PEER:SAMPLER=FOLDER` (FOLDER empty: an installed package); ValueError if its file cannot
-    be imported or lacks a name that the adapter uses."""
+    """The sampler that `target` names as PEER:SAMPLER=FOLDER (FOLDER empty: an installed package), as a function
+    f(space, n, steps, seed); ValueError if its file cannot be imported or lacks a name that the adapter uses."""
     name, _, folder = target.partition("=")
     of, _, sampler = name.partition(":")
     found = {one.name: one for one in peer(of).samplers}[sampler]
@@ -286,5 +287,6 @@ def load(target: str) -> Callable[..., Any]:
         return found.call(Path(folder) if folder else None)
     except AttributeError as error:
         raise ValueError(
-            f"{found.file} of {of} has no sampler {found.function} any more ({error}); give an older version"
+            f"{found.file} of this version of {of} does not have what sampler {found.function} needs ({error}); give an"
+            " older version"
         ) from error

@@ -27,8 +27,8 @@ LOADER = "repro.certify.peers.catalogue:load"
 
 @dataclass(frozen=True)
 class Given:
-    """Another project (peer) as an option --peer names it: its folder (None: an installed package), its version (a
-    release, or a commit) and the samplers that are wanted."""
+    """Another project (peer) as an option --peer names it: `name` and entry in the catalogue (`peer`), its folder
+    (None: an installed package), its version (a release, or a commit) and the samplers that are wanted."""
 
     name: str
     peer: Peer
@@ -120,8 +120,8 @@ def _place(row: Mapping[str, Any]) -> tuple[int, int, bool]:
 
 
 def certified(one: Given, sampler: Sampler, effort: Effort) -> dict[str, Any]:
-    """The row of peers.json for a sampler, which is certified in a child process; if that fails, `stands` is None and
-    `error` says why."""
+    """The row of peers.json for a sampler of the peer `one`, which is certified in a child process with the sample
+    sizes `effort`; if the sampler cannot be run to its end, `stands` is None and `error` says why."""
     row = {
         "peer": one.name,
         "repository": one.peer.repository,

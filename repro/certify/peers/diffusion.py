@@ -62,7 +62,7 @@ PSI = {
 
 def mdlm(folder: Path, settings: Settings) -> Callable[..., Tensor]:
     """MDLM's or ReMDM's `Diffusion._sample`, from the checkout `folder`, as f(space, n, steps, seed); `settings`:
-    values of `sampling` in its config, and the `dtype` of the network's logits."""
+    values of `sampling` in the project's config, and the `dtype` (name in torch) of the network's logits."""
     module = peer_module(folder, "diffusion", STANDS_IN)
     if hasattr(module, "tqdm"):  # ReMDM shows a progress bar for each call
         module.tqdm = functools.partial(module.tqdm, disable=True)
@@ -93,8 +93,8 @@ def mdlm(folder: Path, settings: Settings) -> Callable[..., Tensor]:
 
 
 def duo(folder: Path, settings: Settings) -> Callable[..., Tensor]:
-    """`generate_samples` of a class of algo.py in the checkout `folder` of Duo, as f(space, n, steps, seed);
-    `settings`: the `class`, and values of `sampling` and `sampling.psi` in its config."""
+    """Duo's `generate_samples`, the method of a class of algo.py in the checkout `folder`, as f(space, n, steps, seed);
+    `settings`: name of the `class`, and values of `sampling` and `sampling.psi` in Duo's config."""
     module = peer_module(folder, "algo", STANDS_IN)
     algorithm = getattr(module, settings["class"])
     sampling = {key: value for key, value in settings.items() if key not in ("class", "psi")}

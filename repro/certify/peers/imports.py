@@ -20,7 +20,8 @@ from repro.core.lazy import torch
 
 
 class _Anything(type):
-    """Metaclass of a class whose every attribute is such a class, so that `module.sub.Name` works to any depth."""
+    """Metaclass of stand-in classes: every attribute of such a class is again a stand-in class, so that
+    `module.sub.Name` works to any depth."""
 
     def __getattr__(cls, name: str) -> type:
         if name.startswith("__"):
@@ -29,8 +30,8 @@ class _Anything(type):
 
 
 def _anything(name: str) -> type:
-    """A class that can be a base class, and be called with any arguments; called with one function, as a decorator is,
-    it returns that function."""
+    """A stand-in class called `name`, which can be a base class and be called with any arguments; called with one
+    function, as a decorator is, it returns this function."""
 
     def new(cls: type, *arguments: Any, **named: Any) -> Any:
         function = len(arguments) == 1 and not named and callable(arguments[0])
@@ -61,7 +62,8 @@ def _lightning_module() -> type:
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Import finder that gives stand-ins for the named packages and everything below them."""
+    """Import finder that gives a stand-in (`StandIn`) for each of the top-level packages `names` and for every module
+    below them."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = frozenset(names)
@@ -79,7 +81,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def absent(names: Sequence[str]) -> list[str]:
-    """Those of the top-level modules `names` that are not installed."""
+    """The names in `names` of top-level modules that are not installed."""
     return [name for name in names if importlib.util.find_spec(name) is None]
 
 
@@ -119,7 +121,8 @@ def _is_in(module: ModuleType, folder: Path) -> bool:
 
 
 def located(sample: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
-    """`sample` itself, marked so that its errors are reported with the line in the file of the peer's `function`."""
+    """The function `sample`, which calls the peer's `function`, marked so that its errors are reported with the line in
+    the file of `function`."""
     marked: Any = sample
     marked.__signature__ = inspect.signature(sample)
     marked.__wrapped__ = function

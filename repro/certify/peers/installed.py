@@ -32,8 +32,8 @@ TRIAL, TRIALS = (0.5, 0.3, 0.2), 4_000
 
 
 def _module(folder: Path | None, name: str) -> Any:
-    """The module `name` of an installed package (`folder` None) or of a checkout, whose src folder then stays in
-    `sys.path`; ValueError if it cannot be imported."""
+    """The module `name` of an installed package (`folder` None) or of the checkout `folder` of a package, whose
+    subfolder src then stays in `sys.path`; ValueError if the module cannot be imported."""
     if folder is not None:
         sys.path.insert(0, str(folder / "src"))
     with Guard(f"import of {name}", ""):
@@ -42,14 +42,15 @@ def _module(folder: Path | None, name: str) -> Any:
 
 def scheduler(folder: Path | None, settings: Settings) -> Callable[..., Tensor]:
     """A discrete scheduler of diffusers (from the checkout `folder`; None: as installed) as f(space, n, steps, seed),
-    in the loop of its pipelines: any scheduler with `set_timesteps`, `timesteps` and `step` will do, and `step` gets
-    those arguments that it accepts.
+    in the loop of diffusers' pipelines: any scheduler with `set_timesteps`, `timesteps` and `step` will do, and `step`
+    gets those arguments that it accepts.
 
-    `settings`: `class`; the others go to the constructor if it has them, else to `step` (diffusers 0.42 takes the
-    temperature there; with huggingface/diffusers#14741 all settings that shape the logits belong to the scheduler).
-    Timesteps are numbers of steps (diffusers 0.42), or times in (0, 1], 1 being pure noise (#14741). The function's
-    `notes` say which, and whether `pred_logits` of a step is the law that its tokens are drawn from, as #14741 defines
-    it. ValueError if there is no such class, and for a setting that neither function has.
+    `settings`: `class`, the scheduler's name; the others are arguments of its constructor, or of `step` if the
+    constructor does not have them (diffusers 0.42 takes the temperature in `step`; with huggingface/diffusers#14741 all
+    settings that shape the logits belong to the constructor). Timesteps are numbers of steps (diffusers 0.42), or times
+    in (0, 1], 1 being pure noise (#14741). The `notes` of the returned function say which of the two, and whether
+    `pred_logits` of a step is the law that its tokens are drawn from, as #14741 defines it. ValueError if there is no
+    such class, and for a setting that neither constructor nor `step` has.
     """
     package, name = _module(folder, "diffusers"), settings["class"]
     with Guard(f"import of diffusers.{name}", ""):  # diffusers imports its modules when they are asked for
@@ -90,8 +91,9 @@ def scheduler(folder: Path | None, settings: Settings) -> Callable[..., Tensor]:
 
 
 def _interface(own: Any, stepped: Settings) -> tuple[str, ...]:
-    """Two notes for the certificate: which of the two interfaces a scheduler has, and whether the `pred_logits` of a
-    step give the distribution of its tokens, by a chi-square test of `TRIALS` positions of one step."""
+    """Two notes for the certificate of the scheduler `own`: whether its timesteps are numbers of steps or times, and
+    whether the `pred_logits` of a step give the distribution of its tokens, by a chi-square test of 4,000 (TRIALS)
+    positions of one step. `stepped`: arguments of `step`."""
     from scipy.stats import chi2
 
     own.set_timesteps(4, **_chosen(own.set_timesteps, block_length=TRIALS))
@@ -130,13 +132,13 @@ def _noise(space: Space, n: int, generator: torch.Generator) -> Tensor:
 
 def generation(folder: Path | None, settings: Settings) -> Callable[..., Tensor]:
     """`generate` of transformers' `DiffusionGemmaGenerationMixin` (from the source checkout `folder`; None: as
-    installed) as f(space, n, steps, seed), one canvas (block) without a prompt; `settings`: fields of its generation
-    config."""
+    installed) as f(space, n, steps, seed), for one canvas (block) without a prompt; `settings`: fields of the
+    generation config of `generate`."""
     module = _module(folder, "transformers.models.diffusion_gemma.generation_diffusion_gemma")
 
     class Model(module.DiffusionGemmaGenerationMixin):
-        """A model with the attributes that `generate` reads. `generate` does not give the network the time, so it is
-        computed from the number of calls."""
+        """A model with the attributes that `generate` reads, whose logits are a space's exact conditionals. `generate`
+        does not give the network the time, so the time is computed from the number of calls."""
 
         dtype, device = torch.float64, torch.device("cpu")
 
@@ -176,7 +178,8 @@ def generation(folder: Path | None, settings: Settings) -> Callable[..., Tensor]
 
 
 class _Encoder:
-    """Stand-in for the encoder: the prompt is empty, so the cache is returned as it is."""
+    """Stand-in for the encoder of DiffusionGemma, which fills the KV cache from the prompt: the prompt is empty, so the
+    cache is returned as it is."""
 
     def create_masks_for_generate(self, **unused: Any) -> dict[str, Any]:
         return {}

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 def log_conditionals(
     space: Space, ids: Tensor, t: Tensor | float, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Logits [n, L, V] of noisy ids [n, L] at time t, in float32 as networks give them, or in `dtype`. Under absorbing
-    noise with a column for [MASK], which is never predicted (minus infinity), [n, L, V + 1]."""
+    """Logits [n, L, V] for noisy ids [n, L] at time t (a number or [n]), in `dtype`: logarithms of the exact
+    conditionals of `space`. Under absorbing noise [n, L, V + 1], with a column for [MASK], which is never predicted
+    (minus infinity)."""
     logits = space.denoise(ids, t).log().to(dtype)
     return logits if space.mask is None else torch.nn.functional.pad(logits, (0, 1), value=-torch.inf)
 

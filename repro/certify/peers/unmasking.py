@@ -49,8 +49,8 @@ def llada(folder: Path, settings: Settings) -> Callable[..., Tensor]:
 
 
 def fast_dllm(folder: Path, settings: Settings) -> Callable[..., Tensor]:
-    """Fast-dLLM's `generate` for LLaDA, which takes one row at a time, as f(space, n, steps, seed); `settings`: further
-    arguments of `generate`."""
+    """Fast-dLLM's `generate` for LLaDA, which takes one row at a time, from the checkout `folder`, as
+    f(space, n, steps, seed); `settings`: further arguments of `generate`."""
     module = peer_module(folder / "llada", "generate", FAST_STANDS_IN)
 
     def sample(space: Space, n: int, steps: int, seed: int) -> Tensor:
@@ -74,8 +74,9 @@ def fast_dllm(folder: Path, settings: Settings) -> Callable[..., Tensor]:
 
 
 def dllm(folder: Path, settings: Settings) -> Callable[..., Tensor]:
-    """`sample` of dllm's `MDLMSampler` as f(space, n, steps, seed); `settings`: fields of its config. With
-    `stochastic_transfer` a step may commit no token, so that steps are not limited to the length."""
+    """`sample` of dllm's `MDLMSampler`, from the checkout `folder`, as f(space, n, steps, seed); `settings`: fields of
+    the config of `MDLMSampler`. With its field `stochastic_transfer` a step may commit no token, so that the number of
+    steps is not limited to the length."""
     packages = ("dllm", "dllm.core", "dllm.core.samplers")
     module = peer_module(folder, "dllm.core.samplers.mdlm", packages=packages)
 

@@ -1,7 +1,7 @@
 """Write the page: static files beside this module, and `data.js`, which is made of records, certificates and decodings.
 
-    files(raw, certificates) -> {file name: text}
-    write(folder)
+    files(raw, stored) -> {file name: text}      raw: folder of records; stored: folder of certificates
+    write(folder)                                writes these files into a folder
 
 Two builds of the same inputs are equal byte for byte: no date, path or name of a machine goes in.
 """
@@ -35,7 +35,7 @@ def files(raw: Path = RAW, stored: Path | None = None) -> dict[str, str]:
     (None: the committed ones if `raw` is results/raw, else none). Claims are shown with results/raw only, because they
     are decided by committed records.
 
-    ValueError if there is nothing to show, or if the page would be larger than `LIMIT`.
+    ValueError if there is nothing to show, or if the page would be larger than 6,000,000 bytes (LIMIT).
     """
     made = {path.name: path.read_text("utf-8") for path in sorted(STATIC.iterdir()) if path.is_file()}
     made["data.js"] = f"const DATA = {_json(data(raw, stored))};\n"
@@ -83,7 +83,8 @@ def write(folder: Path, raw: Path = RAW, stored: Path | None = None) -> int:
 
 
 def _json(content: Any) -> str:
-    """JSON of plain data on one line, safe inside a script; numbers that are not finite are null."""
+    """JSON of plain data on one line, escaped so that it may stand in an HTML script element; numbers that are not
+    finite become null."""
     text = json.dumps(_finite(content), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.replace("</", "<\\/").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 

@@ -34,8 +34,9 @@ SPACE = "27 sentences"
 
 
 def is_plotted(preset: str, number: Mapping[str, Any]) -> bool:
-    """Whether a number of a preset's certificate is a point of a plot: total variation of a preset in LAWS on 27
-    sentences, under the exact denoiser."""
+    """Whether `number`, an entry of the certificate of `preset`, is a point of a plot: the total variation from the
+    true law on the language of 27 sentences, under the exact denoiser, of one of the presets that are plotted (LAWS).
+    """
     wanted = {"oracle": "exact", "statistic": "total variation", "space": SPACE}
     return preset in LAWS.get(number["noise"], ()) and all(number[k] == v for k, v in wanted.items())
 
@@ -47,12 +48,13 @@ def is_timed_sudoku(record: Record) -> bool:
 
 
 def law_path(noise: str, preset: str, steps: int | None) -> Path:
-    """Path of the file of decodings by a preset in `steps` steps (None: adaptive) on the language of 27 sentences."""
+    """Path of the file of decodings by a preset in `steps` steps (None: adaptive) on the language of 27 sentences under
+    a noise process (`absorbing` or `uniform`)."""
     return FOLDER / "sentences" / _file_name(noise, preset, "adaptive" if steps is None else str(steps))
 
 
 def sudoku_path(labels: Labels) -> Path:
-    """Path of the file of sudoku decodings with the recipe, preset and tokens per step of these labels."""
+    """Path of the file of sudoku decodings by the recipe, preset and tokens per step that a record's labels name."""
     return (
         FOLDER
         / "sudoku"
@@ -75,9 +77,9 @@ def dumped(content: Mapping[str, Any]) -> str:
 
 
 def decoded(path: Path, wanted: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """The items of a file of decodings, with their `frames`; None if there is no such file, or if its settings are not
-    those in `wanted` (field -> value), as for records of another version. ValueError if the steps of an item do not
-    lead to its text."""
+    """The items (decoded texts) of a file of decodings, each with its `frames`; None if there is no such file, or if
+    fields of the file differ from those in `wanted` (field -> value), as settings of another version do. ValueError if
+    the steps of an item do not lead to its text."""
     if not path.is_file():
         return None
     stored = read_json(path, dict, REMEDY)
@@ -93,12 +95,12 @@ def decoded(path: Path, wanted: Mapping[str, Any]) -> list[dict[str, Any]] | Non
 
 
 def frames(item: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
-    """Frames of an item of a file of decodings: before the first step, after each step, and at the end.
+    """Frames of an item (decoded text) of a file of decodings: before the first step, after each step, and at the end.
 
-    A frame holds the text `t`, the state letters `s` (see the module), the forward passes so far `f`, the probability
-    `p` of each token that the step wrote, by position, the KL divergence `k` in nats that the step loses by drawing its
-    positions independently, and the number `b` of sudoku boards that still agree with the text (None: not defined).
-    `path`: the file, for messages.
+    A frame holds the text `t`, the state letters `s` (see the module), the number `f` of forward passes so far, the
+    probability `p` of each token that the step wrote, by position, the KL divergence `k` in nats of the true joint law
+    of these positions from the step's independent draws, and the number `b` of sudoku boards that still agree with the
+    text; `k` and `b` are None where they are not defined. `path`: the file, for messages.
     """
     tokens, written = list(item["start"]), set[int]()
     found: list[dict[str, Any]] = [

@@ -1,4 +1,5 @@
-"""Distance of the exact output law of each preset from the true law, from certificates (docs/certify.md)."""
+"""Plots of how far the exact distribution of each preset's output (its law) is from the true one, from certificates
+(docs/certify.md)."""
 
 from __future__ import annotations
 
@@ -12,8 +13,9 @@ from repro.results.page.sources import Json
 
 
 def law_plots(stored: Sequence[Stored], items: Items) -> Iterator[Json]:
-    """Distance of the exact output law of each preset from the true law, against steps: a plot for each noise process.
-    Recorded decodings of its points are added to `items`."""
+    """A plot for each noise process: total variation distance of the exact output law of each preset from the true law,
+    against steps. `stored`: certificates, from which the numbers are; recorded decodings of the points are added to
+    `items`."""
     titles = {"absorbing": "Exact law: masked noise", "uniform": "Exact law: uniform noise"}
     for noise, title in titles.items():
         found = []

@@ -1,4 +1,5 @@
-"""Certificates of samplers and the ledger of claims, as JSON for the browser, with the source of each number."""
+"""Certificates of samplers, and the claims of papers with their verdicts (`repro.results.claims`), as JSON for the
+browser, with the source of each number."""
 
 from __future__ import annotations
 
@@ -28,8 +29,9 @@ SHOWN = {
 
 
 def certified(stored: Sequence[Stored]) -> list[Json]:
-    """Entries of the page's list of certificates, one for each preset and noise process: claim, verdict, and the
-    numbers under the exact denoiser. `stored`: the certificates, as `repro.results.certificates.read` returns them."""
+    """Entries of the page's list of certificates, one for each preset and noise process: the preset's claim, the
+    verdict, and the numbers under the exact denoiser. `stored`: the certificates, as `repro.results.certificates.read`
+    returns them."""
     return [
         {
             "preset": one["preset"],
@@ -66,7 +68,8 @@ def _number(stored: Stored, place: int) -> Json:
 
 
 def cited(stored: Sequence[Stored]) -> dict[str, Json]:
-    """File name -> what the page holds of each certificate: its numbers, settings and the machine that made it."""
+    """File name -> what the page holds of this certificate as a source of numbers: preset, settings (`part`) and their
+    digest, numbers, and the machine that made it."""
     names = ("preset", "part", "digest", "numbers", "machine")
     return {certificates.file_name(one["preset"]): {name: one.get(name) for name in names} for one in stored}
 
@@ -77,8 +80,9 @@ def cited(stored: Sequence[Stored]) -> dict[str, Json]:
 def judged(
     ledger: tuple[Claims, list[Verdict]] | None, records: Mapping[str, Sequence[Record]], sources: Sources
 ) -> Json:
-    """The claims with their verdicts and the records that decide them (`records`: folder name -> records), and the
-    claims that cannot be tested here; empty lists if `ledger` is None."""
+    """JSON of the claims with their verdicts and the records that decide them, and of the claims that cannot be tested
+    here. `ledger`: claims and verdicts (None: both lists are empty); `records`: folder name -> records; `sources` notes
+    the records."""
     if ledger is None:
         return {"claims": [], "untestable": []}
     found, verdicts = ledger

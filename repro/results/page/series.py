@@ -52,35 +52,37 @@ Items = dict[str, list[Json]]
 
 
 class _Entry(Struct):
-    """What docs/gallery.toml says about a preset."""
+    """An entry of docs/gallery.toml: `says`, a sentence about what a preset does."""
 
     says: str
 
 
 @lru_cache
 def _sentences() -> dict[str, str]:
-    """A sentence about each preset, from the gallery; none in an installed package, which does not carry docs/."""
+    """Preset -> a sentence about it, from docs/gallery.toml; empty in an installed package, which does not carry
+    docs/."""
     if not GALLERY.is_file():
         return {}
     return {name: each.says for name, each in read_toml(GALLERY, dict[str, _Entry]).items()}
 
 
 def _bare(preset: str) -> str:
-    """Name of a preset without logits processors, changed settings, blocks and cache."""
+    """Name of a preset without logits processors, changed settings, blocks and cache:
+    `random:temperature=0.7+nucleus:p=0.9` -> `random`."""
     return preset.partition("+")[0].partition(":")[0].partition(",")[0]
 
 
 def rule_text(preset: str) -> str:
-    """What a preset does: the gallery's sentence, else the preset's own (`Preset.source`); "" if there is no such
-    preset."""
+    """What a preset does: the sentence in docs/gallery.toml, else the one that is defined with the preset
+    (`repro.samplers.presets.SOURCES`); "" if there is no such preset."""
     name = _bare(preset)
     return _sentences().get(name, SOURCES.get(name, ""))
 
 
 def series_of(model: str, rule: str, adaptive: bool) -> Json:
-    """JSON of the series of a model (recipe or noise process) and a rule (preset): family (which decides its colour),
-    names, what the rule does and its paper (arXiv number). `adaptive`: whether the rule has no fixed number of
-    steps."""
+    """JSON of the series of a model (recipe or noise process) and a rule (preset): family of the model (decides the
+    colour), marker, names, what the rule does and its paper (arXiv number). `adaptive`: whether the rule has no fixed
+    number of steps."""
     family = model.partition("@")[0]
     return {
         "id": f"{model}/{rule}",
@@ -98,7 +100,8 @@ def series_of(model: str, rule: str, adaptive: bool) -> Json:
 
 
 def plot(name: str, title: str, x: Json, y: Json, found: Sequence[tuple[Json, Json]], **more: Any) -> Json:
-    """JSON of a plot with axes `x` and `y`, from pairs (series, point) in `found`; `more`: further fields."""
+    """JSON of the plot with the identifier `name`, axes `x` and `y`, and the pairs (series, point) in `found`; `more`:
+    further fields."""
     series = {each["id"]: each for each, _ in found}
     made = [{"id": f"{name}-{i}", "series": each["id"], **point} for i, (each, point) in enumerate(found)]
     return {
@@ -112,13 +115,14 @@ def plot(name: str, title: str, x: Json, y: Json, found: Sequence[tuple[Json, Js
 
 
 def how(own: Sequence[Record]) -> str:
-    """Words before the name of a field that say how a number is computed from this field of the records `own`."""
+    """How a number is computed from one field of the records `own`, in words that stand before the field's name:
+    `equal to`, or `mean over 2 trained networks of`."""
     return f"mean over {len(own)} trained networks of" if len(own) > 1 else "equal to"
 
 
 def keep(items: Items, path: Path, wanted: Json) -> str | None:
-    """Add the decodings of the file `path` to `items` and return their name there; None if there is no such file with
-    the settings `wanted` (`decodings.decoded`)."""
+    """Add the decodings of the file `path` to `items` and return the name that they have there, that of the file; None,
+    and nothing is added, if there is no such file or its fields are not those in `wanted` (field -> value)."""
     found = decodings.decoded(path, wanted)
     if found is None:
         return None

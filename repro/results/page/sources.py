@@ -23,8 +23,8 @@ Json = dict[str, Any]
 
 
 class Sources:
-    """Records of `folder` (ValueError if there is no such folder) and of the folders among `others` that exist;
-    `cited`: the records that the page names."""
+    """Records of `folder` (ValueError if there is no such folder) and of those of the folders `others` that exist.
+    `cited`: SHA-256 of each record that the page names -> its file, line and text."""
 
     def __init__(self, folder: Path, *others: Path) -> None:
         self.own = folder.resolve() != RAW.resolve()
@@ -42,12 +42,12 @@ class Sources:
                     self._places.setdefault(record.sha256, (path, number, line))
 
     def number(self, value: float, how: str, field: str, records: Sequence[Record]) -> Json:
-        """JSON of a number that is computed from `field` (a dotted path) of `records`; `how` says it in words, before
-        the name of the field."""
+        """JSON of the number `value`, which is computed from `field` (a dotted path) of `records`; `how` says in words
+        how it is computed, such as `mean over 2 trained networks of`."""
         return {"v": value, "how": how, "field": field, "from": self.cite(records)}
 
     def cite(self, records: Sequence[Record]) -> list[str]:
-        """Note that the page names these records, so that it holds their text; returns the SHA-256 of each."""
+        """Add these records to `cited`, so that the page holds their text; returns the SHA-256 of each."""
         for record in records:
             path, line, text = self._places[record.sha256]
             self.cited.setdefault(record.sha256, {"file": shown(path), "line": line, "text": text})

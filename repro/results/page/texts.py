@@ -1,4 +1,5 @@
-"""Generative perplexity against entropy: the points of `repro.results.tables.text_quality`."""
+"""Plots of the quality of generated text, generative perplexity against entropy: the points of
+`repro.results.tables.text_quality`."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def text_plots(sources: Sources, records: Sequence[Record]) -> Iterator[Json]:
-    """Generative perplexity against entropy, a plot for each suite and scale, from `records`; `sources` notes the
-    records of each number."""
+    """A plot of generative perplexity against entropy for each suite and scale among `records`; `sources` notes the
+    records from which each number is computed."""
     scored = [record for record in records if record.labels.task in GENERATED]
     naive = [record for record in records if record.labels.task == NAIVE]
     frame = points(records, [])  # bands are not drawn

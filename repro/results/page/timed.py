@@ -1,4 +1,5 @@
-"""Accuracy against forward passes and against time: the points of the speed tables (`repro.results.tables.speed`)."""
+"""Plots of accuracy against forward passes and against time: the points of the speed tables
+(`repro.results.tables.speed`)."""
 
 from __future__ import annotations
 
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 
 def timed_plots(sources: Sources, records: Sequence[Record], items: Items) -> Iterator[Json]:
     """Two plots, accuracy against forward passes and against seconds per text, for each suite, scale, engine, device
-    and numerics class (dtype, torch, attention kernel, threads) among `records` of decoding speed. `sources` notes the
-    records of each number; recorded decodings of the points are added to `items`."""
+    and numerics class (dtype, torch, attention kernel, threads) among those of `records` that hold decoding speed.
+    `sources` notes the records from which each number is computed; recorded decodings of the points are added to
+    `items`."""
     frame = speeds(records)
     timed = [record for record in records if record.question.task.get("part") == PART]
     for number, (_, rows) in enumerate(
@@ -58,7 +60,8 @@ def timed_plots(sources: Sources, records: Sequence[Record], items: Items) -> It
 
 
 def _records_of(row: Series, timed: Sequence[Record]) -> list[Record]:
-    """The records among `timed` from which a row of the frame of `speeds` is computed, one for each network."""
+    """The records among `timed` from which `row`, a row of the frame of speeds (`repro.results.tables.speed.speeds`),
+    is computed: one for each network."""
     return [
         record
         for record in timed
@@ -123,6 +126,6 @@ def _accuracy(sources: Sources, row: Series, own: Sequence[Record], what: str, i
 
 
 def _per_step(tokens: str) -> str:
-    """Text such as `2 tokens per step`; for less than one token per step, such as `2 steps per token`."""
+    """Text of a label of tokens per step: `2` -> `2 tokens per step`, `0.5` -> `2 steps per token`."""
     rate = float(tokens) if tokens.replace(".", "", 1).isdigit() else 1.0
     return per_step(tokens) if rate >= 1 else f"{1 / rate:g} steps per token"

@@ -1,5 +1,5 @@
-"""Table of what each choice of the founding Duo costs: variants of its recipe (arms) at scale nano, compared in pairs
-of equal train seed.
+"""Table of what single choices of recipe `duo` (the training script from which this project started) cost: variants of
+the recipe (arms) at scale nano, compared in pairs of equal train seed.
 
 `python -m scripts.choices` trains the arms; `python -m repro.report` makes choices.md and choices.csv from their
 records (docs/method.md#duo-mended).
@@ -57,10 +57,11 @@ def stored() -> list[Record]:
 
 
 def rows(records: Sequence[Record]) -> DataFrame:
-    """A row for each arm (variant of recipe `duo`) and measure: arm, says (what differs), measure, seeds, value (mean
-    over train seeds) and sd; for every arm except the first one also difference, low and high (paired by train seed).
+    """Frame with a row for each arm (variant of recipe `duo`) and measure (bound, excess; see MEASURES): `arm`, `says`
+    (what differs), `measure`, `seeds` (number of train seeds), `value` (mean over them) and `sd`; for every arm except
+    the first also `difference` from the first, paired by train seed, and its 95 % interval from `low` to `high`.
 
-    ValueError if arms were evaluated under two protocols or on different train seeds.
+    ValueError if arms were evaluated under two protocols or have different train seeds.
     """
     from pandas import DataFrame
 
@@ -82,8 +83,8 @@ def rows(records: Sequence[Record]) -> DataFrame:
         for arm, own in values.items():
             if own.keys() != values[first].keys():
                 raise ValueError(
-                    f"{arm} has train seeds {sorted(own)}, {first} {sorted(values[first])}; python -m scripts.choices"
-                    " trains those that are missing"
+                    f"arm {arm} has train seeds {sorted(own)}, arm {first} has {sorted(values[first])};"
+                    " `python -m scripts.choices` trains those that are missing"
                 )
             row = [arm, ARMS[arm], measure, len(own), fmean(own.values()), stdev(own.values())]
             apart = [own[seed] - values[first][seed] for seed in own]

@@ -1,4 +1,5 @@
-"""Ledger of claims: each sentence, what was measured for it, and the verdict at its scale (docs/method.md#claims)."""
+"""Table (ledger) of claims of papers and of the scripts from which this project started: the sentence of each claim,
+what was measured for it, and the verdict at the scale of the networks that were trained (docs/method.md#claims)."""
 
 from __future__ import annotations
 

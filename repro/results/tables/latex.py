@@ -58,8 +58,8 @@ def escaped(text: str) -> str:
 
 @dataclass
 class _Column:
-    """Layout of a column: `width` in em, that of its longest unbreakable piece (`least`), whether its cells are broken
-    into lines, and whether it is aligned to the right."""
+    """Layout of a column: its `width` and the width of its longest unbreakable piece (`least`), both in em, whether it
+    is aligned to the right (`right`), and whether its cells are `broken` into lines."""
 
     width: float
     least: float
@@ -67,8 +67,8 @@ class _Column:
     broken: bool = False
 
     def spec(self) -> str:
-        """The column's letter in the argument of `tabular`, or a paragraph column of fixed width if its cells are
-        broken."""
+        """What stands for the column in the argument of `tabular`: `l` or `r`, or a paragraph column of fixed width if
+        its cells are broken into lines."""
         side = "raggedleft" if self.right else "raggedright"
         fixed = f">{{\\{side}\\arraybackslash}}p{{{self.width:.1f}em}}"
         return fixed if self.broken else "r" if self.right else "l"
@@ -133,7 +133,9 @@ def latex_table(header: Sequence[str], groups: Iterable[Group], left: int = 1) -
     for _, rows in groups:
         for row in rows:
             if len(row) != len(header):
-                raise ValueError(f"a row has {len(row)} cells and the header {len(header)}: {list(row)}")
+                raise ValueError(
+                    f"the row {list(row)} has {len(row)} cells and the header {len(header)}; give both the same number"
+                )
     rows = [row for _, rows in groups for row in rows]
     return _tabular(header, groups, _columns(header, rows, left, WIDTH))
 
@@ -162,8 +164,8 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _pages(header: Sequence[str], groups: Sequence[Group], left: int, inches: float) -> list[str]:
-    """The `tabular`s of a table, each at most LINES lines long; a group of rows may go on in the next one. `left`: as
-    in `latex_table`."""
+    """The `tabular`s of a table that is split where it is longer than LINES lines; a group of rows may go on in the
+    next `tabular`. `left`: number of columns at the left that hold names; `inches`: largest width."""
     columns = _columns(header, [row for _, rows in groups for row in rows], left, inches)
     pages: list[list[Group]] = [[]]
     room = LINES
@@ -222,7 +224,7 @@ def latex_of_markdown(text: str, inches: float = WIDTH) -> list[str]:
 
 
 def _plain(cell: str) -> str:
-    """A cell of Markdown without its marks: escapes, code and links."""
+    """The text of a Markdown cell without markup: bold, code, links (their text stays) and escapes."""
     cell = re.sub(r"\[([^\]]+)\]\([^)]*\)", r"\1", cell)
     cell = re.sub(r"(?<!\\)\*\*", "", cell)
     return re.sub(r"\\([|_*`])", r"\1", cell).replace("`", "")

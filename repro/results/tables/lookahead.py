@@ -1,6 +1,7 @@
-"""Table of lossless lookahead, from records of the tasks `lookahead_cost` and `prompted_lookahead`: one row per
-checkpoint, sampler and number of states; and beside it the rules that commit several tokens at once, with what they
-lose.
+"""Table of lossless lookahead, from records of the tasks `lookahead_cost` and `prompted_lookahead`. Lookahead decodes
+the same tokens in fewer rounds: a round is one batched forward pass of up to m states of a text, that is of the text
+after 0 to m - 1 guessed steps (docs/method.md#lookahead). One row per checkpoint, sampler and m. Beside it the rules
+that commit several tokens at once, which change the text, and the quality that they lose.
 
     rows(records)              numbers, also of the figure `lookahead`
     beside(records)            rules that commit several tokens at once, of the same checkpoints
@@ -64,9 +65,10 @@ REMEDY = "No records yet: `python -m repro.evals --suite lookahead ...`, then `p
 
 
 def rows(records: Sequence[Record]) -> DataFrame:
-    """Frame with columns `COLUMNS`, sorted; `per_round` is 1 / `rounds`, and `best` marks, for each checkpoint and
-    sampler, the row of fewest rounds among those whose `tokens` (forwarded, relative to one token per step) are at most
-    `MOST`."""
+    """Frame with columns `COLUMNS`, sorted, one row per checkpoint, sampler and number of `states` (the module's m).
+    `rounds` and `forwards` (states forwarded) are per token, `per_round` is tokens per round; `tokens`: tokens
+    forwarded, relative to one token per step; `equal`: share of texts equal to those of one token per step; `best`: `*`
+    for the row of fewest rounds whose `tokens` are at most 2 (MOST). ValueError for two protocols."""
     from pandas import DataFrame
 
     chosen = to_frame(each for each in records if each.question.task.get("part") in PARTS)
@@ -95,9 +97,9 @@ def rows(records: Sequence[Record]) -> DataFrame:
 
 
 def beside(records: Sequence[Record]) -> DataFrame:
-    """Frame with columns `BESIDE_COLUMNS`, sorted: rules of PARALLEL on the checkpoints of `rows`, at temperature 0 or
-    1. `per_round`: realised tokens per forward; `quality`: the metric of QUALITY, and `single` the same metric of one
-    token per step (NaN where it is not stored)."""
+    """Frame with columns `BESIDE_COLUMNS`, sorted: rules that commit several tokens at once (PARALLEL) on the
+    checkpoints of `rows`. `per_round`: realised tokens per forward pass; `quality`: value of the metric that `measure`
+    names (see QUALITY); `single`: the same metric at one token per step (NaN where it is not stored)."""
     from pandas import DataFrame
 
     looked = {r.labels.checkpoint for r in records if r.question.task.get("part") in PARTS}
@@ -127,7 +129,7 @@ def beside(records: Sequence[Record]) -> DataFrame:
 
 
 def tables(records: Sequence[Record]) -> dict[str, str]:
-    """Texts of the files of this table, by name."""
+    """Texts of lookahead.md, lookahead.csv (numbers of `rows`) and lookahead_beside.csv (`beside`), by file name."""
     numbers, others = rows(records), beside(records)
     return {
         "lookahead.md": markdown(numbers, others),
@@ -137,7 +139,7 @@ def tables(records: Sequence[Record]) -> dict[str, str]:
 
 
 def markdown(numbers: DataFrame, others: DataFrame) -> str:
-    """Markdown of the table from `rows` and `beside`, with one section per scale."""
+    """Markdown of the table from the frames of `rows` (`numbers`) and `beside` (`others`), one section per scale."""
     parts = [CAPTION, *([] if others.empty else [BESIDE])]
     for scale, section in numbers.groupby("scale", sort=True):
         lines = [

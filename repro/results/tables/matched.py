@@ -40,7 +40,7 @@ TEMPERATURE = re.compile(r"(\+tempered)?[:,]temperature=([0-9.]+)")
 
 def line_of(preset: str) -> tuple[str, float]:
     """Name of a sampler preset without its temperature, and the temperature: `random:temperature=0.7` -> `random`, 0.7.
-    If the name states none, it is the sampler's default (1 if the sampler has no temperature)."""
+    If the name states no temperature, the sampler's default is returned (1 if the sampler has none)."""
     found = TEMPERATURE.search(preset)
     line = TEMPERATURE.sub("", preset)
     return line, float(found.group(2)) if found else _own_temperature(preset.partition(", ")[0])
@@ -136,7 +136,8 @@ def _ordered(records: Sequence[Record]) -> list[Record]:
 
 
 def _numbers(record: Record) -> np.ndarray:
-    """Mean entropy and log gen_ppl of the samples of a record, [2, 1 + DRAWS] in nats: measured, then resampled."""
+    """Mean entropy and log gen_ppl of the samples of a record, [2, 1 + DRAWS] in nats: column 0 as measured, the others
+    from DRAWS bootstrap resamples."""
     curve = record.answer.curve or {}
     drawn = np.array([curve[name] for name in CURVES])
     nll, tokens, entropy = np.einsum("cn,nd->cd", drawn, _times(drawn.shape[1]))
@@ -145,8 +146,8 @@ def _numbers(record: Record) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _times(count: int) -> np.ndarray:
-    """How often each of `count` rows occurs among the rows as measured (once) and in each resample, [count, 1 + DRAWS]:
-    a sum over resampled rows is a matrix product."""
+    """How often each of `count` rows of samples occurs in each of DRAWS bootstrap resamples, [count, 1 + DRAWS], where
+    column 0 is the samples as measured (each row once). With this matrix sums over resamples are matrix products."""
     times = np.ones((count, 1 + DRAWS))
     for column, rows in enumerate(resampled(count, DRAWS), start=1):
         times[:, column] = np.bincount(rows, minlength=count)

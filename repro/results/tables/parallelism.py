@@ -49,15 +49,16 @@ class _Reference(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class Pins(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Constants of the scores that combine accuracy and speed, as read from evals/speed.toml: those of AUP (accuracy
-    under parallelism), the margin and level of the non-inferiority test, and the reference setting by recipe family."""
+    under parallelism), the margin and level of the non-inferiority test, and for each recipe family the setting
+    (sampler, tokens per step) with which the family's others are compared (`reference`)."""
 
     aup: _Aup
     non_inferior: _NonInferior
     reference: dict[str, _Reference]
 
     def y_max(self, task: str) -> float:
-        """Accuracy of a task, in per cent, from which on the weight of AUP is 1 (`aup`); ValueError if evals/speed.toml
-        gives none for the task."""
+        """The constant y_max of `aup` for a task: the accuracy, in per cent, from which on the weight W is 1.
+        ValueError if evals/speed.toml gives none for the task."""
         if task not in self.aup.y_max:
             raise ValueError(
                 f"no y_max of task {task!r} in evals/speed.toml ({nearest(task, self.aup.y_max)}); add the accuracy, "
@@ -74,8 +75,8 @@ def pins() -> Pins:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One network decoded at one setting: `outcomes`, one digit per document (1: answered correctly), and `counts`,
-    sums over documents."""
+    """The answers of one network at one setting (sampler and decoding plan): `outcomes`, one digit per document (1:
+    answered correctly), and `counts` of tokens and forward passes, summed over documents."""
 
     seed: tuple[int, int, str]
     """Train seed, sampling seed, and the digest of the network."""

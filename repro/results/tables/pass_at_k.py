@@ -1,7 +1,8 @@
-"""Table of pass@k and flips, from records of the task `pass_at_k` (docs/method.md#pass-at-k).
+"""Table of pass@k (probability that at least one of k draws of an item is right) and flips (probability that of two
+draws of an item one is right and one is wrong), from records of the task `pass_at_k` (docs/method.md#pass-at-k).
 
 rows(records)       numbers, also of the figure `passes`
-markdown(numbers)   text
+markdown(numbers)   text of the table
 """
 
 from __future__ import annotations
@@ -50,9 +51,10 @@ REMEDY = "No records yet: `python -m repro.evals --suite passes.sudoku`, then `p
 
 
 def rows(records: Sequence[Record]) -> DataFrame:
-    """Frame with columns `COLUMNS`, one row per evaluation and k, sorted. `changed` is NaN where the texts of one token
-    per step are not stored. ValueError for two protocols, two records of one row, or a record without the number of
-    right draws of each item."""
+    """Frame with columns `COLUMNS`, one row per evaluation and k, sorted. `changed`: probability that of a draw and one
+    of the same sampler at one token per step (for an adaptive sampler: of `low_confidence`) one is right and one is
+    wrong; NaN where that is the same evaluation or is not stored. ValueError for two protocols, two records of one row,
+    or a record without the number of right draws of each item."""
     from pandas import DataFrame
 
     chosen = [record for record in records if record.question.task.get("part") == PART]
@@ -106,11 +108,13 @@ def _place(record: Record) -> tuple[str, str, str, str, int]:
 
 
 def _shares(record: Record) -> list[float]:
-    """Share of right draws of each item."""
+    """For each item of a record the share of its draws that are right; ValueError if the record does not hold the
+    numbers of right draws."""
     curve = record.answer.curve
     if curve is UNSET or "correct" not in curve:
         raise ValueError(
-            f"record {record.id[:12]} lacks the number of right draws; remove it and evaluate its suite again"
+            f"record {record.id[:12]} lacks the number of right draws of each item; remove it and evaluate its suite"
+            " again"
         )
     return [count / record.question.task["draws"] for count in curve["correct"]]
 
@@ -123,7 +127,7 @@ def changes(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, floa
 
 
 def markdown(numbers: DataFrame) -> str:
-    """Markdown of the table, with one section per suite and one column per k."""
+    """Markdown of the table from the frame of `rows`, with one section per suite and one column per k."""
     parts = [CAPTION]
     for suite, section in numbers.groupby("suite", sort=True):
         ks = sorted(section.k.unique())

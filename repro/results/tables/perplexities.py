@@ -1,9 +1,9 @@
 """Table of perplexities of corpora, from records alone: one section per protocol and set of documents.
 
-    tables(records)         perplexity.md and .csv
+    tables(records)         texts of perplexity.md and perplexity.csv
 
-A row is one checkpoint under one evaluation; its column `bound` says `bound` for upper bounds, `exact` for exact
-values.
+A row is one checkpoint under one evaluation. Its column `bound` holds the word `bound` if the perplexity is an upper
+bound (diffusion), `exact` if it is exact (left-to-right networks).
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ REMEDY = "No records yet: `python -m repro.evals --tasks owt.wrapped ...`, then 
 
 
 def rows(records: Sequence[Record]) -> DataFrame:
-    """Frame with the perplexities in records: one row per (checkpoint, protocol, documents), sorted; columns
-    `COLUMNS`."""
+    """Frame with the perplexities in records: one row per checkpoint, protocol (corpus, packing, tokenizer, ...) and
+    set of documents, sorted; columns `COLUMNS`."""
     from pandas import DataFrame
 
     chosen = [each for each in records if each.question.task.get("part") == PART]

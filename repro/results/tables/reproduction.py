@@ -1,5 +1,5 @@
-"""Table of what the reproduction test detects: for every recipe that it compares, the verdict on a half-trained
-network, and the false alarms of the test (docs/method.md#reproduction-test).
+"""Table of what the reproduction test (does a run agree with the committed results?) detects: for every recipe that it
+compares, the verdict on a half-trained network, and the false alarms of the test (docs/method.md#reproduction-test).
 
 `python -m scripts.reruns` trains the networks; `python -m repro.report` makes reproduction.md and reproduction.csv from
 their records.
@@ -30,8 +30,9 @@ HEADER = ["recipe", "half-trained, seed 0", "cell", "t", "limit", "as another se
 
 
 def stored() -> Values | None:
-    """Values of all cells from the committed records, with the half-trained networks as the run; None without
-    results/reruns and results/half_trained, as in an installed package."""
+    """Values of all cells (metrics of a recipe, task and sampler) of the committed records and their reruns, with the
+    half-trained networks in place of the run that is tested; None without results/reruns and results/half_trained, as
+    in an installed package."""
     if not (RERUNS.is_dir() and HALF.is_dir()):
         return None
     return read_values(RAW, HALF, cells(), RERUNS)
@@ -76,8 +77,8 @@ def _row(key: Key, comparison: Comparison) -> dict[str, object]:
 
 
 def _alarms(values: Values) -> str:
-    """Sentences that count false alarms, in simulated runs and among committed values and reruns that are left out in
-    turn."""
+    """Sentences that count false alarms of the reproduction test: in simulated runs, and among committed values and
+    reruns, each of which is left out in turn and tested against the others."""
     alarms = {paired: sum(simulated(values, paired, run) for run in range(RUNS)) for paired in (True, False)}
     (bad, judged), (bad_seeds, seeds) = left_out(values, True), left_out(values, False)
     return (
@@ -89,7 +90,9 @@ def _alarms(values: Values) -> str:
 
 
 def simulated(values: Values, paired: bool, run: int) -> bool:
-    """Whether simulated run number `run` of all cells, of train seed 0 (`paired`) or another one, has a false alarm."""
+    """Whether a simulated run has a false alarm (any cell that is BAD). Its values, the committed ones and reruns are
+    drawn from the normal distribution with each cell's mean and standard deviation. `paired`: whether the run is of
+    train seed 0, which is committed, or of one that is not; `run`: number of the run, which seeds the draws."""
     draw = Random(f"{paired} {run}")
     made = Values({}, {}, {**values.alike}, values.least, set())
     for key, own in values.alike.items():
@@ -102,8 +105,8 @@ def simulated(values: Values, paired: bool, run: int) -> bool:
 
 
 def left_out(values: Values, paired: bool) -> tuple[int, int]:
-    """Number of BAD values among reruns (`paired`) or train seeds, each judged by the others of its cell, and the
-    number judged."""
+    """Number of false alarms (BAD) and number of tests, when each value of a cell is left out in turn and tested
+    against the others: values of train seed 0 and its reruns (`paired`), or of all committed train seeds."""
     bad = judged = 0
     for key, own in values.alike.items():
         for i, value in enumerate(own if key[1] is paired else ()):

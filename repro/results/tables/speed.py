@@ -125,7 +125,8 @@ def _cell(where: tuple[str, ...], records: Sequence[Record]) -> Timed:
         checkpoint, answer = record.question.checkpoint, record.answer
         if not answer.counts or not answer.outcomes:
             raise ValueError(
-                f"record {record.id[:12]} lacks counts or outcomes; remove it and evaluate its suite again"
+                f"record {record.id[:12]} lacks the counts of its decoding or the outcomes of its documents; remove it"
+                " and evaluate its suite again"
             )
         seed = (checkpoint.seed, record.question.seed, checkpoint.digest)
         runs.append(Run(seed=seed, outcomes=answer.outcomes, counts=answer.counts))
@@ -141,8 +142,8 @@ def _cell(where: tuple[str, ...], records: Sequence[Record]) -> Timed:
 
 
 def rule_of(setting: Setting) -> str:
-    """Name that all settings of one sampler share: its preset, for an adaptive sampler without parameters, because
-    these set its speed as tokens per step set that of other samplers."""
+    """Name of a setting's sampler, the same at every speed. It is the preset; of an adaptive sampler it is the preset
+    without its parameters, because these decide the speed, as tokens per step do for other samplers."""
     return setting.preset if setting.tokens_per_step else ADAPTIVE_PINS.sub("", setting.preset)
 
 
@@ -195,13 +196,14 @@ def _row(cell: Timed) -> dict[str, Any]:
 
 
 def _per_second(modes: Sequence[Latency | Throughput], count: str) -> float:
-    """The count with this name (a field of `Counts`) per second, as a ratio of sums over runs; the time of a run is the
-    median over its passes."""
+    """The count with this name (a field of `Counts`) per second, as a ratio of sums over runs. `modes`: the measured
+    times of each run, one text at a time or in batches; the time of a run is the median over its passes."""
     return sum(getattr(mode.counts, count) for mode in modes) / sum(median(mode.passes) for mode in modes)
 
 
 def _passes(modes: Sequence[Latency | Throughput]) -> list[float]:
-    """Useful tokens (before the first end id or stop string) per second, for every pass of every run."""
+    """Useful tokens (before the first end id or stop string) per second in every pass of every run. `modes`: the
+    measured times of each run, one text at a time or in batches."""
     return [mode.counts.useful / seconds for mode in modes for seconds in mode.passes]
 
 

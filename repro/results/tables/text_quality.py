@@ -3,7 +3,8 @@
     points(records)         one row per (checkpoint, sampler, tokens per step, temperature) or reference
     tables(records)         text_quality.md and .csv, matched.csv (differences at matched entropy)
 
-gen_ppl, entropy and MAUVE are printed together, because each alone can be improved at the expense of the others
+gen_ppl (perplexity of generated text under a causal language model), the entropy of a sample's tokens and MAUVE are
+printed together, because each alone can be improved at the expense of the others
 (`repro.evals.text_quality.samples`). A panel is one suite at one scale of the recipe. Reference rows are scored like
 samples but come from the data: held-out text, and rows that obtain one good number without being good text (a repeated
 phrase; tokens drawn by frequency).
@@ -99,7 +100,8 @@ def points(records: Sequence[Record], swept: Sequence[Sweep]) -> DataFrame:
 
 
 def _without_draws(protocol: str) -> str:
-    """Canonical JSON of a protocol without `draws` (how tokens were drawn), which reference rows do not have."""
+    """Canonical JSON of a record's protocol (also canonical JSON) without its field `draws` (how tokens were drawn),
+    which reference rows do not have."""
     return text(without(json.loads(protocol), "draws"))
 
 
