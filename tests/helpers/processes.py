@@ -100,16 +100,24 @@ def trained(name: str, pins: tuple[str, ...], out: str, stop: int, resume: bool,
 
 
 def exchanges(pins: tuple[str, ...], out: str, stop: int, whole: bool) -> int:
-    """One process of a toy run of mdlm; returns how often gradients were exchanged (calls of reduce-scatter)."""
-    exchange, calls = torch.distributed.reduce_scatter_single, []
+    """One process of a toy run of mdlm; returns how many numbers of larger tensors (a norm is one number) it gave to
+    torch's reduce-scatter, and under DeepSpeed to its all-reduce."""
+    given: list[int] = []
 
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        calls.append(1)
-        return exchange(*args, **kwargs)
+    def counted(exchange: Callable[..., Any]) -> Callable[..., Any]:
+        def exchanged(*args: Any, **kwargs: Any) -> Any:
+            tensors = [each for each in (*args, *kwargs.values()) if isinstance(each, torch.Tensor)]
+            given.extend(each.numel() for each in tensors if each.numel() > 1)
+            return exchange(*args, **kwargs)
 
-    torch.distributed.reduce_scatter_single = counted
+        return exchanged
+
+    torch.distributed.reduce_scatter_single = counted(torch.distributed.reduce_scatter_single)
+    if "ACCELERATE_USE_DEEPSPEED" in os.environ:
+        comm = importlib.import_module("deepspeed.comm")
+        comm.all_reduce = counted(comm.all_reduce)
     trained("mdlm", pins, out, stop, False, replace(PLAIN, whole_gradients=whole))
-    return len(calls)
+    return sum(given)
 
 
 def fault(name: str, pins: tuple[str, ...], out: str) -> None:

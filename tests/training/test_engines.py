@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -223,6 +224,25 @@ def test_zero2_from_the_first_step(deepspeed, one, tmp_path):
     together(2, trained, "mdlm", MICRO, out, 20, True, again, environment=ZERO2)
     same_curve(curve(one), curve(Path(out)))
     close(one, Path(out), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_gradients_that_stay_whole_are_exchanged_once_a_step_by_deepspeed(deepspeed, one, tmp_path):
+    """DeepSpeed exchanges weights as well when it starts, so the second step is compared."""
+    each, once = {}, {}
+    for stop in (1, 2):
+        for whole, found in ((False, each), (True, once)):
+            out = str(tmp_path / f"{stop} {whole}")
+            found[stop] = together(2, exchanges, MICRO, out, stop, whole, environment=ZERO2)[0]
+    assert each[2] - each[1] == 2 * (once[2] - once[1]) > 0
+    out, options = str(tmp_path / "whole"), replace(PLAIN, whole_gradients=True)
+    together(2, trained, "mdlm", MICRO, out, 10, False, options, environment=ZERO2)
+    together(2, trained, "mdlm", MICRO, out, 20, True, options, environment=ZERO2)
+    same_curve(curve(one), curve(Path(out)))
+    close(one, Path(out), atol=1e-6)
+    pins, whole = ("precision=bf16_master",), replace(PLAIN, whole_gradients=True)
+    with pytest.raises(ValueError, match="of float32 weights alone, not of precision bf16_master"):
+        together(2, trained, "mdlm", pins, str(tmp_path / "no"), 1, False, whole, environment=ZERO2)
 
 
 @pytest.mark.slow

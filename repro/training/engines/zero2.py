@@ -6,6 +6,9 @@ from a file. Checkpoints hold whole tensors by name, like those of the other eng
 engine and any number of processes: `deepspeed.utils` gathers a master weight or an Adam moment from its partitions, and
 partitions it again.
 
+DeepSpeed's stage 2 exchanges gradients once a microbatch. With the option `whole_gradients` its stage 1 runs: every
+process sums its own whole gradients, and they are exchanged in the last microbatch of a step.
+
 Precision `bf16_master` is DeepSpeed's bfloat16 with gradients accumulated and exchanged in float32. `bf16_pure` raises
 ValueError: it has no master weights, and ZeRO always keeps them.
 """
@@ -24,6 +27,7 @@ from torch import Tensor, nn
 from repro.models.denoiser import Denoiser, ForwardWrapper, trained_parameters
 from repro.training.checkpoint import Checkpoint
 from repro.training.engines.engine import Engine, Files
+from repro.training.engines.options import Options
 from repro.training.recipe import Recipe
 
 BUCKET = 200_000_000
@@ -42,10 +46,10 @@ class Zero2(Engine):
             raise ValueError(
                 "precision bf16_pure has no master weights, ZeRO-2 needs them; launch with ddp_8.yaml or fsdp2_8.yaml"
             )
-        if self.options.whole_gradients:
+        if self.options.whole_gradients and recipe.precision == "bf16_master":
             raise ValueError(
-                "--whole-gradients: ZeRO-2 reduces each microbatch's gradients during backward, and each process keeps"
-                " only its part of them; leave the option out, or launch with fsdp2_8.yaml"
+                "--whole-gradients: DeepSpeed keeps whole gradients of float32 weights alone, not of precision"
+                " bf16_master; leave the option out, or launch with fsdp2_8.yaml"
             )
         try:
             import deepspeed
@@ -62,7 +66,9 @@ class Zero2(Engine):
         made: Any = deepspeed.initialize(
             model=ForwardWrapper(denoiser),
             optimizer=base,
-            config=configuration(recipe, self.world, sum(p.numel() for p in master_weights.values())),
+            config=configuration(
+                recipe, self.world, sum(map(Tensor.numel, master_weights.values())), self.options
+            ),
             dist_init_required=False,
         )
         self.network, self.optimizer, self.ema = made[0], base, recipe.ema
@@ -152,8 +158,9 @@ class Zero2(Engine):
         self.network.optimizer.update_lp_params()
 
 
-def configuration(recipe: Recipe, world: int, weights: int) -> dict[str, Any]:
+def configuration(recipe: Recipe, world: int, weights: int, options: Options) -> dict[str, Any]:
     """DeepSpeed's configuration for a recipe on `world` processes; `weights`: number of parameters of the network.
+    With `options.whole_gradients` the stage is 1, which shards no gradients.
 
     Values that are not settings of the recipe, such as bucket sizes, change no result.
     """
@@ -167,7 +174,7 @@ def configuration(recipe: Recipe, world: int, weights: int) -> dict[str, Any]:
         "data_types": {"grad_accum_dtype": "fp32"},
         "communication_data_type": "fp32",
         "zero_optimization": {
-            "stage": 2,
+            "stage": 1 if options.whole_gradients else 2,
             "reduce_bucket_size": min(BUCKET, weights),
             "allgather_bucket_size": min(BUCKET, weights),
         },
