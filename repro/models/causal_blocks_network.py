@@ -46,7 +46,8 @@ class CausalBlocksDenoiser(Denoiser):
             return self._encode_copies(tokens, attention, self.required_block_size)
         if t is None or t.ndim == 1:
             raise ValueError(
-                "causal_blocks reads a noisy block after clean ones, not a row that is noisy throughout; give t [B, L]"
+                "backbone causal_blocks reads a noisy block after clean ones, not a row that is noisy throughout; give"
+                " t [B, L], a time for each position"
             )
         begin = 0 if kv_cache is None else kv_cache.span.start
         starts = begin + ((t > 0).cumsum(1) == 0).sum(1)
@@ -62,7 +63,9 @@ class CausalBlocksDenoiser(Denoiser):
         return before if positions is None else torch.where((positions == 0)[..., None], features, before)
 
     def _encode_copies(self, tokens: Tensor, attention: Copies, block: int) -> Tensor:
-        """Features [B, (n + 1) L, D] of n noisy copies of a row and its clean one, `tokens` [B, (n + 1) L]."""
+        """Features [B, (n + 1) L, D] of `tokens` [B, (n + 1) L], n noisy copies of each row before its clean copy.
+        Those of noisy copies are moved one position to the right as the class describes, those of the clean copy are
+        not. `attention`: the mask of the copies; `block`: tokens per block."""
         copies = attention.views + 1
         place = torch.arange(tokens.shape[1] // copies, device=self.device)
         mask = Copies(attention.valid, block, clean=1, views=attention.views)
