@@ -164,7 +164,9 @@ class WithDropout(Wrapper):
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < 1:
-            raise ValueError(f"dropout rate={self.rate} is not between 0 and 1; give a rate such as 0.1")
+            raise ValueError(
+                f"dropout rate={self.rate} is not strictly between 0 and 1; give a rate such as 0.1"
+            )
 
     def module(self, role: Role, seed: int) -> Denoiser:
         return resolve(self.backbone.network)(self.backbone, role, seed, self.rate)

@@ -59,7 +59,7 @@ class Lookahead(Sampler):
                 name = registry.part_name(type(rule.shape))
                 raise ValueError(
                     f"lookahead is for one forward pass and one committed position per step, which {name} changes;"
-                    f" leave {name} or lookahead out"
+                    f" leave {name} out"
                 )
             rule = rule.rule
         if not isinstance(rule, Autoregressive | Entropy | LowConfidence | Margin | Random):
