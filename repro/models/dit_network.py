@@ -175,7 +175,7 @@ class DitDenoiser(Denoiser):
         if self.time_conditioned and t is None:
             raise ValueError(
                 "backbone dit reads the noise level (its alpha_end is set), and this objective gives no time t; use an"
-                " objective such as elbo or duo_elbo, or set the backbone's alpha_end to null"
+                " objective such as elbo or duo_elbo, or set backbone.alpha_end=null"
             )
         return self._read(tokens, t, attention.of_network(self.block), positions, kv_cache)
 

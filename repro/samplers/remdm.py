@@ -236,6 +236,6 @@ class ForwardBackward(Sampler):
 def _check_share(name: str, value: float) -> None:
     if not 0 <= value <= 1:
         raise ValueError(
-            f"ReMDM sampler: {name}={value} is no fraction from 0 to 1; give one, it sets how many committed tokens are"
-            " masked again"
+            f"ReMDM sampler: {name}={value} is out of range; give a fraction from 0 to 1, which sets how many committed"
+            " tokens are masked again"
         )
