@@ -18,9 +18,9 @@ class CausalBlocksDenoiser(Denoiser):
     """Denoiser that reads a row in blocks of W = `block` tokens, made of the causal denoiser `network`. The block to be
     decoded starts at the row's first column whose time is above 0; a row without such a column is clean throughout.
 
-    The features of a position are those that `network` has at the position before it. If a noisy and a clean copy of a
-    row are read (mask `Copies`), they are taken from the noisy copy, except that the first position of a block takes
-    them from the clean copy. The first position of a row keeps its own features.
+    The features of a position are those that `network` has at the position before. If noisy and clean copies of a row
+    are read (mask `Copies`), a position of a noisy copy has features of this copy, except that the first position of a
+    block has those of the clean copy. The first position of a row keeps its own features.
     """
 
     time_conditioned = True

@@ -70,15 +70,17 @@ def _loss(
     where: Tensor,
     length: Tensor,
 ) -> Loss:
-    """The objective `loss` of the batch after `shortened(batch, where, length)`; its logs also have the sum of the
-    lengths of the batch's rows."""
+    """The objective `loss` on the batch with rows cut to `length` [R] and the candidates `where` [R, L] (see
+    `shortened`); its logs also have the sum of the lengths of the batch's rows."""
     found = loss(denoiser, process, shortened(batch, where, length))
     return found._replace(logs={**found.logs, "length": length[batch.index].sum().double()})
 
 
 def _check(rows: int) -> None:
     if rows < 1:
-        raise ValueError(f"objective: rows={rows} is not a number of rows per group; give 1 or more")
+        raise ValueError(
+            f"objectives random_length and to_longest: rows={rows} is not a number of rows per group; give 1 or more"
+        )
 
 
 @part

@@ -62,8 +62,8 @@ def script_form(logits: Tensor, x: Tensor, floor: float) -> Tensor:
     """Loss, cross-entropy, label probability p_x and entropy of N tokens, [4, N], from logits [N, V], labels x [N].
 
     The loss is cross-entropy plus the reference script's reverse term (docs/method.md#symmetric-kl, R_scr) minus its
-    constant c (V - 1), c = -ln(floor). The difference is computed as the sum of e^{p_i} p_i over all i plus that of c
-    (e^{p_i} - 1) over i != x, because in float32 it would be lost beside the constant.
+    constant c (V - 1), c = -ln(floor). Their difference is computed as the sum of e^{p_i} p_i over all i plus the sum
+    of c (e^{p_i} - 1) over i != x, because a subtraction in float32 would lose the small difference of large numbers.
     """
     c = -math.log(floor)
     p, ce, p_x, entropy = moments(logits, x)
@@ -72,9 +72,9 @@ def script_form(logits: Tensor, x: Tensor, floor: float) -> Tensor:
 
 
 def closed_gradient(logits: Tensor, x: Tensor, floor: float) -> Tensor:
-    """The output of `closed_form`, [4, N]; also overwrites `logits` [N, V] by the loss's gradient with respect to them,
-    dL/dz_k = p_k (1 + ln p_k + H + c p_x) - h_k (1 + c p_x), H the entropy of p and h the one-hot label
-    (docs/method.md#symmetric-kl)."""
+    """Loss, cross-entropy, label probability p_x and entropy of N tokens, [4, N], as from `closed_form`; overwrites
+    `logits` [N, V] by the gradient of the loss, dL/dz_k = p_k (1 + ln p_k + H + c p_x) - h_k (1 + c p_x), H the entropy
+    of p, h the one-hot label and c = -ln(`floor`) (docs/method.md#symmetric-kl)."""
     c = -math.log(floor)
     logp = logits.log_softmax(-1)
     p = torch.exp(logp, out=logits)
@@ -89,8 +89,9 @@ def closed_gradient(logits: Tensor, x: Tensor, floor: float) -> Tensor:
 
 
 def script_gradient(logits: Tensor, x: Tensor, floor: float) -> Tensor:
-    """The output of `script_form`, [4, N]; also overwrites `logits` [N, V] by the loss's gradient with respect to them,
-    dL/dz_k = p_k (1 + g_k - sum_j p_j g_j) - h_k, h the one-hot label (docs/method.md#symmetric-kl).
+    """Loss, cross-entropy, label probability p_x and entropy of N tokens, [4, N], as from `script_form`; overwrites
+    `logits` [N, V] by the gradient of the loss, dL/dz_k = p_k (1 + g_k - sum_j p_j g_j) - h_k, h the one-hot label
+    (docs/method.md#symmetric-kl).
 
     g_j = e^{p_j} (1 + p_j + c [j != x]) is computed without its constant 1 + c, which cancels: with q = e^p - 1 the
     rest is p + q (1 + c + p), from which c (1 + q) is subtracted at the label.
@@ -120,8 +121,8 @@ def ce_form(logits: Tensor, x: Tensor) -> Tensor:
 
 
 def ce_gradient(logits: Tensor, x: Tensor) -> Tensor:
-    """The output of `ce_form`, [4, N]; also overwrites `logits` [N, V] by the loss's gradient with respect to them, p -
-    h, h the one-hot label."""
+    """Loss, cross-entropy, label probability p_x and entropy of N tokens, [4, N], as from `ce_form`; overwrites
+    `logits` [N, V] by the gradient of the loss, p - h, h the one-hot label."""
     p, ce, p_x, entropy = moments(logits, x)
     logits.copy_(p)
     logits[torch.arange(len(x), device=x.device), x] -= 1

@@ -96,7 +96,7 @@ class Absorbing(Diffusion):
         (t [B]: share of masked candidates; `candidates` [B, L] bool; `keys` [B]: the random keys of `bound`).
 
         Under the weight 1/t of the NELBO, the time given l masked tokens has the distribution Beta(l, n - l + 1), that
-        of the l-th smallest of n uniform numbers. It is taken from the numbers by which `subset` chose the l tokens.
+        of the l-th smallest of n uniform numbers; here these are the numbers by which `subset` chose the l tokens.
         """
         count = (t * candidates.sum(1)).round().long().clamp_min(1)
         order = rng.uniform(keys, candidates.shape[1]).masked_fill(~candidates, 2.0)

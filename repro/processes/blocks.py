@@ -63,7 +63,9 @@ class BlockAbsorbing(Absorbing):
 
     def __post_init__(self) -> None:
         if self.block < 1:
-            raise ValueError(f"process: block={self.block} is not a block length in tokens; give 1 or more")
+            raise ValueError(
+                f"process block_absorbing: block={self.block} is not a block length in tokens; give 1 or more"
+            )
 
     @property
     def exact(self) -> bool:

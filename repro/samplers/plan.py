@@ -149,7 +149,7 @@ def check(sampler: Sampler, process: Process, plan: Plan) -> None:
     if plan.steps > plan.gen_length and capabilities.plan == "quota" and not idle:
         raise ValueError(
             f"steps {plan.steps} exceed gen_length {plan.gen_length}: {name!r} commits at least one token per step;"
-            f" give at most {plan.gen_length} steps, or a logits processor whose quotas may be 0 (+rounded_quotas)"
+            f" give at most {plan.gen_length} steps, or add +rounded_quotas, with which a step may commit none"
         )
     if process.causal and plan.steps != plan.gen_length:
         raise ValueError(

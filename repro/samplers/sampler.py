@@ -42,7 +42,8 @@ def claim_at(temperature: float) -> Claim:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a sampler supports, and the properties of its steps that the decoding loop and the certificates need."""
+    """What a sampler supports, and the properties of its steps that the decoding loop and the tests of its output
+    distribution (`repro.certify`) need."""
 
     processes: frozenset[str]
     """Families of noise (`Process.noise`) that it decodes: "absorbing", "uniform", "left_to_right"."""
