@@ -169,7 +169,7 @@ def test_arguments(program, arguments, message, line):
         (("--cache", "dul"), "no cache 'dul'; nearest is 'dual'"),
         (
             ("--cache", "dual:refresh=0"),
-            "refresh=0: the KV cache is recomputed after this many forward passes; give 1",
+            "cache setting refresh=0 is no number of forward passes after which to recompute the KV cache; give 1",
         ),
         (
             ("--cache", "prefix", "--block-length", "8"),

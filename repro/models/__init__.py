@@ -5,5 +5,6 @@ a part with its hyperparameters, free of torch (`llama.py`), and its module (`ll
 by string. `attention.py` holds masks, the KV cache and the one attention function; `fused_head.py` computes output
 layer and loss in one operation.
 
-Imports `core`, `data` and `processes` only. A new network family is one such pair and one line of the registry.
+Imports `core`, `data` and `processes` only. A new network family is one such pair and one line of
+`repro/core/registry.py`.
 """

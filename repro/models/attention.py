@@ -29,8 +29,8 @@ class Mask:
     """Attention mask: which of the S key columns of a row a query may attend to.
 
     `valid` [B, S] bool: False on padding (None: no padding). With `block` = n a query sees its own block of n columns
-    and the blocks before it; with None it sees everything. Blocks are counted from column `first`; if the number of
-    columns before it is not a multiple of n, the first block of the row is shorter.
+    and the blocks before that block; with None it sees all columns. A block begins at column `first`; if `first` is not
+    a multiple of n, the first block of the row is shorter.
     """
 
     valid: Tensor | None = None
@@ -38,15 +38,16 @@ class Mask:
     first: int = 0
 
     def of_network(self, block: int | None) -> Mask:
-        """This mask for a network whose own attention pattern has blocks of `block` columns (None: it sees everything);
-        a block length of this mask takes precedence over the network's."""
+        """This mask combined with the attention pattern of a network that reads blocks of `block` columns (1: causal;
+        None: bidirectional): a mask with the block length of this one, or if that is None with the network's."""
         return Mask(self.valid, self.block or block)
 
     def allowed(self, columns: Tensor, keys: int, window: int | None) -> Tensor | None:
         """Attention mask, [B or 1, 1, Q, S] bool, True where a query may see a key; None if every query sees every key.
 
-        `columns` [B, Q] is the index of each query among the `keys` = S columns; local layers also require
-        |query - key| <= `window`. A query on padding sees only itself, so that no row of the softmax is empty.
+        `columns` [B or 1, Q]: index of each query among the `keys` = S columns; `window`: for layers with local
+        attention, the largest |query - key| (None: any). Where there is padding, every query may see itself, so that no
+        row of the softmax is empty.
         """
         if self.valid is None and self.block is None and window is None:
             return None
@@ -68,8 +69,8 @@ class Copies(Mask):
     docs/method.md#block-diffusion), or of n = `views` noisy copies of a row before its clean one.
 
     A noisy block sees itself and the clean blocks before it; a clean block sees itself and the clean blocks before it.
-    `clean`: length of the blocks of the clean copy (None: `block`; 1: the clean copy is causal). `valid` is
-    [B, (n + 1) L]; the positions of each copy count from 0.
+    `block`: length of the blocks of noisy copies; `clean`: length of the blocks of the clean copy (None: `block`; 1:
+    the clean copy is causal). `valid` is [B, (n + 1) L]; the positions of each copy count from 0.
     """
 
     clean: int | None = None
@@ -119,8 +120,8 @@ class CausalPrefix(Mask):
 class KVCache:
     """Keys and values of each layer, [B, H, S, D]: B rows, H heads, S columns, D features per head.
 
-    A forward overwrites the entries of its tokens. Before each forward the caller sets `span`, the columns of its
-    tokens, and `rows` [b], the rows that take part in it (None: all B).
+    A forward overwrites the entries of its tokens. Before each forward the caller sets `span`, the columns of these
+    tokens, and `rows` [b], the indices of the rows that take part in the forward (None: all B).
     """
 
     span: slice
@@ -131,8 +132,8 @@ class KVCache:
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Write key and value [b, H, Q, D] of a layer at the columns `span`; returns the keys and values of all columns
-        of `rows`, [b, H, S, D] each."""
+        """Write key and value [b, H, Q, D] of the layer with the index `layer` at the columns `span` of `rows`; returns
+        the keys and values of all columns of these rows, [b, H, S, D] each."""
         if layer not in self.layers:
             shape = (self.row_count, key.shape[1], self.columns, key.shape[3])
             self.layers[layer] = (key.new_zeros(shape), value.new_zeros(shape))
@@ -145,7 +146,8 @@ class KVCache:
         return self.read(layer)
 
     def replace(self, layer: int, key: Tensor, value: Tensor) -> None:
-        """Replace a layer's keys and values of `rows` by key and value [b, H, S', D], of any number S' of columns."""
+        """Replace the keys and values of `rows` in the layer with the index `layer` by key and value [b, H, S', D], of
+        any number S' of columns."""
         shape = (self.row_count, *key.shape[1:])
         if layer not in self.layers or self.layers[layer][0].shape != shape:
             self.layers[layer] = (key.new_zeros(shape), value.new_zeros(shape))
@@ -153,7 +155,7 @@ class KVCache:
             old[slice(None) if self.rows is None else self.rows] = new
 
     def read(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of `rows` in a layer, [b, H, S', D] each."""
+        """Keys and values of `rows` in the layer with the index `layer`, [b, H, S', D] each; S': number of columns."""
         key, value = self.layers[layer]
         return (key, value) if self.rows is None else (key[self.rows], value[self.rows])
 
@@ -174,8 +176,9 @@ class View:
     _allowed: dict[tuple[int, int | None], Tensor | None] = field(default_factory=dict)
 
     def allowed(self, keys: int, window: int | None) -> Tensor | None:
-        """`Mask.allowed` of this forward's columns, [B or 1, 1, Q, S] bool or None, for `keys` = S columns of keys;
-        computed once for all layers that share a window."""
+        """Attention mask of this forward, [B or 1, 1, Q, S] bool, True where a query may see a key (None: everywhere),
+        for `keys` = S columns of keys and a layer's attention `window` (None: none). It is computed once for all layers
+        with the same window."""
         if (keys, window) not in self._allowed:
             self._allowed[keys, window] = self.mask.allowed(self.columns, keys, window)
         return self._allowed[keys, window]
@@ -195,10 +198,11 @@ def attend(
     **ignored: Any,  # the rest of transformers' calling convention: position ids and kernel hints
 ) -> tuple[Tensor, None]:
     """Scaled dot-product attention of a query [B, H, Q, D] to `key` and `value` [B, H', Q, D] of the same tokens, and
-    to those in the KV cache of the `view` if it has one (H' heads, a divisor of H). It has the signature of
+    to those in the KV cache of the `view` if it has one (H' heads, a divisor of H). The function has the signature of
     transformers' attention interface, and returns the output [B, Q, H, D] and None. `module`: the layer, whose
-    `layer_idx` is its key in the cache; `scaling`: factor on the products of queries and keys; `sliding_window` w: a
-    query attends to keys fewer than w tokens away (None: to all)."""
+    `layer_idx` is its index in the cache; `attention_mask` must be None and `dropout` 0; `scaling`: factor on the
+    products of queries and keys; `sliding_window` w: a query attends to keys fewer than w tokens away (None: to all).
+    """
     assert attention_mask is None and dropout == 0.0, (
         "masks are given by the View, dropout by our own function"
     )

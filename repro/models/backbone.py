@@ -1,5 +1,5 @@
-"""Base class of the components (parts) that describe a network; no torch is imported, so cost plans and recipe locks
-need none."""
+"""Base class of the configuration parts that describe a network (*backbones*). They import no torch, so that the cost
+of a recipe can be estimated, and its settings printed and checked, without torch."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Role:
-    """Inputs to the construction of a network: the `data` whose ids it reads, the `forbidden` ids, which are never a
-    clean token, and the `meaning` of its output (`repro.models.denoiser`)."""
+    """What a network is built for: the `data` whose ids it reads, the `forbidden` ids, which are never a clean token,
+    and the `meaning` of its output, "x0_mean" or "leave_one_out" (`repro.models.denoiser`)."""
 
     data: Data
     forbidden: tuple[int, ...]
@@ -35,9 +35,9 @@ class Role:
 class Size:
     """Sizes of a network, from which the cost of a forward follows (docs/method.md#cost-model).
 
-    `parameters`: number in the whole network; `blocks`: number of weights in the layers' matrices that a token is
-    multiplied by; `layers`: number of layers; `width`, `kv_width` and `ffn`: features of the hidden states, of keys and
-    values, and inside the feed-forward network; `vocab_size`: rows of the output layer.
+    `parameters`: number of parameters of the whole network; `blocks`: number of weights in the matrices of all layers
+    by which a token is multiplied; `layers`: number of layers; `width`, `kv_width` and `ffn`: number of features of the
+    hidden states, of keys and values, and inside the feed-forward network; `vocab_size`: rows of the output layer.
     """
 
     parameters: int
@@ -63,13 +63,14 @@ class Backbone(Part):
     """Base class of the hyperparameters of a network, which `module` builds.
 
     `network`: import path of the network's class, "MODULE:CLASS", called as CLASS(backbone, role, seed). The class is
-    imported when a network is built, so that cost plans, recipe locks and `--print` need no torch.
+    imported only when a network is built, since it needs torch.
     """
 
     network: ClassVar[str]
 
     def module(self, role: Role, seed: int) -> Denoiser:
-        """Network for `role`, initialised from `seed`, or with the pretrained weights that the settings name."""
+        """The network for `role`, with the pretrained weights that the settings name, or else initialised at random
+        from `seed`."""
         return resolve(self.network)(self, role, seed)
 
     def blank(self) -> Backbone:
@@ -77,12 +78,12 @@ class Backbone(Part):
         return self
 
     def resumed(self) -> Backbone:
-        """The backbone that builds the network into which a checkpoint's weights are copied: `blank`, unless
-        checkpoints leave out frozen weights, which must then be fetched again."""
+        """The backbone that builds the network into which a checkpoint's weights are copied: `blank()`, except for
+        networks whose checkpoints leave out frozen pretrained weights, which are then loaded from their source."""
         return self.blank()
 
     def trained_parameters(self, data: Data) -> int:
-        """Number of parameters that training changes, with the vocabulary of `data`."""
+        """Number of parameters that training changes in the network for the vocabulary of `data`."""
         return self.size(data).parameters
 
     def required_block_size(self) -> int | None:
@@ -91,7 +92,7 @@ class Backbone(Part):
 
     @abstractmethod
     def size(self, data: Data) -> Size:
-        """Exact sizes (parameter counts and widths) of the network with the vocabulary of `data`."""
+        """Exact sizes (parameter counts and widths) of the network for the vocabulary of `data`."""
 
     @abstractmethod
     def attention_flops(self, data: Data) -> float:
@@ -100,8 +101,8 @@ class Backbone(Part):
 
 
 def check_heads(width: int, heads: int, kv_heads: int = 1) -> None:
-    """Raise ValueError unless `width` splits into `heads` query heads of an even width, and `kv_heads` divides
-    `heads`."""
+    """Raise ValueError unless the hidden states' `width` splits into `heads` query heads of an even width, and the
+    number `kv_heads` of key and value heads divides `heads`."""
     if heads < 1:
         raise ValueError(f"heads={heads} is not a number of attention heads; give 1 or more")
     if width % (2 * heads):

@@ -55,9 +55,9 @@ class BlockPrediction(Prediction):
 class BlockCache(DecodingCache):
     """Exact KV cache of a network whose blocks do not depend on later columns (`Denoiser.block_causal`).
 
-    The keys and values of a block are final once it has been forwarded after its last token was written. So the first
-    forward of a block takes its own columns and the earlier ones that are not final yet (most often the block before
-    it); all later forwards take its own columns alone. No refresh is needed.
+    The keys and values of a block are final after a forward that reads all its tokens as they were decided. So the
+    first forward for a block takes the block's columns and the earlier columns that are not final yet (most often the
+    block before); its later forwards take the block's columns alone. No refresh is needed.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A causal network turned into one that reads blocks: from autoregression to block diffusion
+"""A causal (left-to-right) network turned into one that decodes block by block, for block diffusion
 (docs/method.md#ar-to-block-diffusion).
 """
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 class CausalBlocks(Wrapper):
     """A causal `backbone` that decodes a row in blocks of `block` tokens; its weights are used as they are.
 
-    Clean tokens are read causally, as in the network's own training; the tokens of a noisy block see each other and all
-    tokens before them. As in its training, the network predicts a token at the position before it (the first token of a
-    block at the last clean position), so with blocks of one token it decodes as it was trained. ValueError for a
-    `block` below 1 and for a backbone that is not a causal Llama or Qwen2.
+    Clean tokens are read causally, as in the network's own training; the tokens of a noisy block attend to each other
+    and to all tokens before them. As in its training, the network predicts a token from the features one position
+    before the token (the first token of a block from those of the last clean position), so with blocks of one token it
+    decodes as it was trained. ValueError for a `block` below 1 and for a backbone that is not a causal Llama or Qwen2.
     """
 
     backbone: Backbone
@@ -29,7 +29,9 @@ class CausalBlocks(Wrapper):
 
     def __post_init__(self) -> None:
         if self.block < 1:
-            raise ValueError(f"block={self.block} is not a block length in tokens; give 1 or more")
+            raise ValueError(
+                f"backbone causal_blocks: block={self.block} is not a block length in tokens; give 1 or more"
+            )
         own = {pin.rpartition(".")[2]: value for pin, value in parts.leaves(self.backbone).items()}
         if own.get("attention") != "causal":
             raise ValueError(

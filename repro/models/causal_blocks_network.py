@@ -18,9 +18,9 @@ class CausalBlocksDenoiser(Denoiser):
     """Denoiser that reads a row in blocks of W = `block` tokens, made of the causal denoiser `network`. The block to be
     decoded starts at the row's first column whose time is above 0; a row without such a column is clean throughout.
 
-    The features of a position are those that `network` has at the position before it. If a noisy and a clean copy of a
-    row are read (mask `Copies`), they are taken from the noisy copy, except that the first position of a block takes
-    them from the clean copy. The first position of a row keeps its own features.
+    The features of a position are those that `network` has at the position before. If noisy and clean copies of a row
+    are read (mask `Copies`), a position of a noisy copy has features of this copy, except that the first position of a
+    block has those of the clean copy. The first position of a row keeps its own features.
     """
 
     time_conditioned = True
@@ -46,7 +46,8 @@ class CausalBlocksDenoiser(Denoiser):
             return self._encode_copies(tokens, attention, self.required_block_size)
         if t is None or t.ndim == 1:
             raise ValueError(
-                "causal_blocks reads a noisy block after clean ones, not a row that is noisy throughout; give t [B, L]"
+                "backbone causal_blocks reads a noisy block after clean ones, not a row that is noisy throughout; give"
+                " t [B, L], a time for each position"
             )
         begin = 0 if kv_cache is None else kv_cache.span.start
         starts = begin + ((t > 0).cumsum(1) == 0).sum(1)
@@ -62,7 +63,9 @@ class CausalBlocksDenoiser(Denoiser):
         return before if positions is None else torch.where((positions == 0)[..., None], features, before)
 
     def _encode_copies(self, tokens: Tensor, attention: Copies, block: int) -> Tensor:
-        """Features [B, (n + 1) L, D] of n noisy copies of a row and its clean one, `tokens` [B, (n + 1) L]."""
+        """Features [B, (n + 1) L, D] of `tokens` [B, (n + 1) L], n noisy copies of each row before its clean copy.
+        Those of noisy copies are moved one position to the right as the class describes, those of the clean copy are
+        not. `attention`: the mask of the copies; `block`: tokens per block."""
         copies = attention.views + 1
         place = torch.arange(tokens.shape[1] // copies, device=self.device)
         mask = Copies(attention.valid, block, clean=1, views=attention.views)

@@ -5,9 +5,10 @@
     logits = denoiser.logits(features)                          [..., V], forbidden ids at -inf
 
 Features and head are separate, so that logits are computed only where they are read and a fused loss can take the head
-itself. `meaning` says what the output estimates: `x0_mean`, E[x0 | xt] (trained by cross-entropy), or `leave_one_out`,
-p(x0_l | xt without l) (the optimum of Duo's NELBO, docs/method.md#uniform-samplers). Uniform noise needs to know which;
-for absorbing noise the two coincide.
+itself. `meaning` says what the output at position l estimates: `x0_mean`, the distribution of the clean token given all
+noisy tokens, E[x0 | xt] (trained by cross-entropy), or `leave_one_out`, given all noisy tokens but the one at l (the
+optimum of Duo's NELBO, docs/method.md#uniform-samplers). Samplers and bounds of uniform noise need to know which; for
+absorbing noise the two coincide at masked positions.
 
 Under a training engine (DDP, FSDP, DeepSpeed) a network is called only as `wrapper(work)`, which runs `work(denoiser)`
 inside the forward of a `ForwardWrapper`, so that DDP and sharded engines observe every call.
@@ -52,11 +53,12 @@ class Head(NamedTuple):
 
     @classmethod
     def of(cls, layer: nn.Linear, forbidden: Tensor) -> Head:
-        """The output layer `layer` with the `forbidden` ids [V] bool."""
+        """The output layer `layer` as a `Head`, with `forbidden` [V] bool: True at ids that are never a clean token."""
         return cls(layer.weight, layer.bias, forbidden, isinstance(layer, Linear))
 
     def product(self, features: Tensor) -> Tensor:
-        """Logits [N, V] of features [N, D], as `logits` but in one product of exactly these rows."""
+        """Logits [N, V] of features [N, D] by one matrix product of N rows; forbidden ids are not masked out. `logits`
+        pads the number of rows to a multiple of 8, so that a row's logits do not depend on N; this does not."""
         multiply = linear if self.fast else nn.functional.linear
         return multiply(features, self.weight, self.bias)
 
@@ -70,12 +72,13 @@ class Head(NamedTuple):
         return logits.view(*features.shape[:-1], len(self.weight))
 
     def first(self, count: int) -> Head:
-        """Output layer restricted to the ids 0..count - 1."""
+        """This output layer restricted to the ids 0..count - 1."""
         bias = None if self.bias is None else self.bias[:count]
         return self._replace(weight=self.weight[:count], bias=bias, forbidden=self.forbidden[:count])
 
     def clean(self) -> Head:
-        """Output layer with logits of forbidden ids at -inf, set in the bias so that no pass over logits is needed."""
+        """This output layer with a bias of -inf at forbidden ids, so that their logits are -inf without a pass over
+        logits."""
         bias = self.weight.new_zeros(len(self.weight)) if self.bias is None else self.bias
         return self._replace(bias=bias.masked_fill(self.forbidden, -torch.inf))
 
@@ -83,7 +86,7 @@ class Head(NamedTuple):
 class Denoiser(nn.Module, ABC):
     """Base class of networks that predict clean tokens. Subclasses implement `encode` and `head`.
 
-    The vocabulary, the forbidden ids and the meaning of the output come from the `Role` for which it is built.
+    The vocabulary, the forbidden ids and the meaning of the output come from the `Role` for which the network is built.
     """
 
     forbidden: Tensor
@@ -121,7 +124,8 @@ class Denoiser(nn.Module, ABC):
 
     @property
     def home(self) -> torch.device:
-        """Device of ids, times and random draws: the network's, or the CPU if the network's has no float64 (mps)."""
+        """Device of ids, times and random draws: that of the network, or the CPU if that device is Apple's mps, which
+        has no float64."""
         return torch.device("cpu") if self.device.type == "mps" else self.device
 
     @abstractmethod
@@ -165,8 +169,8 @@ class Denoiser(nn.Module, ABC):
         return self.raw_logits(features).index_fill_(-1, self._forbidden_ids, -torch.inf)
 
     def raw_logits(self, features: Tensor) -> Tensor:
-        """Logits [..., V] of features [..., D] as the authors' network computes them, without masking out forbidden
-        ids. A new tensor, which the caller may overwrite."""
+        """Logits [..., V] of features [..., D] as the network computes them: those of forbidden ids are not set to
+        -inf. A new tensor, which the caller may overwrite."""
         return self.head().logits(features)
 
 
@@ -189,8 +193,9 @@ class SelfConditioned(Denoiser):
         positions: Tensor | None = None,
         kv_cache: KVCache | None = None,
     ) -> Tensor:
-        """Features [B, L, D] as from `encode`, but read together with the `signal` [B, L, S] of the previous prediction
-        (None: there is none). For the other arguments see `Denoiser.encode`."""
+        """Features [B, L, D] of `tokens` (ids [B, L] or soft tokens), read together with the `signal` [B, L, S] of the
+        previous prediction (None: zeros). `t`: diffusion time, `attention`: mask, `positions`: index of each token in
+        its sequence, `kv_cache`: keys and values of earlier forwards, all as in `Denoiser.encode`."""
 
     def encode(
         self,
@@ -207,7 +212,8 @@ class SelfConditioned(Denoiser):
 
 
 class ForwardWrapper(nn.Module):
-    """Module whose call `wrapper(work)` runs `work(denoiser)` inside its forward, where DDP and FSDP hooks apply."""
+    """Module whose call `wrapper(work)` runs the function `work` on `denoiser` and returns its result. This happens
+    inside the module's forward, where the hooks of DDP and FSDP apply."""
 
     def __init__(self, denoiser: Denoiser) -> None:
         super().__init__()
@@ -226,7 +232,7 @@ def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
 def copy_weights(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: str) -> None:
     """Copy `weights` into the tensors of the same names in `into`; a sharded tensor gets this process's shard.
 
-    Raises ValueError unless names and shapes are the same; the message says that the weights are from `source`.
+    Raises ValueError unless names and shapes are the same; `source` says in the message where the weights are from.
     """
     check_same_shapes(into, weights, source)
     for name, tensor in into.items():
@@ -234,8 +240,8 @@ def copy_weights(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], sour
 
 
 def check_same_shapes(into: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: str) -> None:
-    """Raise ValueError for a tensor that only one of `into` and `weights` has, or whose shapes differ; the message says
-    that the weights are from `source`. The tensors may be on the meta device."""
+    """Raise ValueError for a tensor that only one of `into` and `weights` has, or that has different shapes in them;
+    `source` says in the message where the weights are from. The tensors may be on the meta device."""
     odd = sorted(into.keys() ^ weights.keys())
     if odd:
         raise ValueError(
@@ -251,7 +257,7 @@ def check_same_shapes(into: Mapping[str, Tensor], weights: Mapping[str, Tensor],
 
 
 def local_part(whole: Tensor, like: Tensor) -> Tensor:
-    """This process's shard of the tensor `whole` in the layout of `like`, if that is a DTensor; otherwise `whole`."""
+    """If `like` is a DTensor, this process's shard of the tensor `whole`, sharded like it; otherwise `whole` itself."""
     if not hasattr(like, "placements"):  # importing DTensor takes most of a second
         return whole
     from torch.distributed.tensor import DTensor, distribute_tensor
@@ -262,9 +268,10 @@ def local_part(whole: Tensor, like: Tensor) -> Tensor:
 
 
 def initialise(module: nn.Module, seed: int, deviation: float) -> None:
-    """Initialise the parameters of a module in place: matrices from N(0, deviation^2), norms to 1, biases to 0.
+    """Initialise the parameters of a module in place: matrices from N(0, deviation^2), weights of norms to 1, biases to
+    0.
 
-    A parameter's values depend only on seed and name (`parameter_key`). Parameters on the meta device are skipped.
+    A parameter's values depend only on `seed` and its name. Parameters on the meta device are skipped.
     """
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -279,14 +286,15 @@ def initialise(module: nn.Module, seed: int, deviation: float) -> None:
 
 
 def parameter_key(seed: int, name: str) -> Tensor:
-    """Random key of a parameter's initial values; depends on seed and name only, not on order, device or dtype."""
+    """Random key of the initial values of the parameter `name`; it depends on seed and name only, not on the order of
+    the parameters, their device or dtype."""
     import hashlib
 
     return rng.keys(seed, rng.INIT, 0, int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big"))
 
 
 def embed(table: nn.Embedding, tokens: Tensor | Soft) -> Tensor:
-    """Embedding [B, L, D] of ids [B, L], or the weighted mean embedding of soft tokens
+    """Embeddings [B, L, D] from `table` of ids `tokens` [B, L], or the weighted sums of embeddings of soft tokens
     (docs/method.md#uniform-script)."""
     if not isinstance(tokens, Soft):
         return table(tokens)
@@ -301,8 +309,9 @@ def columns_and_positions(
     embedded: Tensor, positions: Tensor | None, kv_cache: KVCache | None
 ) -> tuple[Tensor, Tensor]:
     """Columns (indices in the padded row) and positions (indices in the sequence) of a forward's L tokens, [B or 1, L]
-    each; without padding and cache both are 0..L-1. `embedded` [B, L, D]: the tokens' embeddings; `positions` [B, L]
-    (None: equal to the columns)."""
+    each; without padding and cache both are 0..L-1. `embedded` [B, L, D]: the tokens' embeddings; `positions` [B, L]:
+    positions that the caller gives (None: equal to the columns); `kv_cache`: the cache, whose `span` has the columns.
+    """
     start = 0 if kv_cache is None else kv_cache.span.start
     order = torch.arange(start, start + embedded.shape[1], device=embedded.device)[None]
     return order, order if positions is None else positions

@@ -24,8 +24,10 @@ class DiffusionGemma(Backbone):
     window of `window` tokens.
 
     `canvas`: number of tokens in the block that is decoded; `global_*`: settings of the global layers, which use one
-    tensor as key and value; `rotary_share`: fraction of the features of a global layer's head that RoPE rotates.
-    `module` raises ValueError if `layers` is not a multiple of `global_every`, because the last layer must be global.
+    tensor as key and value; `rotary_share`: fraction of the features of a global layer's head that RoPE rotates;
+    `experts`, `experts_used`, `expert_ffn`: experts of a layer, how many of them a token uses, and their inner width;
+    `softcap` c: logits x become c tanh(x / c). `module` raises ValueError if `layers` is not a multiple of
+    `global_every`, because the last layer must be global.
     """
 
     network: ClassVar[str] = "repro.models.diffusion_gemma_network:DiffusionGemmaDenoiser"
@@ -55,7 +57,8 @@ class DiffusionGemma(Backbone):
     def module(self, role: Role, seed: int) -> Denoiser:
         if self.layers % self.global_every:
             raise ValueError(
-                f"layers={self.layers} must be a multiple of global_every={self.global_every}: the last layer is global"
+                f"backbone diffusion_gemma: layers={self.layers} is not a multiple of global_every={self.global_every};"
+                " give a multiple, since the last layer must be global"
             )
         return super().module(role, seed)
 

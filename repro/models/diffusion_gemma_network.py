@@ -26,7 +26,7 @@ from repro.models.diffusion_gemma import DiffusionGemma
 
 
 def text_configuration(pins: DiffusionGemma, vocab_size: int) -> DiffusionGemmaTextConfig:
-    """transformers' configuration of the text network, from the backbone's settings."""
+    """transformers' configuration of the text network, from the backbone `pins` and the number of ids."""
     values: dict[str, Any] = {  # its signature lacks some of the names that it takes
         "vocab_size": vocab_size,
         "hidden_size": pins.width,
@@ -82,9 +82,10 @@ def _layers(cache: DynamicCache) -> list[DynamicLayer]:
 class DiffusionGemmaDenoiser(SelfConditioned):
     """transformers' DiffusionGemmaForBlockDiffusion as a denoiser; features are zeros outside the canvas.
 
-    The signal is the mean embedding of the previous prediction, so it has D features. The KV cache holds the keys and
-    values of the context, which are exact: the context passes through the layers once per block. The network serves
-    decoding and bounds only, because the fused loss of training does not apply the soft cap of the logits.
+    The signal of the previous prediction is the mean embedding under its probabilities, so it has D features. The KV
+    cache holds the keys and values of the context, which are exact: the context passes through the layers once per
+    block. The network can decode and be scored, but not be trained, because the fused loss of training does not apply
+    the soft cap of the logits.
     """
 
     time_conditioned = True
@@ -111,7 +112,7 @@ class DiffusionGemmaDenoiser(SelfConditioned):
         assert not isinstance(tokens, Soft) and t is not None and t.ndim == 2
         if torch.is_grad_enabled():
             raise ValueError(
-                "backbone diffusion_gemma cannot be trained; train another one, or decode under torch.no_grad()"
+                "backbone diffusion_gemma cannot be trained; train another backbone, or decode under torch.no_grad()"
             )
         ahead = self._first(t)
         begin = 0 if kv_cache is None else kv_cache.span.start
@@ -143,15 +144,17 @@ class DiffusionGemmaDenoiser(SelfConditioned):
         begun = int((t[0] == t[0, first]).sum()) if t[0, first] < 1 else self.canvas
         if begun != self.canvas or t.shape[1] - first < self.canvas:
             raise ValueError(
-                f"DiffusionGemma decodes blocks of {self.canvas} tokens; set block_length={self.canvas}"
+                f"DiffusionGemma decodes blocks of {self.canvas} tokens, and the block to decode has another length;"
+                f" set block_length={self.canvas}"
             )
         return first
 
     def _context(
         self, tokens: Tensor, valid: Tensor, positions: Tensor, kv_cache: KVCache | None
     ) -> DynamicCache:
-        """Keys and values of the context before the canvas (the block that is decoded): of `tokens` [B, S], or from
-        `kv_cache` if S = 0."""
+        """Keys and values of the context before the canvas (the block that is decoded), computed from `tokens` [B, S]
+        and written to `kv_cache` if there is one, or read from `kv_cache` if S = 0. `valid` [B, S + C] bool: False on
+        padding; `positions` [B, L]: index of each token in its sequence."""
         cache, before = DynamicCache(config=self.config), valid.shape[1] - self.canvas
         if tokens.shape[1]:
             mask, where = valid[:, :before], positions[:, :before]
@@ -169,8 +172,9 @@ class DiffusionGemmaDenoiser(SelfConditioned):
         return cache
 
     def _read(self, hidden: Tensor, valid: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
-        """Features [B, C, D] of the canvas after all layers, from its embeddings `hidden` [B, C, D]; it attends to
-        itself and to the keys and values of its context, `cache`."""
+        """Features [B, C, D] of the canvas after all layers, from its embeddings `hidden` [B, C, D] at `positions` [B,
+        C]. The canvas attends to itself and to the context, whose keys and values are in `cache`; `valid` [B, S + C]
+        bool: False on padding."""
         decoder = self.network.model.decoder
         masks = decoder.create_diffusion_decoder_attention_mask(
             config=self.network.config, inputs_embeds=hidden, cache=cache, decoder_attention_mask=valid

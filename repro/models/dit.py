@@ -47,11 +47,13 @@ class Dit(Backbone):
         check_heads(self.width, self.heads)
         if self.frequencies < 2 or self.frequencies % 2:
             raise ValueError(
-                f"frequencies={self.frequencies} does not split into sines and cosines; give an even number"
+                f"backbone dit: frequencies={self.frequencies} does not split into sines and cosines; give an even"
+                " number, 2 or more"
             )
         if self.alpha_end is not None and not 0 < self.alpha_end < 1:
             raise ValueError(
-                f"alpha_end={self.alpha_end} gives no finite sigma at t = 1; give a number in (0, 1)"
+                f"backbone dit: alpha_end={self.alpha_end} gives no finite sigma at t = 1; give a number in (0, 1), or"
+                " null for a network that does not read the noise level"
             )
 
     def size(self, data: Data) -> Size:
@@ -107,7 +109,9 @@ class DitBlocks(Backbone):
     def __post_init__(self) -> None:
         check_heads(self.width, self.heads)
         if self.block < 1:
-            raise ValueError(f"block={self.block} is not a block length in tokens; give 1 or more")
+            raise ValueError(
+                f"backbone dit_blocks: block={self.block} is not a block length in tokens; give 1 or more"
+            )
 
     def required_block_size(self) -> int | None:
         return self.block
@@ -120,19 +124,22 @@ class DitBlocks(Backbone):
 
 
 def _modulation(pins: Dit | DitBlocks) -> int:
-    """Number of parameters that embed the noise level and compute shifts, scales and gates from it."""
+    """Number of parameters, in the network that the backbone `pins` describes, that embed the noise level and compute
+    shifts, scales and gates from the embedding."""
     each, last = 6 * pins.width, 2 * pins.width  # shift, scale and gate of both halves; shift and scale
     modulations = (pins.condition + 1) * (pins.layers * each + last)
     return modulations + (pins.frequencies + 1) * pins.condition + (pins.condition + 1) * pins.condition
 
 
 def _attention_flops(pins: Dit | DitCausal | DitBlocks, data: Data, share: float) -> float:
-    """FLOPs of attention per token, summed over layers, if a token attends to `share` of the keys of its row."""
+    """FLOPs of attention per token of a full row of `data`, summed over layers, if a token attends to the fraction
+    `share` of the keys of its row; `pins`: the backbone."""
     return 4.0 * pins.layers * pins.width * data.row_length() * share
 
 
 def _size(pins: Dit | DitCausal | DitBlocks, data: Data, modulation: int) -> Size:
-    """Sizes of the network. `modulation`: number of parameters that are applied once per row, not once per token."""
+    """Sizes of the network that the backbone `pins` describes, for the vocabulary of `data`. `modulation`: number of
+    parameters that act on the noise level, once per row and not once per token."""
     vocab_size = data.vocabulary().total
     matrices = 4 * pins.width**2 + 2 * pins.width * pins.ffn
     block = matrices + pins.ffn + pins.width + 2 * pins.width  # biases of the MLP, two norms
@@ -150,14 +157,16 @@ def _size(pins: Dit | DitCausal | DitBlocks, data: Data, modulation: int) -> Siz
 
 @part
 class WithDropout(Wrapper):
-    """A DiT with dropout at `rate` in every layer in training; ValueError for a rate outside (0, 1)."""
+    """The DiT `backbone` with dropout at `rate` in every layer in training; ValueError for a rate outside (0, 1)."""
 
     backbone: Dit | DitCausal | DitBlocks
     rate: float
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < 1:
-            raise ValueError(f"dropout rate={self.rate} is not strictly between 0 and 1; give such a rate")
+            raise ValueError(
+                f"dropout rate={self.rate} is not strictly between 0 and 1; give a rate such as 0.1"
+            )
 
     def module(self, role: Role, seed: int) -> Denoiser:
         return resolve(self.backbone.network)(self.backbone, role, seed, self.rate)

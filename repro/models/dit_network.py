@@ -6,8 +6,9 @@
     x = x + g2 MLP((1 + a2) LN(x) + b2)
     features = (1 + a) LN(x) + b                            the head's weights are zero too: the first loss is ln V
 
-c embeds the noise level sigma by sines and cosines of `bands` frequencies each. The causal network has no c, and
-neither has a block network with `condition` 0: shifts and scales are 0 and gates 1.
+c embeds the noise level sigma by cosines and sines at `bands` frequencies f_k (half of the backbone's `frequencies`
+each). The causal network has no c, and neither has a block network with `condition` 0: their shifts and scales are 0
+and their gates 1.
 Norms, rotation and sinusoids are computed in float32 at least, whatever the precision around them.
 
 Shapes: B rows, L tokens, H heads, D width, E = D / H features per head, C width of the noise level's embedding.
@@ -91,7 +92,8 @@ def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
 
 
 class Layer(nn.Module):
-    """One transformer layer, attention and MLP; `condition`: width of the noise level's embedding (0: none)."""
+    """One transformer layer, attention and MLP, with the sizes of the backbone `pins`. `condition`: width of the noise
+    level's embedding (0: none); `layer_idx`: index of the layer; `rate`: dropout rate in training."""
 
     def __init__(self, pins: Pins, condition: int, layer_idx: int, rate: float) -> None:
         super().__init__()
@@ -126,7 +128,8 @@ class Layer(nn.Module):
         return x + g2 * drop(self._mlp(modulate(self.norm_mlp(x), b2, a2)), second, self.rate)
 
     def _attend(self, x: Tensor, turn: tuple[Tensor, Tensor], view: View) -> Tensor:
-        """Self-attention output [B, L, D] of x [B, L, D]; `turn`: cosine and sine of RoPE."""
+        """Self-attention output [B, L, D] of x [B, L, D]; `turn`: cosine and sine of RoPE; `view`: mask and KV
+        cache."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         scaling = q.shape[-1] ** -0.5
         seen, _ = attend(
@@ -139,7 +142,8 @@ class Layer(nn.Module):
 
 
 class DitDenoiser(Denoiser):
-    """A DiT as a denoiser; its features are normed and modulated, so the output layer is one affine map."""
+    """A DiT as a denoiser. Its features are those after the final norm and modulation, so that its output layer is one
+    affine map."""
 
     def __init__(self, pins: Pins, role: Role, seed: int, rate: float = 0.0) -> None:
         super().__init__(role)
@@ -170,7 +174,8 @@ class DitDenoiser(Denoiser):
     ) -> Tensor:
         if self.time_conditioned and t is None:
             raise ValueError(
-                "this DiT reads the noise level, and t is None: use an objective that passes t, or alpha_end=null"
+                "backbone dit reads the noise level (its alpha_end is set), and this objective gives no time t; use an"
+                " objective such as elbo or duo_elbo, or set backbone.alpha_end=null"
             )
         return self._read(tokens, t, attention.of_network(self.block), positions, kv_cache)
 
@@ -182,8 +187,9 @@ class DitDenoiser(Denoiser):
         positions: Tensor | None,
         kv_cache: KVCache | None,
     ) -> Tensor:
-        """Features [B, L, D] of `tokens` under exactly the mask `attention`: the network's own causal or block mask is
-        not added. For the other arguments see `repro.models.denoiser.Denoiser.encode`."""
+        """Features [B, L, D] of `tokens` (ids [B, L] or soft tokens) under exactly the mask `attention`: the network's
+        own causal or block mask is not added. `t`: diffusion time; `positions`: index of each token in its sequence;
+        `kv_cache`: keys and values of earlier forwards; all as in `repro.models.denoiser.Denoiser.encode`."""
         x = embed(self.embedding, tokens)
         columns, where = columns_and_positions(x, positions, kv_cache)
         view = View(attention, columns, kv_cache)
@@ -205,7 +211,8 @@ class DitDenoiser(Denoiser):
         self._keys = keys if self.has_dropout else None
 
     def _sigma(self, x: Tensor, t: Tensor | None) -> Tensor:
-        """Noise level sigma = -log alpha(t), of the shape of `t`; zeros [B] if the network does not read it."""
+        """Noise level sigma = -log alpha(t) at times `t`, of the shape of `t`; zeros [B], for the B rows of `x`, if the
+        network does not read the time."""
         if not self.time_conditioned:
             return x.new_zeros(len(x))
         assert isinstance(self.pins, Dit) and self.pins.alpha_end is not None and t is not None
@@ -222,9 +229,9 @@ class DitBlocksDenoiser(DitDenoiser):
     """BD3-LM's network; the block being decoded starts at the first column whose time is above 0.
 
     Decoding reads one copy of the row: finished blocks are clean, so a block sees what it saw in training, and keys and
-    values of finished blocks are exact. Under the mask `Copies` the tokens are a noisy and a clean copy as in training,
-    and all blocks are predicted in one forward. The distance from the row's first token to the block's first column
-    must be a multiple of the block length, as in training; the decoding loop sees to that.
+    values of finished blocks are exact. Under the mask `Copies` the tokens are a noisy and a clean copy of the row, as
+    in training, and all blocks are predicted in one forward. The number of tokens of a row before the block that is
+    decoded must be a multiple of the block length, as in training; the decoding loop ensures this.
     """
 
     block_causal = True
@@ -249,7 +256,8 @@ class DitBlocksDenoiser(DitDenoiser):
             return self._read(tokens, None, attention, order[None] if positions is None else positions, None)
         if t is None or t.ndim == 1:
             raise ValueError(
-                "dit_blocks reads one noisy block after clean ones, not a row that is noisy throughout; give t [B, L]"
+                "backbone dit_blocks reads one noisy block after clean ones, not a row that is noisy throughout; give"
+                " t [B, L], a time for each position"
             )
         first = self._first_noisy(t) + (0 if kv_cache is None else kv_cache.span.start)
         return self._read(
@@ -267,8 +275,8 @@ class DitBlocksDenoiser(DitDenoiser):
         assert size is not None
         if ((starts - starts[0]) % size).any():
             raise ValueError(
-                f"noisy blocks begin at columns {starts.tolist()[:8]}, which are not whole blocks of"
-                f" {size} apart; forward these rows one by one"
+                f"backbone dit_blocks: the noisy blocks of the rows begin at columns {starts.tolist()[:8]}, which are"
+                f" not whole blocks of {size} apart; give prompts of equal length, or forward the rows one by one"
             )
         return int(starts[0])
 
@@ -277,9 +285,9 @@ class DitBlocksDenoiser(DitDenoiser):
 
 
 def initialise_dit(denoiser: DitDenoiser, seed: int) -> None:
-    """Initialise a DiT in place as in the papers, with random keys from `parameter_key`: U(-1/sqrt(n), 1/sqrt(n)) for n
-    inputs (Kaiming with a = sqrt 5, also for biases and the embedding, n = D), zeros in every modulation and in the
-    output layer, ones in norms."""
+    """Initialise a DiT in place as in the papers, by random keys of `seed` and parameter name: U(-1/sqrt(n), 1/sqrt(n))
+    in a layer of n inputs (torch's default for linear layers, biases included) and, with n = D, in the embedding; zeros
+    in every modulation and in the output layer; ones in norms."""
     with torch.no_grad():
         for path, module in denoiser.named_modules():
             for name, parameter in module.named_parameters(recurse=False):

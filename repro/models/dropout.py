@@ -1,4 +1,4 @@
-"""Dropout from random keys, which gives the same masks on every device and after resuming."""
+"""Dropout whose masks are drawn by random keys, and so are equal on every device and after a run is resumed."""
 
 from __future__ import annotations
 

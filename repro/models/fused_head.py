@@ -11,7 +11,7 @@ The result is that of the loss on all logits at once. Every objective knows the 
 the gradient of the weighted sum is computed chunk by chunk *in the forward*, while the logits exist, and backward only
 scales it. Recomputing logits in backward needs a fourth product and each loss twice: at V = 50,368, D = 256, N = 1024
 on one thread 1.5 s instead of 1.0 s (cross-entropy), 1.9 s instead of 1.25 s (symmetric KL). It would save no memory:
-with either method the weight's gradient is the one large buffer, and the head comes first in backward.
+with either method the gradient of the head's weight is the one large buffer, and backward begins with the head.
 
 The matrix products take a chunk of tokens (`CHUNK`), the loss a block of the chunk (`BLOCK`). The gradient overwrites
 the logits, and token weights scale [n, D] operands instead of [n, V] ones. At the sizes above the three products take
@@ -46,9 +46,9 @@ def fused_loss(
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum of `loss` over N tokens, a scalar, and the terms of each token, [N] or [S, N].
 
-    `features` [N, D]; `head`: the output layer; `weight` [N]: weight of each token; `each` [N]: further inputs of the
-    loss (labels, noise levels). `head.forbidden` is *not* applied here; pass `head.clean()` for that. The scalar has
-    the precision of `weight`; it can be differentiated once. Raises ValueError if the head's weight is sharded.
+    `features` [N, D]; `head`: the output layer; `weight` [N]: weight of each token; `each`: tensors [N] that the loss
+    also takes (labels, noise levels). Forbidden ids are *not* masked out here; pass `head.clean()` for that. The scalar
+    has the precision of `weight`, and can be differentiated once. Raises ValueError if the head's weight is sharded.
     """
     if hasattr(head.weight, "placements"):  # a DTensor, whose import would cost most of a second
         raise ValueError(
@@ -116,7 +116,8 @@ def _differentiate(
     loss: TokenLoss, block: Tensor, weight: Tensor, given: list[Tensor], grad_b: Tensor | None
 ) -> Tensor:
     """Loss terms of a block's n tokens, [n] or [S, n]. Overwrites the logits `block` [n, V] by d loss_n / d logits_n,
-    and adds these, weighted by `weight` [n], to the bias's gradient `grad_b`. `given`: further inputs of the loss."""
+    and adds the sum of these, weighted by `weight` [n], to `grad_b` [V], the gradient of the output layer's bias (None:
+    not needed). `given`: tensors [n] that the loss also takes."""
     logits = _wide(block)
     if isinstance(loss, HandDerived):
         terms, gradient = loss.differentiate(logits, *given), logits
@@ -132,16 +133,16 @@ def _differentiate(
 
 
 def _weighted(terms: Tensor, weight: Tensor) -> Tensor:
-    """Weight times loss of each token, [n], in the precision of `weight` [n]. The loss is `terms` itself if that is
-    [n], and row 0 if it is [S, n]."""
+    """Weight times loss of each token, [n], in the precision of `weight` [n]. The loss is `terms` if this tensor is
+    [n], and its row 0 if it is [S, n]."""
     return weight * (terms if terms.ndim == 1 else terms[0]).to(weight.dtype)
 
 
 def _in_working_precision(
     features: Tensor, matrix: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Operands of the matrix products. If autocast is on, they are cast to its precision once for all chunks, except
-    float64."""
+    """The operands of the matrix products: features [N, D], weight `matrix` [V, D] and bias [V] (or None), cast to the
+    precision of autocast if that is on and the features are not float64; once, for all chunks."""
     device = features.device.type
     if not torch.is_autocast_enabled(device) or features.dtype == torch.float64:
         return features, matrix, bias
@@ -152,11 +153,12 @@ def _in_working_precision(
 def _chunks(
     x: Tensor, w: Tensor, b: Tensor | None, each: tuple[Tensor, ...], fast: bool
 ) -> Iterator[tuple[slice, Tensor, list[Tensor]]]:
-    """Iterator over chunks of n tokens: their slice, logits [n, V] and part of `each`; one empty chunk if N is 0. `x`
-    [N, D]: features; `w` [V, D] and `b` [V] or None: the output layer; `fast`: as in `Head`.
+    """Iterator over chunks of n tokens, each as (slice of the N tokens, logits [n, V], the slices [n] of the tensors
+    `each` [N]); one empty chunk if N is 0. `x` [N, D]: features; `w` [V, D] and `b` [V] or None: weight and bias of the
+    output layer; `fast`: whether oneDNN multiplies where it is faster.
 
-    All chunks share one buffer of logits, unless oneDNN multiplies, which makes its own: beyond 32 MiB glibc returns
-    memory at each free, and every page would be faulted in again.
+    All chunks share one buffer of logits, because glibc returns buffers beyond 32 MiB to the system when they are
+    freed, and each new one would cost page faults. Where oneDNN multiplies, it makes its own buffers.
     """
     most = max(1, (CHUNK if x.device.type == "cpu" else CHUNK_ACCELERATOR) // len(w))
     rows = max(1, -(-len(x) // max(1, -(-len(x) // most))))  # as few chunks as possible, of equal size
@@ -176,8 +178,8 @@ def _chunks(
 
 
 def _blocks(logits: Tensor, each: list[Tensor]) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """Iterator over blocks of n tokens of a chunk: their logits [n, V], a view of the chunk's `logits`, and their
-    slices [n, ...] of `each`, the tensors with one entry per token that the loss takes."""
+    """Iterator over blocks of n tokens of a chunk, each as (logits [n, V], a view of the chunk's `logits`; the slices
+    [n] of the tensors `each`, which have one entry per token of the chunk)."""
     rows = max(1, (BLOCK if logits.device.type == "cpu" else BLOCK_ACCELERATOR) // logits.shape[1])
     for start in range(0, max(1, len(logits)), rows):
         some = slice(start, start + rows)

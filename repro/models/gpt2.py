@@ -1,6 +1,6 @@
 """GPT-2 (Radford et al. 2019) through transformers: the left-to-right network that the DiT papers are compared with.
 
-Learned positions, biases everywhere, a tied head; causal only.
+Learned position embeddings, biases in every layer, an output layer tied to the embedding; causal only.
 """
 
 from __future__ import annotations

@@ -15,8 +15,9 @@ from repro.models.backbone import Backbone, Size, check_heads
 
 @part
 class Llama(Backbone):
-    """A randomly initialised Llama. `learned_positions`: number of learned position embeddings that
-    are added to the token embeddings, 0 for none."""
+    """A randomly initialised Llama. `learned_positions`: number of learned position embeddings that are added to the
+    token embeddings (0: none); `tied`: whether the output layer is the embedding; `init_deviation`: standard deviation
+    of the initial weights. ValueError if `width`, `heads` and `kv_heads` do not fit (`check_heads`)."""
 
     network: ClassVar[str] = "repro.models.llama_network:LlamaDenoiser"
 
@@ -108,6 +109,7 @@ class Qwen2(Backbone):
 
 
 def _attention_flops(pins: Llama | Qwen2, data: Data) -> float:
-    """FLOPs of attention per token, summed over layers; a causal token sees half of its row on average."""
+    """FLOPs of attention per token of a full row of `data`, summed over layers; under causal attention a token attends
+    to half of its row on average. `pins`: the backbone."""
     seen = 0.5 if pins.attention == "causal" else 1.0
     return 4.0 * pins.layers * pins.width * data.row_length() * seen

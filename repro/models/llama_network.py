@@ -20,8 +20,8 @@ from repro.models.llama import Llama, LlamaFloat32Rope, Qwen2
 
 
 def _causal_lm(pins: Llama | Qwen2, role: Role) -> LlamaForCausalLM | Qwen2ForCausalLM:
-    """transformers' Llama or Qwen2 with the settings `pins`, for the vocabulary of `role`; its layers call the
-    attention function of `repro.models.attention`."""
+    """transformers' Llama or Qwen2 with the settings of the backbone `pins`, for the vocabulary of `role`; its layers
+    call the attention function of `repro.models.attention`."""
     kind = LlamaConfig if isinstance(pins, Llama) else Qwen2Config
     config = kind(
         vocab_size=role.vocabulary.total,
@@ -91,7 +91,8 @@ class _Float32Rotary(LlamaRotaryEmbedding):
 
 
 class Float32RopeDenoiser(LlamaDenoiser):
-    """Llama as a denoiser that rotates in float32; `attend` rounds queries and keys to the dtype of the values."""
+    """Llama as a denoiser that applies RoPE in float32 (backbone `llama_float32_rope`); `attend` then rounds queries
+    and keys to the dtype of the values."""
 
     def __init__(self, pins: LlamaFloat32Rope, role: Role, seed: int) -> None:
         super().__init__(pins, role, seed)

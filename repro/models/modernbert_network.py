@@ -18,7 +18,8 @@ from repro.models.modernbert import ModernBert
 
 
 class ModernBertDenoiser(Denoiser):
-    """transformers' ModernBertForMaskedLM as a denoiser; features are those of its head (dense, GELU, norm)."""
+    """transformers' ModernBertForMaskedLM as a denoiser; features are the output of its prediction head (dense, GELU,
+    norm), and the output layer is its decoder."""
 
     def __init__(self, pins: ModernBert, role: Role, seed: int) -> None:
         super().__init__(role)
@@ -80,10 +81,11 @@ class ModernBertDenoiser(Denoiser):
 
 
 def _pretrained(name: str, revision: str | None, config: ModernBertConfig) -> ModernBertForMaskedLM:
-    """ModernBERT network with the pretrained weights `name`, from the Hub at `revision` or from a local folder.
+    """ModernBERT network with the pretrained weights `name`, from the Hub at the commit `revision` (None: its newest)
+    or from a local folder.
 
     Raises ConnectionError if the Hub cannot be reached, ValueError if the weights cannot be read or their configuration
-    differs from `config` in a field of `PINNED`.
+    differs from `config`, that of the recipe's backbone, in a size, attention pattern or position setting (`PINNED`).
     """
     from repro.data.corpus import UNRESOLVED
 
@@ -98,7 +100,8 @@ def _pretrained(name: str, revision: str | None, config: ModernBertConfig) -> Mo
     except OSError as error:
         if Path(name).exists():
             raise ValueError(
-                f"{name} has no readable ModernBERT weights ({str(error).splitlines()[0]}); give another folder"
+                f"the folder {name} has no readable ModernBERT weights ({str(error).splitlines()[0]}); give another"
+                " folder as the backbone's setting `weights`"
             ) from None
         raise ConnectionError(f"cannot fetch {name} (no network); connect, or give a local copy") from None
     for pin in PINNED:

@@ -1,7 +1,8 @@
 """The exact denoiser of a synthetic language with known probabilities (oracle), without weights or training.
 
-Its features are exact log-probabilities in float64, floored at a finite value, and its head is the identity. Samplers,
-bounds and metrics run on it through the same code as on networks, so any remaining error is their own.
+Its features are exact log-probabilities in float64, floored at a finite value, and its output layer is the identity.
+Samplers, bounds and metrics run on it through the same code as on networks, so any error that they show on it is their
+own.
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ if TYPE_CHECKING:
 class Oracle(Backbone):
     """Exact distribution of the clean tokens given the noisy ones, for a synthetic language with known probabilities.
 
-    The noise is that of `process`; what the output estimates (`x0_mean` or `leave_one_out`, see
-    `repro.models.denoiser`) is what the recipe's objective trains. `module` raises ValueError for data of which the
-    probabilities are not known.
+    The noise is that of `process`; the output estimates what the recipe's objective trains, `x0_mean` or
+    `leave_one_out` (`repro.models.denoiser`). `module` raises ValueError for data whose probabilities are not known.
     """
 
     process: Diffusion

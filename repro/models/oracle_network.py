@@ -17,8 +17,8 @@ FLOOR = -80.0
 
 
 class OracleDenoiser(Denoiser):
-    """Denoiser whose features are exact log-probabilities [B, L, V] and whose output layer is the identity; V
-    vocabulary size (docs/method.md#uniform-samplers for uniform noise)."""
+    """Denoiser whose features are the exact log-probabilities [B, L, V] of the clean tokens given the noisy ones, and
+    whose output layer is the identity; V vocabulary size (docs/method.md#uniform-samplers for uniform noise)."""
 
     supports_kv_cache = False
 

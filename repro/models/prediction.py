@@ -33,8 +33,8 @@ Cache = TypeVar("Cache", "DecodingCache", "CausalCache")
 class Prediction:
     """Lazy prediction of a denoiser for `tokens` [B, L] (ids or soft tokens) at time `t`, [B] or [B, L].
 
-    `attention`: which columns a token may attend to; `positions` [B, L]: index of each token in its own sequence, if
-    left padding makes it differ from the column.
+    `attention`: which columns a token may attend to; `positions` [B, L]: index of each token in its own sequence, which
+    left padding makes differ from its column (None: equal to the column).
     """
 
     def __init__(
@@ -74,22 +74,24 @@ class Prediction:
         return self._denoiser.time_conditioned
 
     def condition(self, signal: Tensor) -> None:
-        """Set the `signal` [B, L, S] of the previous prediction that a self-conditioned network reads; call before the
-        first forward."""
+        """Set the `signal` [B, L, S] of the previous prediction, which a self-conditioned network reads; to be called
+        before the first forward. S: width of the signal."""
         assert not self.forwarded.any() and isinstance(self._denoiser, SelfConditioned)
         self._signal = signal
 
     def signal(self, logits: Tensor) -> Tensor | None:
-        """Signal [N, S] for the next prediction, from logits [N, V]; None if the network is not self-conditioned."""
+        """Signal [N, S] that the network reads in the next prediction, from logits [N, V] of this one; None if the
+        network is not self-conditioned. S: width of the signal."""
         if not isinstance(self._denoiser, SelfConditioned):
             return None
         return self._denoiser.signal(logits.to(self._denoiser.device)).to(logits.device)
 
     def features(self, where: Tensor) -> Tensor:
-        """Features [N, D] at the N True entries of `where` [B, L]; runs the network on their rows unless done before.
+        """Features [N, D] at the N True entries of `where` [B, L]; runs the network on the rows that hold them, except
+        rows on which it has run before.
 
-        With gradients one row is forwarded even if `where` is empty: engines that shard weights or exchange gradients
-        need every process to take part in every layer.
+        With gradients at least one row is forwarded even if `where` has no True entry: engines that shard weights or
+        exchange gradients need every process to take part in every layer.
         """
         need = where.any(1) & ~self.forwarded
         if torch.is_grad_enabled() and self._features is None and not need.any():
@@ -128,21 +130,23 @@ class Prediction:
         )
 
     def _encoder(self, some: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-        """The network's `encode`; if a signal of the previous prediction is set, its `encode_given` with the part of
-        the signal that the function `some` selects."""
+        """The network's method `encode`; if a signal of the previous prediction is set, its method `encode_given` with
+        the signal filled in, cut by the function `some` to the rows (and columns) of this forward."""
         if self._signal is None:
             return self._denoiser.encode
         assert isinstance(self._denoiser, SelfConditioned)
         return partial(self._denoiser.encode_given, some(self._signal))
 
     def draft(self, features: Tensor) -> DraftPrediction:
-        """A prediction from the given features [B, L, D] by this network's output layer; it needs no forward."""
+        """A prediction by this network's output layer from given `features` [B, L, D], such as those of
+        `draft_features`, without a forward."""
         return DraftPrediction(self._denoiser, features)
 
     def draft_features(self, chosen: Tensor) -> Tensor:
-        """Features [n, L, D] from which the next tokens of n rows can be guessed (see `draft`): for each row the
-        features of its state number `chosen` [n]. The B = m n rows of this prediction hold m states (versions of the
-        ids) of each of the n rows, state by state; the chosen states must have been forwarded."""
+        """Features [n, L, D] from which the next tokens of n sequences can be guessed (see `draft`). The B = m n rows
+        of this prediction are m states (versions of the ids) of n sequences: first state 0 of all sequences, then state
+        1, and so on. The output has, for each sequence, the features of its state number `chosen` [n], which must have
+        been forwarded."""
         assert self._features is not None
         n, device = len(chosen), self._features.device
         states = self._features.view(-1, n, *self._features.shape[1:])
@@ -159,10 +163,10 @@ class Prediction:
         return self._denoiser.head()
 
     def logits(self, where: Tensor) -> Tensor:
-        """Logits [N, V] at `where`, float32 at least, forbidden ids at -inf.
+        """Logits [N, V] at the N True entries of `where` [B, L], float32 at least, forbidden ids at -inf.
 
-        What a network computes in bfloat16 is widened here: in bfloat16 a log-probability has steps of .06 nats and
-        more, so a rule would compare probabilities that the network never gave.
+        Logits that a network computes in bfloat16 are widened here: in bfloat16 log-probabilities near -10 have steps
+        of .06 nats, and samplers would compare probabilities that the network never gave.
         """
         logits = self._denoiser.logits(self.features(where)).to(where.device)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -174,11 +178,11 @@ class Prediction:
     def weighted_loss(
         self, loss: TokenLoss, where: Tensor, weight: Tensor, *each: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Sum of `weight` [N] times `loss` over the N True entries of `where` [B, L], a scalar, and the detached loss
-        of each token, [N].
+        """Sum of `weight` [N] times `loss` over the N True entries of `where` [B, L], a scalar, and the loss of each of
+        these tokens without gradient, [N].
 
-        The loss reads logits with forbidden ids at -inf and further inputs `each` [N]; the logits are never all in
-        memory (`repro.models.fused_head`).
+        `loss` is called with logits, forbidden ids at -inf, and the tensors `each` [N]; the logits of all tokens are
+        never in memory at once (`repro.models.fused_head`).
         """
         return fused_loss(self.features(where), self.head().clean(), loss, weight, *each)
 
@@ -187,9 +191,10 @@ class DecodingCache:
     """KV cache of one decoding run of a bidirectional network, `rows` rows and `width` columns, with a record of which
     columns each forward must recompute.
 
-    A forward takes the current block, with or without the columns after it (`reach`), or every column when a block
-    begins and after `refresh` cached forwards (None: never within a block). In between, the cached keys and values of
-    other columns are stale, so this is an approximation (Fast-dLLM, arXiv 2505.22618; docs/method.md#fast-dllm).
+    A forward recomputes the current block alone (`reach` "block") or with all columns after it ("onward"); when a block
+    begins, and within a block after every `refresh` such forwards (None: never), it recomputes every column. In
+    between, the cached keys and values of other columns are out of date, so this is an approximation (Fast-dLLM, arXiv
+    2505.22618; docs/method.md#fast-dllm).
     """
 
     def __init__(
@@ -210,8 +215,8 @@ class DecodingCache:
         self.forwards_since_refresh = self.forwards_since_refresh[rows]
 
     def forwards(self, need: Tensor, window: slice) -> list[tuple[Tensor, slice]]:
-        """The forwards that the rows `need` [B] bool require for a prediction in the columns `window`, each as (row
-        indices [b], columns to recompute). The cache counts them as made."""
+        """The forwards that are due for a prediction in the columns `window` of the rows `need` [B] bool, each as (row
+        indices [b], columns to recompute). The cache records them as made."""
         stale = self.forwards_since_refresh < 0
         if self.refresh is not None:
             stale = stale | (self.forwards_since_refresh >= self.refresh)
@@ -226,8 +231,8 @@ class DecodingCache:
 
 
 class _SpanPrediction(Prediction, Generic[Cache]):
-    """A prediction whose forwards take a span of columns, with the KV cache `cache` for the other columns. The features
-    of the columns `kept` are stored."""
+    """A prediction whose forwards compute a span of columns and read keys and values of the other columns from the KV
+    cache `cache`. Only the features of the columns `kept` are stored."""
 
     def __init__(
         self,
@@ -257,7 +262,7 @@ class _SpanPrediction(Prediction, Generic[Cache]):
 
     def _encode_span(self, rows: Tensor, span: slice) -> Tensor:
         """Features [b, l, D] of the rows with the indices `rows` [b] at the l columns of `span`, whose keys and values
-        are written to the cache; counts the tokens."""
+        are written to the cache; records the number of tokens for `token_forwards`."""
         device, valid, kv_cache = self._denoiser.device, self._attention.valid, self._cache.kv_cache
         everything = len(rows) == len(self.forwarded)
 
@@ -279,7 +284,8 @@ class _SpanPrediction(Prediction, Generic[Cache]):
 
 
 class CachedPrediction(_SpanPrediction[DecodingCache]):
-    """Lazy prediction in `kept`, the columns of the current block, with the KV cache `cache` for other columns."""
+    """Lazy prediction for `kept`, the columns of the current block; the keys and values of columns that a forward does
+    not recompute come from the KV cache `cache`."""
 
     def features(self, where: Tensor) -> Tensor:
         """Features [N, D] at the N True entries of `where` [B, L], which must lie within the current block."""
@@ -314,10 +320,10 @@ class CausalCache:
 class CausalPrediction(_SpanPrediction[CausalCache]):
     """Lazy prediction of a causal network, which predicts the token of a column from the features one column before it.
 
-    `tokens` [B, L], B = m n, hold m states (versions of the ids) of each of the n rows of `cache`, state by state; each
-    state is a prefix of the next. One forward of the last state therefore gives the prediction of all m. This forward
-    starts at the first column that is not cached, or at the column before the first requested one if that is earlier,
-    because ids from there on may have been rewritten.
+    `tokens` [B, L], B = m n: m states (versions of the ids) of each of the n rows of `cache`, first state 0 of all
+    rows, then state 1, and so on. Each state has the tokens of the one before it and more after them, so a forward of
+    the last state gives the prediction for all m. This forward starts at the first column that is not cached, or at the
+    column before the first requested one if that is earlier, because ids from there on may have been rewritten.
     """
 
     def __init__(
@@ -337,8 +343,8 @@ class CausalPrediction(_SpanPrediction[CausalCache]):
         self._first = self._stop = torch.zeros(n, dtype=torch.int64, device=t.device)
 
     def features(self, where: Tensor) -> Tensor:
-        """Features [N, D] for the N True entries of `where` [B, L], whose rows are all m states of the n rows (see the
-        class); all entries that will be read must be requested in one call."""
+        """Features [N, D] from which the tokens at the N True entries of `where` [B, L] are predicted, B = m n for m
+        states of n rows (see the class). All entries that will ever be read must be requested in the first call."""
         n, width = self._ids.shape
         wanted = where.view(-1, n, width).any(0)
         need = wanted.any(1) & ~self.forwarded
@@ -354,7 +360,8 @@ class CausalPrediction(_SpanPrediction[CausalCache]):
         return self._features[rows % n, columns - 1 - self._kept.start]
 
     def _forward_all(self, need: Tensor) -> None:
-        """Forward the rows `need` [n] bool; rows that must recompute the same columns are forwarded together."""
+        """Forward the last states of the rows `need` [n] bool; rows that recompute the same columns are forwarded
+        together."""
         start = torch.minimum(self._cache.computed, self._first - 1)
         spans = torch.stack([start, self._first, self._stop], 1)
         self._kept = slice(int(self._first[need].min()) - 1, int(self._stop[need].max()))
@@ -366,8 +373,8 @@ class CausalPrediction(_SpanPrediction[CausalCache]):
 
     def draft_features(self, chosen: Tensor) -> Tensor:
         """Features [n, L, D] from which the next tokens of n rows can be guessed (see `draft`): the features of the
-        last of the m states, even if only the states up to `chosen` were accepted. Columns after the last forwarded
-        column get its features."""
+        last of the m states, whichever states `chosen` [n] the sampler accepted. The columns after the last column that
+        was forwarded have the features of that column."""
         assert self._features is not None
         n, width = self._ids.shape
         column = torch.arange(width, device=self._stop.device)
@@ -376,7 +383,8 @@ class CausalPrediction(_SpanPrediction[CausalCache]):
 
 
 class DraftPrediction(Prediction):
-    """A prediction with given `features` [B, L, D], from which tokens are guessed without a forward."""
+    """A prediction by the output layer of `denoiser` from given `features` [B, L, D], without a forward: a guess of
+    tokens that a later forward checks."""
 
     def __init__(self, denoiser: Denoiser, features: Tensor) -> None:
         self._denoiser, self._features = denoiser, features

@@ -1,5 +1,5 @@
-"""Linear layers that multiply float32 matrices on a CPU by oneDNN where it is faster (`repro.core.onednn`); elsewhere
-they are torch's own."""
+"""Linear layers that multiply float32 matrices on a CPU with the library oneDNN where that is faster
+(`repro.core.onednn`), and otherwise as torch does."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ PLAIN = (Tensor, nn.Parameter)
 
 
 def suits_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Whether x [..., D] times weight [V, D], or its transpose, is computed by oneDNN. Tensors of subclasses
-    (quantised, sharded) and compiled code keep torch's own product."""
+    """Whether oneDNN multiplies x [..., D] or [..., V] by the transpose of `weight` [V, D] or by `weight` itself: in
+    float32 on a CPU where it is faster, if the weight is large. Weights that are subclasses of Tensor (quantised,
+    sharded) and compiled code keep torch's own product."""
     return (
         not torch.compiler.is_compiling()
         and onednn_is_faster()
@@ -38,8 +39,8 @@ def suits_onednn(x: Tensor, weight: Tensor) -> bool:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x [..., D] times the transpose of weight [V, D], plus bias [V]: [..., V], as `torch.nn.functional.linear`. It can
-    be differentiated once where `suits_onednn` holds."""
+    """x [..., D] times the transpose of weight [V, D], plus bias [V]: [..., V], as `torch.nn.functional.linear`. Where
+    `suits_onednn(x, weight)` is true, the result can be differentiated once only."""
     if not suits_onednn(x, weight):
         return nn.functional.linear(x, weight, bias)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
@@ -87,8 +88,8 @@ class _Conv1D(nn.Module):
 
 
 def multiply_by_onednn(network: M) -> M:
-    """The same network, whose linear layers use `linear` from now on if oneDNN is faster here. Their parameters stay
-    as they are."""
+    """The same `network`, changed in place: if oneDNN is faster on this machine, its linear layers (and transformers'
+    Conv1D) multiply by `linear` from now on. Parameters stay as they are."""
     for module in network.modules() if onednn_is_faster() else ():
         if type(module) is nn.Linear:
             module.__class__ = Linear

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 @part
 class Shifted(Wrapper):
-    """A backbone whose features at position i - 1 predict the token at position i."""
+    """A `backbone` whose features at position i - 1 predict the token at position i; its network moves them one
+    position to the right, so that position i has the features for its own token."""
 
     backbone: Backbone
 

@@ -14,7 +14,8 @@ from repro.models.denoiser import Denoiser, Head, Soft
 class ShiftedDenoiser(Denoiser):
     """Denoiser whose features [B, L, D] are those of `network`, each moved one position to the right within its row.
 
-    A cached forward recomputes one extra column to the left, because the first feature comes from there.
+    A forward with a KV cache recomputes one extra column to the left, since the features of its first column come from
+    there.
     """
 
     cache_left_context = 1

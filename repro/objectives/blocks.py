@@ -3,8 +3,8 @@ blocks of a row, from one forward of a noisy and a clean copy of the row.
 
     loss = sum over blocks b of (1 / t_b) sum over masked i in b of -log p(x_i | noisy block b, clean blocks before it)
 
-with one mask rate t_b uniform on [low, high] for each block. With the range [0, 1] the mean of the loss is the bound;
-with a narrower one the loss has less variance, but is no bound.
+with one mask rate t_b uniform on [low, high] for each block. The closer this range is to all of (0, 1], the closer the
+mean of the loss is to the bound; on a narrower range the loss has less variance, but is no bound.
 
 Shapes: R rows of an optimizer step, B of them in a batch, L positions, C blocks of a row.
 """
@@ -33,9 +33,9 @@ tokens, even 0, as that code does (kuleshov-group/bd3lms@1c3e8f4 diffusion.py:48
 
 
 def limits(size: Tensor, rate: Window) -> tuple[Tensor, Tensor]:
-    """Smallest and largest number of masked tokens whose share of the `size` candidates (tokens that may be masked) of
-    a block lies in the range `rate`, two tensors of the shape of `size`. For a block too short to have such a number
-    they are 0 and `size`."""
+    """Smallest and largest number of masked tokens in a block with `size` candidates (tokens that may be masked), two
+    int64 tensors of the shape of `size`: the share of masked candidates must lie in the range `rate`, or only below its
+    upper end if it starts at `UNCLIPPED` or below. For a block in which no number gives such a share: 0 and `size`."""
     least = torch.zeros_like(size) if rate.low <= UNCLIPPED else (size * rate.low - 1e-9).ceil().long()
     most = (size * rate.high + 1e-9).floor().long()
     free = least > most
@@ -43,11 +43,12 @@ def limits(size: Tensor, rate: Window) -> tuple[Tensor, Tensor]:
 
 
 def truncated_binomial(size: Tensor, t: Tensor, least: Tensor, most: Tensor, u: Tensor) -> Tensor:
-    """Number of masked tokens, int64 of the shape of all arguments: binomial with `size` trials of probability t, given
-    that it is in [`least`, `most`], by inversion of its CDF at u in (0, 1).
+    """Number of masked tokens in each block, int64: a draw from the binomial distribution of `size` trials with
+    probability t, given that it lies in [`least`, `most`], by inversion of its CDF at u in (0, 1). The arguments and
+    the output all have the same shape.
 
-    This is the law of the count when masks are drawn anew until their share is in the range, as the authors' code does
-    (kuleshov-group/bd3lms@1c3e8f4 diffusion.py:476-500).
+    The number has this distribution if masks are drawn anew until the share of masked tokens is in a range, as in the
+    authors' code (kuleshov-group/bd3lms@1c3e8f4 diffusion.py:476-500).
     """
     count = torch.arange(int(size.max()) + 1, device=size.device)
     n, k = size[..., None].double(), count.double()
@@ -59,9 +60,9 @@ def truncated_binomial(size: Tensor, t: Tensor, least: Tensor, most: Tensor, u: 
 
 
 def stratified_rates(rate: Window, batch: Batch, blocks: int) -> Tensor:
-    """Mask rates [B, C] of the C = `blocks` blocks of each of the B rows, uniform on `rate` and stratified over all
-    blocks of the step; the blocks of a row have neighbouring strata (kuleshov-group/bd3lms@1c3e8f4
-    diffusion.py:768-789)."""
+    """Mask rates [B, C] of the C = `blocks` blocks of each of the B rows of `batch`, uniform on the range `rate`. They
+    are stratified: the range is split into R C equal intervals, one for each block of the optimizer step, with
+    neighbouring intervals for the blocks of a row (kuleshov-group/bd3lms@1c3e8f4 diffusion.py:768-789)."""
     number = batch.index[:, None] * blocks + torch.arange(blocks, device=batch.index.device)
     strata = len(batch.step_candidates) * blocks
     return rate.low + (rate.high - rate.low) * rng.low_discrepancy(
@@ -70,7 +71,7 @@ def stratified_rates(rate: Window, batch: Batch, blocks: int) -> Tensor:
 
 
 def check_rates(rate: Window) -> None:
-    """Raise ValueError for mask rates outside (0, 1]."""
+    """Raise ValueError unless the range `rate` of mask rates has 0 < low <= high <= 1."""
     if not 0 < rate.low <= rate.high <= 1:
         raise ValueError(
             f"mask rates from {rate.low} to {rate.high} are no range in (0, 1]; give 0 < low <= high <= 1"
@@ -78,12 +79,14 @@ def check_rates(rate: Window) -> None:
 
 
 def block_length(process: Process, batch: Batch) -> int:
-    """Tokens per block of a block process; ValueError if the data has filler, which no loss by blocks corrupts."""
+    """Tokens per block of `process`, which noises a row block by block. ValueError if the data of `batch` has filler
+    (padding read as text), which the losses of block diffusion do not corrupt."""
     block = process.block_length()
     assert block is not None, "a recipe checks that such an objective has a block process"
     if batch.vocabulary.filler is not None:
         raise ValueError(
-            "a loss by blocks does not corrupt filler (padding read as text), which this data has; use packed rows"
+            "the objectives block_elbo and complementary_ce do not corrupt filler (padding read as text), which data"
+            " of padded rows has; use packed rows (data part packed or packed_whole)"
         )
     return block
 
@@ -94,7 +97,7 @@ class BlockElbo(Objective):
     all blocks of a step.
 
     `resample`: whether the mask of a block is redrawn until the share of masked tokens lies in `rate` as well; `group`:
-    average over all tokens of the step, or within groups of rows. ValueError for a range outside (0, 1].
+    average over all tokens of the step, or within groups of rows. ValueError for a `rate` that is no range in (0, 1].
     """
 
     rate: Window

@@ -1,10 +1,11 @@
 """Upper bound on the negative log-likelihood of held-out rows in nats per token, with its standard error; the same
 estimator in training and in evaluation.
 
-A pass draws one (t, corruption) per row, its times stratified over the rows in a random order; `passes` of them are
-averaged. The estimate is sum(nll) / sum(tokens). Its standard error treats clusters (documents) as the independent
-units. This error covers sampling of the data and Monte Carlo error together, and is slightly too large, because
-stratification only reduces the error. An autoregressive model needs no draws: its one pass is exact.
+A pass over the rows draws one time t and one corruption per row; the times are stratified over the rows in a random
+order. The results of `passes` passes are averaged. The estimate is sum(nll) / sum(tokens); its standard error treats
+documents (clusters of rows) as the independent units. This error covers sampling of the data and Monte Carlo error
+together, and is slightly too large, because it ignores that stratification reduces the Monte Carlo error. An
+autoregressive model needs no draws: a single pass gives -log p itself.
 
 Shapes: n rows, B of them in one forward, L positions.
 """
@@ -76,8 +77,9 @@ class Bound:
 
 
 def ratio_error(total: np.ndarray, tokens: np.ndarray, cluster: np.ndarray) -> float:
-    """Standard error of sum(total) / sum(tokens) by linearisation, from values per row [n]; the rows of one `cluster`
-    [n] are dependent, different clusters independent. NaN for a single cluster."""
+    """Standard error of the ratio sum(total) / sum(tokens) of two sums over n rows, by linearisation. `total`, `tokens`
+    [n]: values of each row; `cluster` [n]: number of the row's cluster (such as its document): rows of one cluster may
+    be dependent, different clusters are independent. NaN for a single cluster."""
     _, group = np.unique(cluster, return_inverse=True)
     count = int(group.max()) + 1
     if count < 2:
@@ -88,7 +90,8 @@ def ratio_error(total: np.ndarray, tokens: np.ndarray, cluster: np.ndarray) -> f
 
 
 def attention_of(ids: Tensor, vocabulary: Vocabulary) -> Mask:
-    """Attention mask of rows `ids` [B, L] in which padding is not read; without a pad id all positions are read."""
+    """Attention mask of rows `ids` [B, L] by which the network does not read padding; if `vocabulary` has no pad id, it
+    reads all positions."""
     return Mask(None if vocabulary.pad is None else ids != vocabulary.pad)
 
 
@@ -100,19 +103,20 @@ def reading(
     vocabulary: Vocabulary,
     keys: Tensor,
 ) -> Predict:
-    """The function (noisy ids [B, L], times t [B]) -> `Prediction` by which a bound runs the network on noisy versions
-    of the clean `ids` [B, L].
+    """The function (noisy ids [B, L], times t [B]) -> `Prediction` by which `Process.bound` runs the network `denoiser`
+    on noisy versions of the clean `ids` [B, L].
 
-    `candidates` [B, L] bool: scored positions; `keys` [B]: one random key per row. Filler (padding that is attended to
-    and corrupted like text, but never scored) is corrupted by the returned function, with keys of its own. Under a
-    process that noises block by block, each block is predicted given the clean blocks before it, and filler raises
-    ValueError.
+    `candidates` [B, L] bool: scored positions; `keys` [B]: one random key per row. The returned function also corrupts
+    filler (padding that is attended to and corrupted like text, but never scored), by random keys derived from `keys`.
+    Under a process that noises block by block, it predicts each block given the clean blocks before it; ValueError if
+    such data has filler.
     """
     filler = None if vocabulary.filler is None else ids == vocabulary.filler
     attention, block = attention_of(ids, vocabulary), process.block_length()
     if block is not None and filler is not None:
         raise ValueError(
-            "a block process has no bound of rows with filler (padding read as text); use packed rows"
+            "process block_absorbing has no bound on rows with filler (padding read as text), which data of padded"
+            " rows has; use packed rows (data part packed or packed_whole)"
         )
 
     def predict(noisy: Tensor, t: Tensor) -> Prediction:
@@ -159,16 +163,16 @@ def heldout_bound(
     seed: int,
     batch: int = BATCH,
 ) -> Bound:
-    """Held-out bound of a network on `rows`, from `passes` Monte Carlo draws per row, which `seed` determines, with
-    `batch` rows per forward."""
+    """Held-out bound of `network` on `rows`, from `passes` Monte Carlo draws per row, which `seed` determines, with
+    `batch` rows per forward. `rows.example` must hold the document number of each row, for the standard error."""
     everything = slice(0, len(rows))
     nll = row_nll(network, process, vocabulary, rows, everything, passes=passes, seed=seed, batch=batch)
     return bound_of(rows, nll)
 
 
 def bound_of(rows: Rows, nll: np.ndarray) -> Bound:
-    """Held-out bound of n `rows`, from the estimates `nll` [passes, n] of each row in each Monte Carlo pass, in
-    nats."""
+    """Held-out bound of n `rows`, from the estimate `nll` [passes, n] in nats of each row in each Monte Carlo pass.
+    `rows.example` must hold the document number of each row, for the standard error."""
     mean = np.zeros(nll.shape[1])
     for each in nll:
         mean += each / len(nll)
@@ -191,8 +195,9 @@ def row_nll(
     """Estimated bound on -log p, in nats, of each of the n rows in the slice `some` of `rows` in each Monte Carlo pass,
     [passes, n]; a single pass if the process gives -log p itself.
 
-    `batch`: rows per forward; `form`: the bound with all its terms ("full"), or as `truncated` computes it. Times are
-    stratified over all of `rows`, so results do not depend on how rows are split over calls.
+    `seed` determines all draws; `batch`: rows per forward; `form`: the bound with all its terms ("full"), or without
+    its prior and tail terms ("truncated"). Times are stratified over all of `rows`, so the numbers of a row do not
+    depend on how rows are split over calls.
     """
     count = len(rows)
     passes = 1 if process.exact else passes

@@ -5,7 +5,8 @@ The reference script (tom-pollak/dllm@43ea9ff) corrupts every position, so its n
 training, although prompts are clean in generation. Here candidates (positions that the script corrupts and scores) up
 to and including the first separator stay clean. The answer has the same noise as in the script, and the same weight,
 because the mean over a group of rows still divides by the number of all tokens, the prompt's included: only the
-prompt's terms are dropped. The closing separator is scored, so that the length of an answer is learned.
+prompt's terms are dropped. The closing separator is scored, so that the length of an answer is learned. To train with
+this loss:
 
 python -m repro.recipes.duo --set 'objective={"part": "clean_prompt", "loss": {"part": "sym_kl",
     "noise": {"part": "window", "low": 0.03, "high": 0.15}, "floor": 1e-8, "view_scale": {"part": "kappa"},
@@ -30,14 +31,15 @@ if TYPE_CHECKING:
 
 
 def answers(batch: Batch) -> Tensor:
-    """Mask [B, L] bool of the answers: candidates after the first separator of their row; none without a separator.
+    """Which positions belong to answers, [B, L] bool: the candidates after the first separator of their row; none in a
+    row without a separator.
 
-    B rows, L positions. The separator is the vocabulary's `eos`; ValueError if it has none.
+    B rows, L positions. The separator is the vocabulary's `eos`; ValueError for a vocabulary without one.
     """
     separator = batch.vocabulary.eos
     if separator is None:
         raise ValueError(
-            "objective clean_prompt: this data has no separator (eos) after its prompts; use sym_kl"
+            "objective clean_prompt: this data has no separator (eos) after its prompts; use objective sym_kl"
         )
     after = (batch.ids == separator).cumsum(1).roll(1, 1) > 0
     after[:, 0] = False
@@ -46,8 +48,8 @@ def answers(batch: Batch) -> Tensor:
 
 @part
 class CleanPrompt(Objective):
-    """The objective `loss` on answers (what follows the first separator of a row) alone; prompts are neither corrupted
-    nor scored."""
+    """The objective `loss` on answers alone (what follows the first separator of a row, the vocabulary's `eos`);
+    prompts are neither corrupted nor scored. Calling it raises ValueError for a vocabulary without `eos`."""
 
     loss: SymKL
 

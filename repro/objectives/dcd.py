@@ -1,14 +1,16 @@
 """Discrete consistency distillation (DCD; Sahoo et al. 2025, algorithm 1; docs/method.md#duo-hyperparameters), which
 trains a student to sample in fewer steps than its teacher.
 
-    z_t, z_s = noisy ids: argmax of one Gaussian path at times t, s = t - delta   (one noise, two signal levels)
+    z_t, z_s = noisy ids: argmax of the Gaussian latents A onehot(x) + sqrt(1 - A^2) eps of a clean id x at times t and
+               s = t - delta, with one noise eps ~ N(0, I_V) and the signal levels A of the two times
     loss     = KL(student(z_t, t) || teacher(z_s, s))                             nats per token
     delta    = 2^k / grid in round k = 0, 1, ... of training (`round` optimizer steps each); at the end of a round the
                teacher becomes a copy of the student
 
-The path of a token needs three draws, not V: its own coordinate mu + e with e ~ N(0, 1), and the value and id of the
-largest other coordinate. That id is the same at every level, because the other coordinates carry no signal. So z is the
-clean id if mu + e exceeds that maximum and otherwise the other id; with more signal, a clean id stays clean.
+Three random numbers per token suffice for all levels, instead of V. Divided by sqrt(1 - A^2), the latent has mu + e at
+the clean id, e ~ N(0, 1), and standard normal numbers at the other ids, so the largest of those and its id are the same
+at every level. z is the clean id if mu + e exceeds that largest number, and otherwise its id. With more signal (larger
+mu) a clean id stays clean.
 
 Symbols: B rows, L positions, n scored positions, V vocabulary size, D features; mu = A / sqrt(1 - A^2) =
 exp(-gamma / 2) at signal level A and gamma = -log SNR.
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 def path(x0: Tensor, gammas: tuple[Tensor, ...], keys: Tensor, vocab_size: int) -> list[Tensor]:
     """Noisy ids [B, L] of the clean ids x0 [B, L], one tensor for each noise level gamma = -log SNR [B] in `gammas`,
-    all from the same noise; `keys` [B]: one random key per row."""
+    all from the same noise; `keys` [B]: one random key per row; ids lie below `vocab_size`."""
     u = rng.uniform(keys, x0.shape[1], 3)
     largest = order_statistics(u[..., :1], vocab_size - 1)[..., 0]
     other = distinct(x0, u[..., 1:2], vocab_size)[..., 1]
@@ -44,15 +46,16 @@ def path(x0: Tensor, gammas: tuple[Tensor, ...], keys: Tensor, vocab_size: int) 
 
 
 def reverse_kl(logits: Tensor, features: Tensor, head: Head) -> Tensor:
-    """KL(student || teacher) at n positions, [n] in nats, from the student's logits [n, V] and the teacher's features
-    [n, D] and output layer `head`; V vocabulary size, D features."""
+    """KL(student || teacher) at n positions, [n] in nats. `logits` [n, V]: the student's; `features` [n, D] and output
+    layer `head`: the teacher's; V vocabulary size, D features."""
     logp = logits.log_softmax(-1)
     return _divergence(logp, logp.exp(), _teacher_logp(features, head))
 
 
 def reverse_kl_gradient(logits: Tensor, features: Tensor, head: Head) -> Tensor:
-    """The output of `reverse_kl`, [n]; also overwrites `logits` [n, V] by the gradient p_k (ln p_k - ln q_k - KL) with
-    respect to them, for student probabilities p and teacher probabilities q."""
+    """KL(student || teacher) at n positions, [n] in nats, from the arguments of `reverse_kl`; also overwrites the
+    student's `logits` [n, V] by the gradient p_k (ln p_k - ln q_k - KL) with respect to them, for student probabilities
+    p and teacher probabilities q."""
     logp, logq = logits.log_softmax(-1), _teacher_logp(features, head)
     p = torch.exp(logp, out=logits)
     kl = _divergence(logp, p, logq)
@@ -72,20 +75,21 @@ def _divergence(logp: Tensor, p: Tensor, logq: Tensor) -> Tensor:
 
 
 def _teacher_logp(features: Tensor, head: Head) -> Tensor:
-    """The teacher's log-probabilities [n, V] from its features [n, D], in the precision of its weights even under the
-    student's autocast."""
+    """The teacher's log-probabilities [n, V] from its features [n, D] and output layer `head`, in the precision of its
+    weights even where the student runs under autocast."""
     with torch.autocast(features.device.type, enabled=False):
         return head.product(features).log_softmax(-1)
 
 
 @part
 class Dcd(Distillation):
-    """Discrete consistency distillation (DCD) loss, KL(student || teacher) at two noise levels, over the clean ids.
+    """Discrete consistency distillation (DCD) loss: KL(student at time t || teacher at the less noisy time t - delta),
+    with probabilities over the ids without special ones.
 
     `window`: gamma = -log SNR at t = 0 and t = 1; `grid`: 1 / delta in the first round; `round`: optimizer steps per
-    round, after which delta doubles and the teacher becomes a copy of the student; `eps`: smallest value of t - delta
-    before t is limited to 1; `group`: average over all tokens of the step, or within groups of rows. Raises ValueError
-    for `grid` or `round` below 1.
+    round, after which delta doubles and the teacher becomes a copy of the student; `eps`: t - delta is drawn uniformly
+    from [eps, 1), then t is limited to 1; `group`: average over all tokens of the step, or within groups of rows.
+    Raises ValueError for `grid` or `round` below 1.
     """
 
     window: GammaWindow

@@ -2,9 +2,10 @@
 
 `Elbo` is the bound itself (docs/method.md#mdlm for absorbing noise, docs/method.md#duo-nelbo for uniform), with one
 time t per row, stratified over the rows of the optimizer step. `DuoElbo` starts with the Gaussian relaxation: the
-network reads soft tokens at a temperature, and the integrand of the bound is that of the noisy ids which are the argmax
-of the same latent; after `until` steps it is the bound (docs/method.md#duo-curriculum). At temperatures above 0 it is
-biased; evaluation always uses hard tokens.
+network reads soft tokens, softmaxes of Gaussian latents at a temperature, and the integrand of the bound is evaluated
+at the noisy ids, the argmax of the same latents. After `until` steps the network reads noisy ids, and the loss is the
+bound (docs/method.md#duo-curriculum). On soft tokens the loss is a biased estimate of the bound; evaluation always uses
+noisy ids.
 """
 
 from __future__ import annotations
@@ -35,9 +36,10 @@ def stratified(batch: Batch) -> Tensor:
 
 
 def elbo(group: Group, eps: float, u: Tensor, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
-    """Loss of a batch: the integrand of the NELBO at times t = eps + (1 - eps) u, in nats per scored token, averaged as
-    `group` says (over the whole step, or within groups of rows). u [B] in [0, 1) is one number per row. The prior
-    term at t = 1 and the tail, -log p(x | noisy ids at t = eps), are left out, since their gradients are negligible."""
+    """Loss of a batch: the integrand of the NELBO of `process` for the network `denoiser` at times t = eps + (1 - eps)
+    u, in nats per scored token, averaged as `group` says (over the whole step, or within groups of rows). u [B] in [0,
+    1): one number per row. The prior term at t = 1 and the tail, -log p(x | noisy ids at t = eps), are left out, since
+    their gradients are negligible."""
     from repro.models.prediction import Prediction
 
     noise = diffusion(process)
@@ -94,11 +96,11 @@ class IndependentElbo(Objective):
 
 @part
 class DuoElbo(Objective):
-    """The loss of the Duo paper: the NELBO on soft tokens (weighted mixtures of ids) up to and including optimizer step
-    `until`, then on noisy ids at times in [eps, 1] (docs/method.md#duo-curriculum).
+    """The loss of the Duo paper: the NELBO of a network that reads soft tokens (weighted mixtures of ids) up to and
+    including optimizer step `until`, then noisy ids at times in [eps, 1] (docs/method.md#duo-curriculum).
 
-    `window`: noise levels of soft tokens; `temperature`: schedule of their softmax temperature; `tokens`: method by
-    which they are drawn; `group`: average over all tokens of the step, or within groups of rows.
+    `window`: range of the noise level gamma of soft tokens; `temperature`: schedule of their softmax temperature;
+    `tokens`: method by which they are drawn; `group`: average over all tokens of the step, or within groups of rows.
     """
 
     window: GammaWindow

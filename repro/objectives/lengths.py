@@ -34,10 +34,10 @@ def group_of(batch: Batch, rows: int) -> Tensor:
 
 
 def shortened(batch: Batch, where: Tensor, length: Tensor) -> Batch:
-    """Copy of a batch whose rows are cut to `length` [R] and whose candidates are the True entries of `where` [R, L]
-    within that length.
+    """Copy of a batch whose rows are cut to `length` [R] and whose candidates (positions that may be noised and are
+    scored) are the True entries of `where` [R, L] within that length.
 
-    `length` and `where` describe all R rows of the optimizer step; those of the B rows of the batch are selected.
+    `length` and `where` describe all R rows of the optimizer step, of which the batch holds B.
     """
     from repro.models.attention import Mask
 
@@ -57,7 +57,8 @@ def shortened(batch: Batch, where: Tensor, length: Tensor) -> Batch:
 
 
 def last_candidate(where: Tensor) -> Tensor:
-    """Length of each row up to and including its last candidate, [R] from `where` [R, L] bool; 0 without candidates."""
+    """Length of each row up to and including its last candidate, [R]; 0 for a row without candidates. `where` [R, L]
+    bool: True at candidates."""
     return (where * torch.arange(1, where.shape[1] + 1, device=where.device)).amax(1)
 
 
@@ -69,14 +70,17 @@ def _loss(
     where: Tensor,
     length: Tensor,
 ) -> Loss:
-    """`loss` of the batch with rows cut to `length` [R] and candidates `where` [R, L]; logs also have the length."""
+    """The objective `loss` on the batch with rows cut to `length` [R] and the candidates `where` [R, L] (see
+    `shortened`); its logs also have the sum of the lengths of the batch's rows."""
     found = loss(denoiser, process, shortened(batch, where, length))
     return found._replace(logs={**found.logs, "length": length[batch.index].sum().double()})
 
 
 def _check(rows: int) -> None:
     if rows < 1:
-        raise ValueError(f"rows={rows} is not a number of rows per group; give 1 or more")
+        raise ValueError(
+            f"objectives random_length and to_longest: rows={rows} is not a number of rows per group; give 1 or more"
+        )
 
 
 @part
@@ -98,7 +102,8 @@ class RandomLength(Objective):
         _check(self.rows)
         if not 0 < self.probability <= 1:
             raise ValueError(
-                f"probability={self.probability} is not in (0, 1]; give the share of row groups to cut"
+                f"objective random_length: probability={self.probability} is not in (0, 1]; give the share of row"
+                " groups to cut"
             )
 
     def lengths(self, batch: Batch) -> Tensor:
@@ -116,7 +121,8 @@ class RandomLength(Objective):
 
 @part
 class ToLongest(Objective):
-    """The objective `loss` on rows that are padded to the longest of each group of `rows` rows, padding scored too.
+    """The objective `loss` on rows that are padded to the longest row of their group of `rows` consecutive rows; the
+    padding is scored too.
 
     A row ends at its last candidate, the last position that may be noised and scored. The padding after it, up to the
     end of the longest row of its group, becomes candidates too.
@@ -133,7 +139,8 @@ class ToLongest(Objective):
         _check(self.rows)
 
     def lengths(self, batch: Batch) -> Tensor:
-        """Length of each of the R rows of the step in tokens, [R]: the largest `last_candidate` of its group."""
+        """Length in tokens of each of the R rows of the optimizer step, [R]: that of the longest row of its group, up
+        to and including the last candidate."""
         assert batch.step_where is not None
         own, group = last_candidate(batch.step_where), group_of(batch, self.rows)
         longest = torch.zeros_like(own[: int(group[-1]) + 1])

@@ -35,8 +35,8 @@ class Masks(Part):
 
 @part
 class Static(Masks):
-    """Masked positions are drawn once for the whole run, as the random key depends on the example only (datasets.map in
-    the reference script; docs/method.md#masked-script)."""
+    """Masked positions of an example are drawn once for the whole run, as the random key depends on the example only
+    (the reference script masks in datasets.map; docs/method.md#masked-script)."""
 
     def keys(self, purpose: int, batch: Batch) -> Tensor:
         return rng.keys(batch.seed, purpose, 0, batch.step_examples)
@@ -55,9 +55,9 @@ class Fresh(Masks):
 class MaskedCE(Objective):
     """Cross-entropy at masked positions of each row, drawn without replacement.
 
-    Of the c tokens of a row that may be masked, max(int(c u), 1) are, with the mask rate u uniform on `rate`; `masks`:
-    whether they are drawn once or at every step; `group`: average over all tokens of the step, or within groups of
-    rows.
+    Of the c tokens of a row that may be masked, max(int(c u), 1) are masked, with the mask rate u uniform on the range
+    `rate`. `masks`: whether masked positions are drawn once or at every step; `group`: average over all tokens of the
+    step, or within groups of rows.
     """
 
     rate: Window
@@ -87,7 +87,8 @@ class MaskedCE(Objective):
 
         if batch.vocabulary.filler is not None:
             raise ValueError(
-                "masked_ce does not corrupt filler (padding read as text), which this data has; use elbo"
+                "objective masked_ce does not corrupt filler (padding read as text), which data of padded rows has;"
+                " use objective elbo, or packed rows (data part packed)"
             )
         masked = self.chosen(batch)
         noisy = batch.ids.masked_fill(masked, mask_id(batch.vocabulary))

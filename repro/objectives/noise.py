@@ -1,7 +1,7 @@
 """Distributions from which the noise level of a training row is drawn.
 
-Symbols: A Gaussian signal level, gamma = -log SNR, T(A) the probability alpha that a token is intact at A
-(docs/method.md#transformation-operator).
+Symbols: A Gaussian signal level, gamma = -log SNR = -log(A^2 / (1 - A^2)), T(A) the probability alpha that a token is
+intact at signal level A (docs/method.md#transformation-operator).
 """
 
 from __future__ import annotations
@@ -39,11 +39,12 @@ class Window(Part):
 
 @part
 class MatchedWindow(Part):
-    """Time t uniform on [low, high], for data whose number of ids differs from `vocab_size`, the number of ids of the
-    data in the method's own recipe.
+    """Time t uniform on [low, high], for variants of a recipe whose data have another number of ids than its data at
+    full scale, which have `vocab_size`.
 
-    A row at time t is corrupted at the level at which its tokens are intact as often as in the method's own recipe, so
-    that alpha = T(A) has the same law; weights stay functions of t (docs/method.md#scales).
+    A row at time t is corrupted at the signal level A at which its tokens are intact as often as they are at time t at
+    full scale, so that alpha = T(A) has the same distribution; the weights of rows stay functions of t
+    (docs/method.md#scales).
     """
 
     low: float
@@ -51,9 +52,9 @@ class MatchedWindow(Part):
     vocab_size: int
 
     def gamma(self, t: Tensor, vocab_size: int) -> Tensor:
-        """gamma = -log SNR, float64 [B], at which a token is intact with the same probability among the data's ids (the
-        argument `vocab_size`) as it is at time t [B] among those of the method's recipe (`self.vocab_size`;
-        docs/method.md#transformation-operator)."""
+        """gamma = -log SNR, float64 [B], at which a token of data with `vocab_size` ids is intact with the same
+        probability as a token of the recipe's full-scale data, with `self.vocab_size` ids, is at signal level A = 1 - t
+        for times t [B] (docs/method.md#transformation-operator)."""
         from repro.processes import gaussian
 
         ends = gaussian.gamma_of(1 - torch.tensor([self.low, self.high], dtype=torch.float64))
@@ -64,9 +65,9 @@ class MatchedWindow(Part):
 
 @part
 class LinearWindow(Part):
-    """Time t uniform on [low, high], at which a token is intact with probability alpha = 1 - t: every level of the
-    linear schedule of the discrete process is trained (docs/method.md#duo-mended). ValueError unless 0 < low < high <
-    1: a token that is always or never intact has no finite gamma = -log SNR."""
+    """Time t uniform on [low, high], at which a token is intact with probability alpha = 1 - t, the linear schedule of
+    the discrete process; so alpha is uniform on [1 - high, 1 - low] (docs/method.md#duo-mended). ValueError unless 0 <
+    low < high < 1: a token that is always or never intact has no finite gamma = -log SNR."""
 
     low: float
     high: float
@@ -74,7 +75,8 @@ class LinearWindow(Part):
     def __post_init__(self) -> None:
         if not 0 < self.low < self.high < 1:
             raise ValueError(
-                f"linear_window from low={self.low} to high={self.high}: give 0 < low < high < 1, such as .001 and .999"
+                f"linear_window from low={self.low} to high={self.high} is not inside (0, 1); give 0 < low < high < 1,"
+                " such as .001 and .999"
             )
 
     def gamma(self, t: Tensor, vocab_size: int) -> Tensor:

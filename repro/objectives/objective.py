@@ -71,8 +71,8 @@ class Group(Part):
 
     @abstractmethod
     def weights(self, tokens: Tensor, index: Tensor) -> Tensor:
-        """Weights [B] float64 that multiply the summed token losses of the rows `index` [B]; `tokens` [R]: number of
-        scored tokens in each of the R rows of the step."""
+        """Weight of each token's loss in the rows with the indices `index` [B], float64 [B]; the sum of all weighted
+        token losses is the average. `tokens` [R]: number of scored tokens in each of the R rows of the step."""
 
 
 @part
@@ -102,9 +102,10 @@ class GlobalBatch(Group):
 class Objective(Part):
     """Base class of training losses.
 
-    `meaning`: what a network trained by it predicts; `processes`: families of noise (`Process.noise`) that it supports;
-    `score`: whether its value is a likelihood or a bound on one, as tables state (docs/method.md#symmetric-kl);
-    `in_blocks`: whether it is for processes that noise a row block by block (`Process.block_length`), and for no other.
+    `meaning`: what the output of a network trained by it estimates, "x0_mean" or "leave_one_out"
+    (repro.processes.prediction); `processes`: families of noise (`Process.noise`) that it supports; `score`: whether
+    its value is a likelihood or a bound on one, as tables state (docs/method.md#symmetric-kl); `in_blocks`: True if it
+    is only for processes that noise a row block by block (`Process.block_length`), False if only for others.
     """
 
     meaning: ClassVar[Meaning]
@@ -114,13 +115,13 @@ class Objective(Part):
 
     @abstractmethod
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
-        """Loss of a microbatch under the noise of `process`."""
+        """Loss of the network `denoiser` on a microbatch under the noise of `process`."""
 
     def trained(self, vocab_size: int) -> tuple[float, float]:
-        """Smallest and largest alpha (probability that a token is intact) at which a network with `vocab_size` ids is
-        trained; (0, 1): at any.
+        """Smallest and largest alpha (probability that a token is intact) at which this loss trains a network with
+        `vocab_size` ids; (0, 1): at any alpha.
 
-        Beyond these levels the network's output is not trained, though a likelihood bound reads it there.
+        At other alphas the network's output is not trained, though a likelihood bound reads it there.
         """
         return 0.0, 1.0
 
@@ -136,7 +137,8 @@ class Distillation(Objective):
 
     @abstractmethod
     def distil(self, denoiser: Denoiser, teacher: Denoiser, process: Process, batch: Batch) -> Loss:
-        """Loss of a microbatch for the student `denoiser`; `teacher` is in evaluation mode."""
+        """Loss of the student `denoiser` on a microbatch under the noise of `process`, against the network `teacher`,
+        which is in evaluation mode."""
 
     @abstractmethod
     def renews(self, step: int) -> bool:

@@ -1,8 +1,9 @@
 """The relaxed corruption that Duo's losses share: soft tokens and noisy ids at given noise levels.
 
-Each row has one noise level gamma = -log SNR. At every position to be corrupted the true id is replaced by a soft token
-at the step's temperature; other positions stay clean (docs/method.md#uniform-script, docs/method.md#duo-curriculum).
-The noise depends on seed, step and row, not on how rows are batched. Shapes: B rows, L positions.
+Each row has one noise level gamma = -log SNR. At every position to be corrupted the true id is replaced by a soft
+token, the softmax of a Gaussian latent at the step's temperature; other positions stay clean
+(docs/method.md#uniform-script, docs/method.md#duo-curriculum). The noise depends on seed, step and row, not on how rows
+are batched. Shapes: B rows, L positions.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 
 
 class Relaxed(NamedTuple):
-    """Relaxed corruption of B rows. `soft`: soft tokens, the network's input; `z` [B, L]: noisy ids; `alpha` [B]: T(A)
-    at signal level A, the weight of the clean id in the law of z (docs/method.md#transformation-operator), and `slope`
-    [B] its derivative by gamma; `logs`: sums over rows of P(flip) and of the mass that soft tokens cover."""
+    """Relaxed corruption of B rows. `soft`: soft tokens, the network's input; `z` [B, L]: noisy ids; `alpha` [B]: the
+    probability T(A) that a token is intact at signal level A (docs/method.md#transformation-operator); `slope` [B]: its
+    derivative by gamma; `logs`: sums over rows of the probability that z differs from the clean id (`p_flip`) and of
+    the mean probability mass that the ids of a soft token cover (`kept_mass`)."""
 
     soft: Soft
     z: Tensor

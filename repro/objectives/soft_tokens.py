@@ -8,10 +8,11 @@ has the weight exp(S y) divided by the sum over all ids, and
     the true id's         y = mu + N(0, 1)
     those of the others   y_1 > y_2 > ... > y_N, the order statistics of N = K - 1 standard normals
 
-At the temperatures used in training, a few of the others hold all but 1e-4 of the mass. `sparse` draws the k largest
-directly, gives them ids without replacement, all orders equally likely, and counts the rest in the denominator by (N -
-k) E[exp(S y) | y < y_k]. So `sparse` needs k numbers per token instead of K, and no tensor [tokens, K]. `dense` is the
-reference; both draw from the same distribution. In both, z = x if and only if the true coordinate exceeds y_1.
+At the temperatures used in training, the true id and the few others with the largest y hold all but 1e-4 of the
+probability mass. `sparse` draws the k largest y directly, gives them ids without replacement, all orders equally
+likely, and replaces the sum over the other N - k ids in the denominator by its mean, (N - k) E[exp(S y) | y < y_k]. So
+`sparse` needs of the order of k random numbers per token instead of K, and no tensor [tokens, K]. `dense` draws all
+coordinates, as a reference. In both, z = x if and only if the true id's y exceeds y_1.
 
 Symbols: B rows, L positions, K vocabulary size, k other ids that are drawn, N = K - 1; gamma = -log SNR = -log(A^2 /
 s^2), tau softmax temperature. All computation is in float64; the returned weights are float32.
@@ -80,7 +81,7 @@ def dense(x0: Tensor, gamma: Tensor, tau: float, keys: Tensor, vocab_size: int) 
 
 
 def sparse(x0: Tensor, gamma: Tensor, tau: float, keys: Tensor, vocab_size: int, others: int) -> Drawn:
-    """Corrupted tokens with the weights of the true id and of the k = `others` other ids that have the largest ones.
+    """Corrupted tokens with the weights of the true id and of the k = `others` other ids with the largest weights.
 
     x0 [B, L]: clean ids; gamma [B]: noise level -log SNR; tau: softmax temperature; `keys` [B]: one random key per row.
     Weights are shares of the sum over all `vocab_size` ids and are not renormalised: they add up to `mass`. The largest
@@ -104,8 +105,8 @@ def sparse(x0: Tensor, gamma: Tensor, tau: float, keys: Tensor, vocab_size: int,
 def order_statistics(u: Tensor, count: int) -> Tensor:
     """The k largest of N = `count` standard normal variables, descending, [..., k], from uniform numbers u [..., k].
 
-    U_(1) = u_1^(1/N), U_(j+1) = U_(j) u_(j+1)^(1/(N-j)), computed in logarithms and through the upper tail 1 - U, which
-    keeps its precision for U near 1.
+    They are the normal quantiles of the k largest of N uniform numbers, U_(1) = u_1^(1/N) and U_(j+1) = U_(j)
+    u_(j+1)^(1/(N-j)), computed in logarithms and through 1 - U, which keeps its precision for U near 1.
     """
     left = count - torch.arange(u.shape[-1], dtype=torch.float64, device=u.device)
     return -torch.special.ndtri(-torch.expm1((u.log() / left).cumsum(-1)))
@@ -166,8 +167,8 @@ def expected_mass(limits: Range) -> Tensor:
 
 @lru_cache(maxsize=16)
 def others_for(limits: Range, mass: float) -> int:
-    """Smallest number of other ids with which a soft token covers an expected `mass` at every noise level of `limits`,
-    at its highest temperature.
+    """Smallest number of ids besides the true one with which a soft token covers an expected probability `mass` at
+    every noise level of `limits`, at the temperature `limits.hottest`.
 
     Raises ValueError if more than `MOST` are needed.
     """
@@ -175,8 +176,9 @@ def others_for(limits: Range, mass: float) -> int:
     enough = (expected >= mass).nonzero()
     if not len(enough):
         raise ValueError(
-            f"sparse tokens keep a mass of {expected[-1].item():.6g} with {len(expected)} of {limits.vocab_size} ids"
-            f" at temperature {limits.hottest:g}, not {mass}; lower the temperature or `mass`, or use dense_tokens"
+            f"sparse_tokens: {len(expected)} ids besides the true one, of {limits.vocab_size}, keep a mass of"
+            f" {expected[-1].item():.6g} at temperature {limits.hottest:g}, not {mass}; lower the setting `temperature`"
+            " or `mass`, or use dense_tokens"
         )
     return int(enough[0, 0]) + 1
 
@@ -215,13 +217,14 @@ class Sparse(Relaxation):
         if tau > limits.hottest:
             raise ValueError(
                 f"temperature {tau:g} is above {limits.hottest:g}, the largest of the objective's setting"
-                " `temperature`, for which sparse tokens were sized; raise that setting"
+                " `temperature`, for which the number of ids in sparse_tokens was chosen; raise that setting"
             )
         return sparse(x0, gamma, tau, keys, limits.vocab_size, others_for(limits, self.mass))
 
 
 def hold(soft: Soft, x0: Tensor, where: Tensor) -> Soft:
-    """Soft tokens: `soft` where `where` [B, L] is True, and one-hot tokens of the clean ids x0 [B, L] elsewhere."""
+    """Soft tokens of B rows of L positions: those of `soft` where `where` [B, L] is True, elsewhere the clean ids x0
+    [B, L] with weight 1. If `soft` has ids, the first id of each soft token must be that of x0 (see `Drawn`)."""
     slot = x0 if soft.ids is None else torch.zeros_like(x0)
     clean = torch.zeros_like(soft.weights).scatter(-1, slot[..., None], 1.0)
     return soft._replace(weights=torch.where(where[..., None], soft.weights, clean))

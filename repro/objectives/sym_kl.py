@@ -3,12 +3,13 @@ script, tom-pollak/dllm@43ea9ff (docs/method.md#uniform-script, docs/method.md#s
 
 With logits z, p = softmax(z), clean id (label) x, h its one-hot vector, V vocabulary size, c = -ln(floor):
 
-    closed form   L = CE + R_int = CE - H + c (1 - p_x)    with CE = -ln p_x and H the entropy of p
+    closed form   L = CE + R_int = CE - H + c (1 - p_x)    with CE = -ln p_x, H the entropy of p, and R_int the reverse
+                  KL(p || h), in which `floor` stands for the zeros of h
     the script    L = CE + sum_i e^{p_i} (p_i - ln(h_i + floor)), with probabilities in place of log-probabilities.
                   Its constant c (V - 1) is subtracted here, which leaves the gradient and makes the value readable.
 
 Neither L is a proper score: the minimiser is over-confident, and a likelihood read from it must be marked as such.
-`RelaxedCE`, L = CE, is one.
+Cross-entropy alone (`RelaxedCE`, L = CE) is a proper score.
 """
 
 from __future__ import annotations
@@ -61,8 +62,8 @@ def script_form(logits: Tensor, x: Tensor, floor: float) -> Tensor:
     """Loss, cross-entropy, label probability p_x and entropy of N tokens, [4, N], from logits [N, V], labels x [N].
 
     The loss is cross-entropy plus the reference script's reverse term (docs/method.md#symmetric-kl, R_scr) minus its
-    constant c (V - 1), c = -ln(floor). The difference is computed as the sum of e^{p_i} p_i over all i plus that of c
-    (e^{p_i} - 1) over i != x, because in float32 it would be lost beside the constant.
+    constant c (V - 1), c = -ln(floor). Their difference is computed as the sum of e^{p_i} p_i over all i plus the sum
+    of c (e^{p_i} - 1) over i != x, because a subtraction in float32 would lose the small difference of large numbers.
     """
     c = -math.log(floor)
     p, ce, p_x, entropy = moments(logits, x)
@@ -71,9 +72,9 @@ def script_form(logits: Tensor, x: Tensor, floor: float) -> Tensor:
 
 
 def closed_gradient(logits: Tensor, x: Tensor, floor: float) -> Tensor:
-    """The output of `closed_form`, [4, N]; also overwrites `logits` [N, V] by the loss's gradient with respect to them,
-    dL/dz_k = p_k (1 + ln p_k + H + c p_x) - h_k (1 + c p_x), H the entropy of p and h the one-hot label
-    (docs/method.md#symmetric-kl)."""
+    """Loss, cross-entropy, label probability p_x and entropy of N tokens, [4, N], as from `closed_form`; overwrites
+    `logits` [N, V] by the gradient of the loss, dL/dz_k = p_k (1 + ln p_k + H + c p_x) - h_k (1 + c p_x), H the entropy
+    of p, h the one-hot label and c = -ln(`floor`) (docs/method.md#symmetric-kl)."""
     c = -math.log(floor)
     logp = logits.log_softmax(-1)
     p = torch.exp(logp, out=logits)
@@ -88,8 +89,9 @@ def closed_gradient(logits: Tensor, x: Tensor, floor: float) -> Tensor:
 
 
 def script_gradient(logits: Tensor, x: Tensor, floor: float) -> Tensor:
-    """The output of `script_form`, [4, N]; also overwrites `logits` [N, V] by the loss's gradient with respect to them,
-    dL/dz_k = p_k (1 + g_k - sum_j p_j g_j) - h_k, h the one-hot label (docs/method.md#symmetric-kl).
+    """Loss, cross-entropy, label probability p_x and entropy of N tokens, [4, N], as from `script_form`; overwrites
+    `logits` [N, V] by the gradient of the loss, dL/dz_k = p_k (1 + g_k - sum_j p_j g_j) - h_k, h the one-hot label
+    (docs/method.md#symmetric-kl).
 
     g_j = e^{p_j} (1 + p_j + c [j != x]) is computed without its constant 1 + c, which cancels: with q = e^p - 1 the
     rest is p + q (1 + c + p), from which c (1 + q) is subtracted at the label.
@@ -119,8 +121,8 @@ def ce_form(logits: Tensor, x: Tensor) -> Tensor:
 
 
 def ce_gradient(logits: Tensor, x: Tensor) -> Tensor:
-    """The output of `ce_form`, [4, N]; also overwrites `logits` [N, V] by the loss's gradient with respect to them, p -
-    h, h the one-hot label."""
+    """Loss, cross-entropy, label probability p_x and entropy of N tokens, [4, N], as from `ce_form`; overwrites
+    `logits` [N, V] by the gradient of the loss, p - h, h the one-hot label."""
     p, ce, p_x, entropy = moments(logits, x)
     logits.copy_(p)
     logits[torch.arange(len(x), device=x.device), x] -= 1
@@ -130,8 +132,9 @@ def ce_gradient(logits: Tensor, x: Tensor) -> Tensor:
 def corrupted(
     batch: Batch, noise: Window | MatchedWindow | LinearWindow, temperature: Temperature, tokens: Relaxation
 ) -> tuple[Relaxed, Tensor]:
-    """Relaxed corruption of a batch, and the times t = 1 - A [B] of its rows, uniform on `noise` (A: signal level;
-    docs/method.md#uniform-script). `temperature` and `tokens`: as in `relaxed`."""
+    """Relaxed corruption of a batch, and the times t [B] of its rows, uniform on the range of `noise`, which also maps
+    them to noise levels (docs/method.md#uniform-script). `temperature`: schedule of the softmax temperature of soft
+    tokens; `tokens`: method by which they are drawn."""
     u = rng.uniform(rng.keys(batch.seed, rng.TIME, batch.step, batch.index))
     t = noise.low + (noise.high - noise.low) * u
     vocab_size = batch.vocabulary.size
@@ -141,9 +144,13 @@ def corrupted(
 
 @part
 class _OnSoftTokens(Objective):
-    """Base class of losses that compare the prediction on soft tokens with the label (the clean id). The softmax is
-    over the clean ids, rows are weighted by `view_scale`, and tokens are averaged as `group` says: over the step, or
-    within groups of rows. Logs are means over a row's tokens."""
+    """Base class of losses that compare the network's prediction from soft tokens with the label (the clean id). The
+    softmax is over the ids without special ones.
+
+    `noise`: distribution of the times of rows; `temperature`: schedule of the softmax temperature of soft tokens;
+    `tokens`: method by which they are drawn; `view_scale`: weight of a row by its noise level; `group`: average over
+    all tokens of the step, or within groups of rows.
+    """
 
     noise: Window | MatchedWindow | LinearWindow
     temperature: Temperature
@@ -156,7 +163,8 @@ class _OnSoftTokens(Objective):
 
     @abstractmethod
     def forms(self) -> tuple[TokenLoss, TokenLoss]:
-        """Two token losses of equal output: a plain one, and one that also overwrites its logits by their gradient."""
+        """The loss of each token as two functions of equal output: a plain one, and one that also overwrites the logits
+        by the gradient of the loss."""
 
     def trained(self, vocab_size: int) -> tuple[float, float]:
         from repro.processes import gaussian
@@ -188,8 +196,8 @@ class _OnSoftTokens(Objective):
 
 @part
 class SymKL(_OnSoftTokens):
-    """Symmetric KL between label and prediction in closed form, CE - H + c (1 - p_x) with c = -ln(`floor`) (symbols as
-    in the module's docstring)."""
+    """Symmetric KL between label x and prediction p in closed form, CE - H + c (1 - p_x): cross-entropy CE = -ln p_x,
+    entropy H of p, and c = -ln(`floor`), where `floor` stands for the zeros of the one-hot label."""
 
     floor: float
 
@@ -216,7 +224,8 @@ class SymKLScript(_OnSoftTokens):
 
 @part
 class RelaxedCE(_OnSoftTokens):
-    """Cross-entropy of the label under the prediction; its minimiser is the posterior of the clean token."""
+    """Cross-entropy of the label under the prediction, which is least if the network predicts the posterior of the
+    clean token given the soft tokens."""
 
     score = "no bound"
 

@@ -26,8 +26,8 @@ class ViewScale(Part):
 
 @part
 class Kappa(ViewScale):
-    """Weight t / (V (1 - t) + t), V = `vocab_size`: Duo's kappa at the Gaussian signal level A = 1 - t, as in the
-    reference script."""
+    """Weight t / (V (1 - t) + t), V = `vocab_size`: kappa of Duo's NELBO (see `KappaOfAlpha`) with the Gaussian signal
+    level A = 1 - t in place of alpha, as in the reference script, tom-pollak/dllm@43ea9ff."""
 
     def scale(self, t: Tensor, alpha: Tensor, vocab_size: int) -> Tensor:
         return t / (vocab_size * (1 - t) + t)
@@ -35,8 +35,8 @@ class Kappa(ViewScale):
 
 @part
 class KappaOfAlpha(ViewScale):
-    """Weight (1 - alpha) / (V alpha + 1 - alpha), V = `vocab_size`: Duo's kappa at the level of the discrete process,
-    the probability alpha that a token is intact (docs/method.md#duo-nelbo)."""
+    """Weight (1 - alpha) / (V alpha + 1 - alpha), V = `vocab_size`: kappa of Duo's NELBO at the probability alpha that
+    a token is intact (docs/method.md#duo-nelbo)."""
 
     def scale(self, t: Tensor, alpha: Tensor, vocab_size: int) -> Tensor:
         return (1 - alpha) / (vocab_size * alpha + 1 - alpha)

@@ -3,11 +3,11 @@ docs/method.md#mdlm; Sahoo et al. 2024).
 
     alpha(t) = 1 - t                       q(xt | x0) = alpha x0 + (1 - alpha) mask
     q(s | t): an unmasked token stays; a masked one stays masked with (1 - alpha_s)/(1 - alpha_t), else becomes x0
-    NELBO = E_t [ (1/t) sum over masked of -log p(x0 | xt) ], invariant to the schedule
+    NELBO = E_t [ (1/t) sum over masked of -log p(x0 | xt) ], whatever the schedule alpha(t)
 
-The held-out bound uses the equivalent form over mask *counts* (docs/method.md#llada-objective): E over l uniform on
-1..n of (n/l) times the same sum over a uniform subset of l of the n candidates. This form has less variance, and needs
-no tail term, since it has no smallest t.
+The held-out bound uses the equivalent form over mask *counts* (docs/method.md#llada-objective): of the n candidates
+(tokens that may be masked) of a row, a uniformly random subset of l is masked, l uniform on 1..n, and the sum of
+-log p(x0 | xt) over it has the weight n/l. This form has less variance, and needs no term for times below a smallest t.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 def mask_id(vocabulary: Vocabulary) -> int:
-    """The mask id of a vocabulary; ValueError where the data source has none."""
+    """The mask id of `vocabulary`; ValueError if it has none."""
     if vocabulary.mask is None:
         raise ValueError(
-            "absorbing noise needs a mask id, and this data source has none; choose another source"
+            "absorbing noise needs a mask id, and the model's data has none; use a recipe or weights trained with one"
         )
     return vocabulary.mask
 
@@ -79,8 +79,9 @@ class Absorbing(Diffusion):
         return x0.masked_fill(masked & candidates, mask_id(vocabulary))
 
     def posterior(self, xt: Tensor, prediction: Prediction, t: Tensor, s: Tensor, where: Tensor) -> Tensor:
-        """Distribution of the token at time s, [N, V], at the N True entries of `where`: at a mask, the mask with
-        probability (1 - alpha_s)/(1 - alpha_t), else the prediction; elsewhere the token itself."""
+        """Distribution over the V ids of the token at time s, [N, V], given noisy ids xt [B, L] at time t > s ([B]
+        each), at the N True entries of `where` [B, L]: a masked token stays masked with probability (1 - alpha_s)/(1 -
+        alpha_t) and is else drawn from the network's `prediction`; an unmasked token stays."""
         mask = mask_id(prediction.vocabulary)
         ids = xt[where]
         law = torch.nn.functional.one_hot(ids, prediction.vocabulary.total).double()
@@ -91,10 +92,11 @@ class Absorbing(Diffusion):
         return law
 
     def filler_time(self, t: Tensor, candidates: Tensor, keys: Tensor) -> Tensor:
-        """Time [B] at which to corrupt the padding of a row with n candidates, of which `bound` has masked l = t n.
+        """Time [B] at which to corrupt the padding of each row, given that `bound` masked l = t n of its n candidates
+        (t [B]: share of masked candidates; `candidates` [B, L] bool; `keys` [B]: the random keys of `bound`).
 
-        Weighted by 1/t, the times at which l tokens are masked have the distribution Beta(l, n - l + 1), which is that
-        of the l-th smallest of n uniform draws. The draws used here are those by which `subset` chose the l tokens.
+        Under the weight 1/t of the NELBO, the time given l masked tokens has the distribution Beta(l, n - l + 1), that
+        of the l-th smallest of n uniform numbers; here these are the numbers by which `subset` chose the l tokens.
         """
         count = (t * candidates.sum(1)).round().long().clamp_min(1)
         order = rng.uniform(keys, candidates.shape[1]).masked_fill(~candidates, 2.0)
@@ -118,7 +120,8 @@ class Absorbing(Diffusion):
     def reconstruction(
         self, prediction: Prediction, x0: Tensor, xt: Tensor, candidates: Tensor, vocabulary: Vocabulary
     ) -> Tensor:
-        """-log p(x0 | xt) summed over the masked candidates of each row, nats, [B] float64."""
+        """-log p(x0 | xt) summed over the masked candidates of each row, nats, [B] float64, from the network's
+        `prediction` for noisy ids xt of clean ids x0 [B, L]; `candidates` [B, L] bool: positions that are scored."""
         masked = candidates & (xt == mask_id(vocabulary))
         return row_sums(cross_entropy(prediction.logits(masked), x0[masked]).double(), masked)
 

@@ -2,10 +2,11 @@
 2503.09573; docs/method.md#block-diffusion).
 
     p(x) = prod over blocks b of p(x_b | x_<b)       each factor an absorbing diffusion of the block's tokens
-    bound = sum over b of E over l uniform on 1..n_b of (n_b / l) sum over an l-subset of b of -log p(x_i | rest, x_<b)
+    bound = sum over b of E over l uniform on 1..n_b of (n_b / l) sum over masked i in b of -log p(x_i | x'_b, x_<b)
 
-with n_b candidates in block b. A block of the whole row gives masked diffusion; blocks of one token give autoregression
-(no draws are left, and the bound is -log p itself).
+with n_b candidates (tokens that may be masked) in block b, x_<b the clean blocks before it, and x'_b the block with a
+uniformly random subset of l candidates masked. A block of the whole row gives masked diffusion; blocks of one token
+give autoregression (no random draw is left, and the bound is -log p itself).
 
 Shapes: B rows, L positions, C blocks of a row (the last one may be shorter).
 """
@@ -41,8 +42,8 @@ def per_position(values: Tensor, block: int, length: int) -> Tensor:
 
 def block_subsets(keys: Tensor, count: Tensor, candidates: Tensor, block: int) -> Tensor:
     """Uniformly random subsets of the candidates of each block, [B, L] bool: `count` [B, C] of the True entries of
-    `candidates` [B, L] in each block of `block` positions, drawn by random keys [B]. With one block per row it equals
-    `repro.processes.absorbing.subset`."""
+    `candidates` [B, L] in each block of `block` positions, drawn by one random key per row, `keys` [B]. For rows of one
+    block the subsets are those of `repro.processes.absorbing.subset`."""
     length = candidates.shape[1]
     order = rng.uniform(keys, length).masked_fill(~candidates, 2.0)
     padded = torch.nn.functional.pad(order, (0, -length % block), value=3.0).unflatten(1, (-1, block))
@@ -52,16 +53,19 @@ def block_subsets(keys: Tensor, count: Tensor, candidates: Tensor, block: int) -
 
 @part
 class BlockAbsorbing(Absorbing):
-    """Absorbing noise in blocks of `block` tokens, counted from the first position of a row.
+    """Absorbing noise in one block of `block` tokens at a time, given the clean blocks before it; blocks are counted
+    from the first position of a row.
 
-    Corruption and reverse step are those of `Absorbing`, within a block. ValueError for a `block` below 1.
+    Within a block, tokens are masked and unmasked as under `Absorbing`. ValueError for a `block` below 1.
     """
 
     block: int
 
     def __post_init__(self) -> None:
         if self.block < 1:
-            raise ValueError(f"block={self.block} is not a block length in tokens; give 1 or more")
+            raise ValueError(
+                f"process block_absorbing: block={self.block} is not a block length in tokens; give 1 or more"
+            )
 
     @property
     def exact(self) -> bool:
@@ -79,10 +83,13 @@ class BlockAbsorbing(Absorbing):
         u: Tensor,
         keys: Tensor,
     ) -> Tensor:
-        """The estimate that `Process.bound` describes. `predict(noisy, t)`, with times t [B, L], must predict each
-        block from its noisy tokens and the *clean* blocks before it (`repro.models.blocks.BlockPrediction`).
+        """Unbiased estimate, one per row, of the module's bound on -log p(x0 at `candidates`), in nats, [B] float64, of
+        clean ids x0 [B, L]; `candidates` [B, L] bool: scored positions; `keys` [B]: random keys that choose the masked
+        positions. `predict(noisy, t)` runs the network at times t [B, L] and must predict each block from its noisy
+        tokens and the *clean* blocks before it (`repro.models.blocks.BlockPrediction`).
 
-        The mask counts of a row's blocks are stratified: block c of C takes its count from frac(u + c/C) in place of u.
+        The numbers of masked tokens are stratified over a row's blocks: in block c = 0..C - 1 the number is 1 + floor(n
+        frac(u + c/C)) for n candidates, where u [B] in (0, 1) is one uniform number per row.
         """
         size = per_block(candidates, self.block)
         blocks = torch.arange(size.shape[1], device=u.device, dtype=u.dtype) / size.shape[1]

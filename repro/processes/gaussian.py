@@ -8,7 +8,7 @@ P(argmax = x) is an integral over the coordinate z of x in w / s, P(mu) = Int ph
 computed by the trapezoid rule, whose error for such integrands falls faster than any power of the step (tested against
 16 times as many points). Symbols: A in (0, 1) signal level, T(A) the probability that uniform noise leaves a token
 intact (its alpha), w Gaussian latent, x clean and z noisy token; K = `vocab_size`, without special ids; B rows, L
-positions.
+positions, [...] any shape.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ REACH = 10.0
 
 
 def argmax_probability(mu: Tensor, vocab_size: int, points: int = POINTS) -> tuple[Tensor, Tensor]:
-    """Probability that the clean id has the largest coordinate of a Gaussian latent, and its derivative by mu, two
-    float64 tensors [...], for mu = A / s [...] (signal level over noise) and K = `vocab_size` ids, by the trapezoid
-    rule with `points` points."""
+    """Probability that the clean id has the largest coordinate of a Gaussian latent, and the derivative of this
+    probability by mu, two float64 tensors [...], for mu = A / s [...] (signal level over noise) and K = `vocab_size`
+    ids, by the trapezoid rule with `points` points."""
     step = 2 * REACH / (points - 1)
     offset = torch.linspace(-REACH, REACH, points, dtype=torch.float64, device=mu.device)
     z = mu.double()[..., None] + offset
@@ -40,8 +40,8 @@ def argmax_probability(mu: Tensor, vocab_size: int, points: int = POINTS) -> tup
 
 
 def transform(gamma: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
-    """T(A), the probability that a token is intact at Gaussian signal level A, and its derivative by gamma, two float64
-    tensors [...], for gamma = -log of the signal-to-noise ratio A^2 / s^2, [...]
+    """T(A), the probability that a token is intact at Gaussian signal level A, and the derivative of T by gamma, two
+    float64 tensors [...], for gamma = -log of the signal-to-noise ratio A^2 / s^2, [...], and K = `vocab_size` ids
     (docs/method.md#transformation-operator)."""
     mu = (-gamma.double() / 2).exp()
     probability, slope = argmax_probability(mu, vocab_size)
@@ -57,7 +57,7 @@ def gamma_of(signal: Tensor) -> Tensor:
 
 def relax(x0: Tensor, gamma: Tensor, noise: Tensor, vocab_size: int) -> Tensor:
     """Gaussian latent w = A onehot(x0) + s noise, [B, L, K], of clean ids x0 [B, L]; gamma = -log(A^2 / s^2) [B]
-    determines A and s = sqrt(1 - A^2), and `noise` [B, L, K] is standard normal."""
+    determines A and s = sqrt(1 - A^2), `noise` [B, L, K] is standard normal, and K = `vocab_size`."""
     signal, spread = torch.sigmoid(-gamma).sqrt(), torch.sigmoid(gamma).sqrt()
     clean = torch.nn.functional.one_hot(x0, vocab_size)
     return signal[:, None, None] * clean + spread[:, None, None] * noise

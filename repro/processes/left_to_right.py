@@ -1,6 +1,6 @@
 """Autoregression as a process: tokens are generated one at a time, left to right (docs/method.md#ar-baseline).
 
-The network reads BOS and the tokens before a position. -log p is exact, so `bound` needs no random draws.
+The network predicts each token from BOS and the tokens before it. `bound` returns -log p itself, without random draws.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class LeftToRight(Process):
         return active & (ids == OPEN)
 
     def inputs(self, x0: Tensor, vocabulary: Vocabulary) -> Tensor:
-        """BOS and all but the last token of x0 [B, L], [B, L]; ValueError where the data source has no BOS."""
+        """Ids [B, L] that the network reads: BOS (EOS if the vocabulary has no BOS) and all but the last token of the
+        clean ids x0 [B, L]. ValueError for a vocabulary with neither."""
         return torch.nn.functional.pad(x0[:, :-1], (1, 0), value=vocabulary.first)
 
     def bound(

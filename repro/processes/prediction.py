@@ -24,8 +24,9 @@ the first of which is the loss."""
 
 
 class HandDerived(NamedTuple):
-    """A token loss with a hand-written derivative: `differentiate` has the same output as `loss` and overwrites its
-    logits [n, V] by d loss_n / d logits_n. Calling the object calls `loss`."""
+    """A token loss with a hand-written derivative. `loss(logits, *further)` is the plain function (`TokenLoss`);
+    `differentiate` takes the same arguments, returns the same values, and overwrites the logits [n, V] by the
+    derivative of each token's loss with respect to them. Calling the object calls `loss`."""
 
     loss: TokenLoss
     differentiate: TokenLoss
@@ -39,16 +40,17 @@ class Prediction(Protocol):
 
     @property
     def meaning(self) -> Meaning:
-        """What a softmax of the network's logits estimates."""
+        """What a softmax of the network's logits estimates, "x0_mean" or "leave_one_out" (see `Meaning`)."""
         ...
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """Vocabulary of the logits: column v of V belongs to id v."""
+        """Vocabulary with V ids: column v of the logits [N, V] belongs to id v."""
         ...
 
     def logits(self, where: Tensor) -> Tensor:
-        """Logits [N, V] at the True entries of `where` [B, L], in row-major order; forbidden ids are -inf."""
+        """Logits [N, V] at the N True entries of `where` [B, L], in row-major order; -inf for ids that are never clean
+        tokens (`Process.forbidden`)."""
         ...
 
     def probs(self, where: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ Symbols: x0 clean ids, xt noisy ids, t in [0, 1] with 1 = pure noise, s < t the 
 a token is intact. Shapes: B rows, L positions, N True entries of `where` [B, L], V ids (`vocabulary.total`), K ids
 without special ones (`vocabulary.size`). Probabilities are float64.
 
-Arguments that occur everywhere: `candidates` [B, L] bool, positions that may be corrupted; `keys` [B] int64 random keys
-(repro.core.rng); `predict`, which runs the network.
+Arguments that occur everywhere: `candidates` [B, L] bool, positions that may be corrupted and are scored; `keys` [B]
+int64, one random key per row (repro.core.rng); `predict(noisy ids [B, L], times)`, which runs the network.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 
 class Process(Part):
-    """Base class of noise processes over the ids of a vocabulary."""
+    """Base class of noise processes: how the token ids of a row are corrupted (if at all), and how a bound on -log p of
+    the row is estimated with a network."""
 
     noise: ClassVar[str]
     """Family of noise, which objectives, samplers and estimators name in `processes`: "absorbing", "uniform" or
@@ -47,7 +48,8 @@ class Process(Part):
         return None
 
     def inputs(self, x0: Tensor, vocabulary: Vocabulary) -> Tensor:
-        """The ids [B, L] that a network reads to score clean ids x0 [B, L] without noise."""
+        """The ids [B, L] that a network reads to score clean ids x0 [B, L] without noise: x0 itself, or for a
+        left-to-right network BOS and all but the last id."""
         return x0
 
     @abstractmethod
@@ -55,8 +57,8 @@ class Process(Part):
         """Ids that are never clean tokens; the network's logits of them are set to -inf."""
 
     def open(self, ids: Tensor, active: Tensor, vocabulary: Vocabulary) -> Tensor:
-        """Which positions are still undecided, [B, L] bool, among those to be generated (`active` [B, L]); by default
-        all of them, until the last step."""
+        """Which positions of the ids [B, L] of a decoding run are still undecided, [B, L] bool, among those to be
+        generated, `active` [B, L] bool. By default all of them, since any may still change until the last step."""
         return active
 
     @abstractmethod
@@ -71,15 +73,15 @@ class Process(Part):
     ) -> Tensor:
         """Unbiased estimate, one per row, of an upper bound on -log p(x0 at `candidates`), in nats, [B] float64.
 
-        `predict` runs the network; `u` [B] in (0, 1) determines the diffusion time, `keys` [B] the corruption. The
-        prior term (KL divergence at t = 1) and the tail (-log p(x0 | noisy ids at the smallest t)) are included where
-        the bound has them.
+        x0 [B, L]: clean ids; `predict` runs the network; `u` [B] in (0, 1) determines the diffusion time and `keys` [B]
+        the corruption. The prior term (KL divergence at t = 1) and the tail (-log p(x0 | noisy ids at the smallest t))
+        are included where the bound has them.
         """
 
 
 class Scored(NamedTuple):
-    """Terms per token of a likelihood bound: `loss(logits [N, V], *each)` gives nats [N], at the N True entries of
-    `where` [B, L]; `each`: further tensors [N] that the loss takes."""
+    """How the terms of a likelihood bound are computed, one for each of the N True entries of `where` [B, L]:
+    `loss(logits [N, V], *each)` gives them in nats, [N]; `each`: the further tensors [N] that the loss takes."""
 
     where: Tensor
     loss: TokenLoss
@@ -94,9 +96,9 @@ class Diffusion(Process):
         """Probability that a token is intact at time t; same shape as t."""
 
     def leave_one_out(self, prediction: Prediction, xt: Tensor, t: Tensor, where: Tensor) -> Tensor:
-        """Probabilities of the clean token given all noisy tokens but its own, float64, from the network's `prediction`
-        for noisy ids xt [B, L] at times t [B], at the N True entries of `where` [B, L]: [N, V], or under uniform noise
-        [N, K], without the special ids."""
+        """Probabilities of the clean token given all noisy tokens but the one at its own position, float64, from the
+        network's `prediction` for noisy ids xt [B, L] at times t [B], at the N True entries of `where` [B, L]: [N, V],
+        or under uniform noise [N, K], without the special ids."""
         return prediction.probs(where)
 
     @abstractmethod
@@ -116,19 +118,19 @@ class Diffusion(Process):
 
     @abstractmethod
     def posterior(self, xt: Tensor, prediction: Prediction, t: Tensor, s: Tensor, where: Tensor) -> Tensor:
-        """Distribution over the V ids of the token at time s, given noisy ids xt [B, L] at time t and the network's
-        prediction, at the N True entries of `where` [B, L]: [N, V]."""
+        """Distribution over the V ids of the token at time s < t, given noisy ids xt [B, L] at time t and the network's
+        `prediction` for them, at the N True entries of `where` [B, L]: [N, V]; t and s are [B]."""
 
     def filler_time(self, t: Tensor, candidates: Tensor, keys: Tensor) -> Tensor:
-        """Time at which to corrupt tokens that are not candidates (such as padding), [B].
+        """Time [B] at which to corrupt padding that is read like text but not scored, in rows with these `candidates`.
 
-        `t` and `keys` are those with which `bound` calls the network and corrupts the candidates.
+        t [B]: times at which `bound` calls the network; `keys` [B]: random keys by which it corrupts the candidates.
         """
         return t
 
     @abstractmethod
     def p_flip(self, t: Tensor, vocabulary: Vocabulary) -> Tensor:
-        """Probability that a candidate differs from its clean token at times t [B], P(xt != x0), [B] float64."""
+        """Probability P(xt != x0) that corruption at times t [B] changes the token at a candidate, [B] float64."""
 
     @abstractmethod
     def scored(
@@ -140,8 +142,9 @@ class Diffusion(Process):
         candidates: Tensor,
         vocabulary: Vocabulary,
     ) -> Scored:
-        """Terms per token of the integrand of the continuous-time NELBO (negative evidence lower bound) at times t [B],
-        for clean ids x0 and noisy ids xt [B, L] and a network whose output has the given `meaning`."""
+        """How to compute, token by token, the integrand of the continuous-time NELBO (negative evidence lower bound) at
+        times t [B], for clean ids x0 [B, L], noisy ids xt [B, L] at those times, and a network whose output has the
+        given `meaning` (repro.processes.prediction)."""
 
     def nll(
         self,
@@ -160,10 +163,11 @@ class Diffusion(Process):
 
 
 def diffusion(process: Process) -> Diffusion:
-    """`process` itself, typed as one with a noise level; ValueError for autoregression, which has none."""
+    """The same `process`, for type checkers a `Diffusion`; ValueError for autoregression, which has no noise level."""
     if not isinstance(process, Diffusion):
         raise ValueError(
-            "this step needs a noise level, and left_to_right has none; use a model with absorbing or uniform noise"
+            "this computation needs a noise level, and the model is autoregressive (process left_to_right), which has"
+            " none; use a model with absorbing or uniform noise"
         )
     return process
 

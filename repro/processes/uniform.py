@@ -6,8 +6,9 @@
     bound = prior KL(q(x1 | x0) || uniform) + integral of the integrand f (docs/method.md#duo-nelbo)
             + tail -log p(x0 | x_eps)
 
-A network trained by cross-entropy estimates E[x0 | xt]; `bayes` turns it into the leave-one-out conditional. Both
-meanings give the same reverse law (docs/method.md#oracle-11).
+The leave-one-out conditional is the distribution of a clean token given all noisy tokens but the one at its position. A
+network trained by cross-entropy estimates E[x0 | xt] instead, which `bayes` turns into it. Exact outputs of either
+meaning ("leave_one_out" or "x0_mean") give the same reverse step (docs/method.md#oracle-11).
 
 Shape suffixes: B rows, L positions, N tokens, K = vocab_size ids without special ones, V ids with them. z: noisy id.
 """
@@ -46,8 +47,9 @@ def integrand(loo_NK: Tensor, x_N: Tensor, z_N: Tensor, alpha_N: Tensor, slope_N
 
 
 class _Constants(NamedTuple):
-    """The terms of the integrand f that depend on a token's ids and noise level alone; with m_j = K alpha loo_j + 1 -
-    alpha,
+    """The factors of the integrand f, [N] each, that depend on a token's clean id x, noisy id z and noise level alone,
+    not on the network's leave-one-out probabilities loo_j of the K = `vocab_size` ids. With m_j = K alpha loo_j + 1 -
+    alpha and slope = d alpha / dt,
 
     f = slope / scaled (K / true_z - K / m_z + every (sum_j log m_j - K log m_z) + label (log m_x - log m_z) - rest).
     """
@@ -61,8 +63,8 @@ class _Constants(NamedTuple):
 
 
 def _constants(same_N: Tensor, alpha_N: Tensor, vocab_size: int) -> _Constants:
-    """The `_Constants` of N tokens; `same` [N]: 1 where the noisy id is the clean one, else 0; alpha [N]: probability
-    that a token is intact."""
+    """The `_Constants` of N tokens; `same` [N]: 1 where the noisy id equals the clean id, else 0; alpha [N]:
+    probability that a token is intact; K = `vocab_size`."""
     noise_N = 1 - alpha_N
     other_N = 1 - same_N
     kappa_N = noise_N / (vocab_size * alpha_N + noise_N)
@@ -99,8 +101,9 @@ def token_nll(
     vocab_size: int,
     meaning: Meaning,
 ) -> Tensor:
-    """The function `integrand`, nats [N] float64, for logits [N, V] of a network whose output has the given `meaning`.
-    x, z [N]: clean and noisy ids; alpha, slope [N]: as in `integrand`. Only ids below `vocab_size` count."""
+    """Integrand f >= 0 of the NELBO per token, nats, [N] float64, from logits [N, V] of a network whose output has the
+    given `meaning`. x, z [N]: clean and noisy ids; alpha [N]: probability that a token is intact; `slope` [N]: d alpha
+    / dt < 0. The softmax is over the K = `vocab_size` first of the V ids."""
     probs_NK = logits_NV[:, :vocab_size].double().softmax(-1)
     return integrand(conditional(probs_NK, z_N, alpha_N, meaning), x_N, z_N, alpha_N, slope_N)
 
@@ -108,11 +111,11 @@ def token_nll(
 def token_nll_gradient(
     logits_NV: Tensor, x_N: Tensor, z_N: Tensor, alpha_N: Tensor, slope_N: Tensor, vocab_size: int
 ) -> Tensor:
-    """The output of `token_nll` for a network that predicts the leave-one-out conditional, nats [N] float64; also
-    overwrites the logits [N, V] by its gradient with respect to them (docs/method.md#duo-nelbo).
+    """Integrand f of the NELBO per token, nats, [N] float64, as from `token_nll` with the same arguments and `meaning`
+    "leave_one_out"; also overwrites the logits [N, V] by the gradient of f (docs/method.md#duo-nelbo).
 
-    With u_j = K alpha p_j and m_j = u_j + 1 - alpha, df/dlogit_k = u_k (g_k - sum_j u_j g_j / (K alpha)), where g_j is
-    the derivative of f by u_j. Float64 as in `token_nll`, but four tensors [N, K] instead of autograd's twelve.
+    With p the softmax, u_j = K alpha p_j and m_j = u_j + 1 - alpha, df/dlogit_k = u_k (g_k - sum_j u_j g_j / (K
+    alpha)), where g_j is the derivative of f by u_j. It needs four tensors [N, K] in float64; autograd needs twelve.
     """
     row_N = torch.arange(len(x_N), device=x_N.device)
     of = _constants((z_N == x_N).double(), alpha_N, vocab_size)
@@ -135,7 +138,8 @@ def token_nll_gradient(
 
 def _sum_of_logs(values_NK: Tensor) -> Tensor:
     """Sum over K of the logarithms of `values` [N, K], [N]. The logarithms are taken of products of up to eight values,
-    since a logarithm costs ten products; values must lie between 1e-38 and 1e38, so that float64 holds the products."""
+    because a logarithm takes as long as ten multiplications; values must lie between 1e-38 and 1e38, so that float64
+    can represent the products."""
     rest = []
     for _ in range(3):
         half = values_NK.shape[1] // 2
@@ -145,8 +149,8 @@ def _sum_of_logs(values_NK: Tensor) -> Tensor:
 
 
 def token_loss(vocab_size: int, meaning: Meaning) -> TokenLoss:
-    """The token loss `token_nll` for K = `vocab_size` ids and a network's `meaning`, with a hand-written derivative
-    where there is one (for the meaning "leave_one_out")."""
+    """The integrand of the NELBO as a loss per token: `token_nll` with K = `vocab_size` ids and a network's `meaning`
+    filled in; for the meaning "leave_one_out" it has a hand-written derivative (`HandDerived`)."""
     loss = partial(token_nll, vocab_size=vocab_size, meaning=meaning)
     if meaning != "leave_one_out":
         return loss
@@ -177,7 +181,7 @@ class Uniform(Diffusion):
         return 1 - (1 - self.alpha_end) * t
 
     def time(self, alpha: Tensor) -> Tensor:
-        """Time t at which `alpha(t)` has the given value; the inverse of `alpha`."""
+        """Times t, of the shape of `alpha`, at which alpha(t) has these values: the inverse of the method `alpha`."""
         return (1 - alpha) / (1 - self.alpha_end)
 
     def prior(self, vocabulary: Vocabulary) -> Tensor:
@@ -250,16 +254,17 @@ class Uniform(Diffusion):
     def tail(
         self, predict: Predict, x0: Tensor, candidates: Tensor, vocabulary: Vocabulary, keys: Tensor
     ) -> Tensor:
-        """Estimate per row, from one draw of the noisy ids x_eps, of -log p(x0 | x_eps), the step from time eps to 0 by
-        the plug-in posterior, nats, [B]. `predict` runs the network; x0 [B, L]: clean ids; `candidates` [B, L] bool:
-        scored positions; `keys` [B]: one random key per row."""
+        """Estimate per row, nats, [B], of the bound's tail -log p(x0 | x_eps), from one draw of the noisy ids x_eps at
+        time eps; p is the distribution of the reverse step from eps to 0 (`posterior`). `predict` runs the network; x0
+        [B, L]: clean ids; `candidates` [B, L] bool: scored positions; `keys` [B]: one random key per row."""
         end = torch.full(x0.shape[:1], self.eps, dtype=torch.float64, device=x0.device)
         xe = self.corrupt(x0, end, rng.fold(keys, 1), candidates, vocabulary)
         law = self.posterior(xe, predict(xe, end), end, torch.zeros_like(end), candidates)
         return -row_sums(law.gather(1, x0[candidates][:, None])[:, 0].log(), candidates)
 
     def prior_term(self, candidates: Tensor, vocabulary: Vocabulary) -> Tensor:
-        """KL(q(x1 | x0) || uniform) summed over the candidates of each row, nats, [B]; every token adds the same."""
+        """KL(q(x1 | x0) || uniform) summed over the `candidates` [B, L] of each row, nats, [B]; every candidate adds
+        the same number."""
         law_K = torch.full((vocabulary.size,), (1 - self.alpha_end) / vocabulary.size, dtype=torch.float64)
         law_K[0] += self.alpha_end
         return candidates.sum(1).double() * (law_K * (law_K * vocabulary.size).log()).sum().item()

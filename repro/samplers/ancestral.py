@@ -4,9 +4,9 @@ A step goes from time t to s < t; alpha is the probability that a token is intac
 
 Absorbing noise: a masked position is revealed with probability (alpha_s - alpha_t)/(1 - alpha_t); its token is drawn
 from the network's prediction. Which positions are revealed is drawn first, so a row of the batch that reveals nothing
-takes no forward pass (as in MDLM's cached sampler, but per row). Uniform noise: every position draws from the posterior
-at s, with the predicted leave-one-out conditional in place of the true one. The last step goes to s = 0, where
-alpha = 1, so no noise is left.
+takes no forward pass (as in MDLM's cached sampler, but per row). Uniform noise: the token of every position at s is
+drawn from its distribution given the noisy tokens at t, with the network's leave-one-out conditional in place of the
+true one. The last step goes to s = 0, where alpha = 1, so no noise is left.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class Ancestral(Sampler):
     """Sampler that draws each step from the reverse process of absorbing or uniform noise.
 
-    The denoiser's output may estimate p(x0 | xt) or the leave-one-out conditional (`Prediction.meaning`).
+    The network's output may estimate p(x0 | xt) or the leave-one-out conditional (`Prediction.meaning`), the
+    distribution of a clean token given all noisy tokens but the one at its position.
     """
 
     capabilities = Capabilities(
@@ -90,7 +91,8 @@ class Origin(Sampler):
 
 
 def _reveal(state: State) -> Tensor:
-    """The ids [B, L] after one ancestral step under absorbing noise, from `state.t` to `state.s`."""
+    """The ids [B, L] after one ancestral step under absorbing noise, from time `state.t` to `state.s`, for B rows of L
+    columns."""
     process = diffusion(state.process)
     rows = state.undecided.nonzero()[:, 0]
     stay = ((1 - process.alpha(state.s)) / (1 - process.alpha(state.t)))[rows]
@@ -105,7 +107,8 @@ class FirstHitting(Sampler):
     """First-hitting sampler: each forward pass reveals one random position, at the time at which the reverse process
     reveals its next position (docs/method.md#block-diffusion).
 
-    Memory between steps: the current time of each row's block, [B, 1], B rows.
+    The time is drawn only for a network that reads it. Memory between steps: the current time of each row's block, [B,
+    1], B rows.
     """
 
     capabilities = Capabilities(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @part
 class Autoregressive(Sampler):
-    """Sampler of left-to-right models: the next token is the argmax at temperature 0, else a draw from
+    """Sampler of left-to-right models: the next token is the most probable one at `temperature` 0, else a draw from
     softmax(logits / temperature)."""
 
     temperature: float

@@ -11,8 +11,8 @@ Gibbs step, which preserves the marginal at time s if the position is chosen ind
 position changes with it. So a sweep with `count` = 1 and `Anywhere` is exact; sweeps that change several positions at
 once, or positions chosen by `Doubtful`, are not.
 
-There is no correction after the last step: at s = 0 the posterior mean holds no information about the other tokens, and
-no noise may be left. So a decode of S steps takes S + (S - 1) x `sweeps` forward passes.
+There is no sweep after the last step: at s = 0 no noise may be left, and a network that estimates E[x | z] then only
+repeats z, from which no leave-one-out conditional follows. So S steps take S + (S - 1) x `sweeps` forward passes.
 
 Shapes: B rows of the batch, L columns, N positions (True entries of a [B, L] mask), V vocabulary size.
 """
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 def gibbs(process: Uniform, ids: Tensor, prediction: Prediction, s: Tensor, where: Tensor) -> Tensor:
     """Distribution of each noisy token given all others, p_s(z_l | z without l), [N, V] float64.
 
-    For ids [B, L] at time s [B], at the N True entries of `where` [B, L] bool; `prediction`: the network's prediction
-    for these ids.
+    For ids [B, L] at time s [B] under the noise `process`, at the N True entries of `where` [B, L] bool; `prediction`:
+    the network's prediction for these ids.
     """
     vocabulary = prediction.vocabulary
     alpha = process.alpha(s)[where.nonzero()[:, 0]]
@@ -59,13 +59,13 @@ class Choice(Part):
     ) -> Tensor:
         """Unnormalised probability of choosing each position, [B, L] float64; 0 outside `among` [B, L] bool.
 
-        `prediction`: the network's prediction for ids [B, L] at time s [B].
+        `prediction`: the network's prediction for the current ids [B, L] at time s [B] under the noise `process`.
         """
 
 
 @part
 class Anywhere(Choice):
-    """Chooses among all positions of the block with equal probability."""
+    """Chooses the positions to redraw among all positions of the block with equal probability."""
 
     claim = "law"
 
@@ -137,7 +137,8 @@ class Corrected(Sampler):
         return ids
 
     def _chosen(self, state: State, ids: Tensor, prediction: Prediction, sweep: int) -> Tensor:
-        """The positions to redraw, [B, L] bool: `count` per row in the current block, drawn without replacement."""
+        """The positions that the sweep number `sweep` (from 0) redraws, [B, L] bool: `count` per row in the current
+        block, drawn without replacement. `prediction`: the network's prediction for `ids` [B, L]."""
         assert isinstance(state.process, Uniform)
         left = self.choice.weights(state.process, ids, prediction, state.s, state.active)
         # the choice is one draw per row, keyed by the first position of the block

@@ -37,14 +37,15 @@ def decode(
     seed: int,
     names: Sequence[int],
 ) -> Decoded:
-    """Continuations of a batch of prompts (lists of token ids), with their cost.
+    """Continuations of a batch of `prompts` (lists of token ids), with their cost: `denoiser`, trained with the noise
+    `process`, generates by the rule `sampler` as many tokens and in as many steps as `plan` says.
 
     `names`: one number per prompt that, with `seed`, selects its random stream; different numbers give independent
     draws.
 
-    Prompts of a block-causal network that end at different places within a block are decoded in separate batches.
-    Raises ValueError if sampler, noise process, decoding plan and denoiser cannot be combined, and if the weights are
-    not finite numbers.
+    For a block-causal network (blocks depend on no later ones), prompts that end at different places within a block are
+    decoded in separate batches. Raises ValueError if sampler, noise process, decoding plan and denoiser cannot be
+    combined, and if the weights are not finite numbers.
     """
     places = [overlap(denoiser, prompt) for prompt in prompts]
     if len(set(places)) > 1:
@@ -64,13 +65,17 @@ def decode(
     out = frame.ids[:, decoder.start : decoder.stop]
     if decoder.denoiser.forbidden.to(out.device)[out].any():
         if all(parameter.isfinite().all() for parameter in denoiser.parameters()):
-            raise AssertionError("noise is left after the last step")
+            raise AssertionError(
+                "the sampler's last step left masks or noise; its `step` must write every undecided position by then"
+            )
         raise ValueError(
             "the network's weights hold NaN or infinite values; use another checkpoint, or copy this one again"
             " from its source"
         )
     if not (frame.ids[:, : decoder.start] == decoder.ids[:, : decoder.start]).all():
-        raise AssertionError("a prompt was changed")
+        raise AssertionError(
+            "the sampler changed a token of a prompt; its `step` may write at `state.active` only"
+        )
     stop = torch.zeros_like(out, dtype=torch.bool)
     for end in plan.stop_ids() or ([] if denoiser.vocabulary.eos is None else [denoiser.vocabulary.eos]):
         stop |= out == end
@@ -91,15 +96,17 @@ def steps(
 ) -> Iterator[tuple[Decoder, Frame]]:
     """Decode step by step: yields the decoder and the batch (`Frame`) after each step of an unfinished block.
 
-    `confidence`: whether frames hold the probability of each written token. To compute it, the output head runs at
-    these positions once more; a sampler with lookahead raises ValueError. For all other arguments and errors see
+    `confidence`: whether frames hold the probability of each written token. To compute it, the output layer runs at
+    these positions once more; ValueError for a sampler with lookahead. All other arguments and errors are those of
     `decode`.
     """
     from repro.samplers.draws import Stream
 
     decoder = Decoder(denoiser, process, sampler, plan, prompts)
     if confidence and sampler.capabilities.looks_ahead:
-        raise ValueError("a trace shows one step at a time, lookahead takes several; leave out +lookahead")
+        raise ValueError(
+            "a trace shows one step at a time, and a sampler with lookahead takes several; leave out +lookahead"
+        )
     rows = torch.tensor(list(names), dtype=torch.int64, device=decoder.device)
     cost = Cost.empty(len(rows), decoder.device)
     with torch.no_grad():
@@ -142,10 +149,11 @@ def steps(
 
 
 def _confidence(result: StepResult, changed: Tensor, running: Tensor) -> Tensor:
-    """The probability that a step's first prediction gave to each token that the step wrote, [B, L] float64; 0 where it
+    """The probability of each token that a step wrote, [B, L] float64, in the step's first prediction; 0 where the step
     wrote none.
 
-    `changed` [B, L] bool: positions written, for B rows and L columns; `running` [n]: rows still decoding.
+    `result`: the step's result for the rows still decoding, which have the indices `running` [n] in the batch;
+    `changed` [B, L] bool: positions written, for B rows and L columns.
     """
     found = torch.zeros(changed.shape, dtype=torch.float64, device=changed.device)
     where = changed[running]

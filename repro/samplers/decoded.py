@@ -34,7 +34,7 @@ class Cost:
     count once); `further`: forward passes beyond the first of a step (guidance, correction); `refreshes`: forward
     passes that recomputed the whole KV cache; `token_forwards`: tokens passed through the network, summed over forward
     passes (padding is not counted, so that a row's cost does not depend on the batch); `writes`: tokens written,
-    revisions included; `filled`: undecided positions filled with the stop id because they follow one.
+    rewritten ones again; `filled`: positions after a stop id that were filled with it because they were undecided.
     """
 
     forwards: Tensor
@@ -67,14 +67,15 @@ class Cost:
         return cost
 
     def add(self, other: Cost, rows: Tensor) -> None:
-        """Add `other`, the cost of one step, to the counts of these rows (indices in the batch, [n])."""
+        """Add `other`, the cost of one step for n rows, to the counts of these rows, in place; `rows` [n]: their
+        indices in the batch."""
         for field in fields(self):
             getattr(self, field.name)[rows] += getattr(other, field.name)
 
 
 class StepResult(NamedTuple):
-    """Result of one step for n rows: ids [n, L], the sampler's memory [n, M] (None: it has none), the step's cost, the
-    network's first prediction in it, and the time t of that prediction, [n]."""
+    """Result of one step for n rows: ids [n, L], the sampler's memory [n, M] (None: it has none), the cost of the step,
+    the network's first prediction in the step, and the time t of this prediction, [n]."""
 
     ids: Tensor
     memory: Tensor | None
@@ -114,18 +115,18 @@ class Decoded:
 
     @classmethod
     def joined(cls, parts: Sequence[Decoded]) -> Decoded:
-        """The rows of several batches, all of one length, one batch after the other."""
+        """The rows of several results, all of one gen_length, one result after the other."""
         ids, useful = torch.cat([part.ids for part in parts]), torch.cat([part.useful for part in parts])
         counts = (torch.cat([getattr(part.cost, count.name) for part in parts]) for count in fields(Cost))
         return cls(ids, Cost(*counts), useful)
 
     def rows(self, some: slice | Tensor) -> Decoded:
-        """The rows `some`: a slice, or indices in the order that is wanted."""
+        """The result for the rows `some` alone: a slice, or indices [n], in whose order the rows then are."""
         counts = (getattr(self.cost, count.name)[some] for count in fields(Cost))
         return Decoded(self.ids[some], Cost(*counts), self.useful[some])
 
     @property
     def committed(self) -> Tensor:
-        """Number of generated positions per row, [B], without those filled after a stop id; each counts once, even if
-        it was revised."""
+        """Number of generated positions of each row, [B], without positions filled after a stop id; a position counts
+        once, however often its token was rewritten."""
         return self.ids.shape[1] - self.cost.filled

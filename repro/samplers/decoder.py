@@ -33,15 +33,15 @@ class Decoder:
     """Layout of a batch of prompts, and the methods that take single decoding steps.
 
     A decoder stays constant during a decoding run: callers pass the current ids to each method. `ids` [B, L]: B prompts
-    in L columns, with the mask id at padding and generated columns (left-to-right model: 0 at padding, and OPEN where
-    nothing is written yet). `pad` [B]: number of columns of left padding. `start` and `stop`: first generated column,
-    and the one after the last; `width`: L.
+    in L columns, with the mask id (0 for a vocabulary without one) at padding and at generated columns, where a
+    left-to-right model has OPEN instead. `pad` [B]: number of columns of left padding. `start` and `stop`: first
+    generated column, and the column after the last one; `width`: L.
 
-    A block-causal network (`Denoiser.block_causal`) counts blocks from the first token of the prompt, as in its
-    training: the first decoded block begins with the last `overlap` tokens of the prompt, and columns of the last block
-    from `stop` on stay masked. Raises ValueError if sampler, noise process, decoding plan and denoiser cannot be
-    combined, and for prompts that overlap a block by unequal numbers of tokens (`repro.samplers.decode.decode` decodes
-    them apart).
+    For a block-causal network (blocks depend on no later ones, `Denoiser.block_causal`) blocks count from the first
+    token of the prompt, as in its training: the first decoded block begins with the last `overlap` tokens of the
+    prompt, and columns of the last block from `stop` on stay masked. Raises ValueError if sampler, noise process,
+    decoding plan and denoiser cannot be combined, and for prompts with different `overlap`, which
+    `repro.samplers.decode.decode` decodes in separate batches.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class Decoder:
         self.overlap, *others = {overlap(denoiser, prompt) for prompt in prompts}
         if others:
             raise ValueError(
-                f"these prompts end at different places of a block of {denoiser.required_block_size} tokens; decode"
-                " them with `repro.samplers.decode.decode`, which puts them in separate batches"
+                f"the prompts end at different places in a block of {denoiser.required_block_size} tokens; decode them"
+                " with `repro.samplers.decode.decode`, which puts them in separate batches"
             )
         self.stop = self.start + plan.gen_length
         self.blocks = -(-(self.overlap + plan.gen_length) // plan.block_length)
@@ -90,9 +90,10 @@ class Decoder:
         self.column = torch.arange(self.width, device=self.device)
 
     def begin(self, draw: Draw, ids: Tensor) -> Tensor:
-        """The ids [B, L] at time t = 1: prompts, followed by draws from the noise process's prior.
+        """The ids [B, L] at time t = 1: those of `ids` [B, L], with generated columns drawn by `draw` from the noise
+        process's prior.
 
-        Nothing is drawn if the prior is a single id (the mask); a left-to-right model gets `ids` back unchanged.
+        Nothing is drawn if the prior is a single id (the mask); for a left-to-right model `ids` is returned unchanged.
         """
         if self.causal:
             return ids
@@ -108,15 +109,15 @@ class Decoder:
     def schedule(self) -> Iterator[StepIndex]:
         """Indices of all steps of the decoding plan, block by block; within each block steps count from 0.
 
-        For an adaptive sampler, which takes as many steps as the text needs, these are the most that it can take: one
-        per position.
+        An adaptive sampler takes as many steps as the text needs; for it these are the most steps that are possible,
+        one per position.
         """
         blocks = self.plan.gen_length // self.plan.block_length
         steps = self.plan.block_length if self.plan.steps is None else self.plan.steps // blocks
         return (StepIndex(block, i, steps) for block in range(self.blocks) for i in range(steps))
 
     def window(self, block: int) -> slice:
-        """The columns of the block with this number (from 0)."""
+        """The columns of the block number `block` (from 0)."""
         first = self.start - self.overlap + block * self.plan.block_length
         return slice(first, first + self.plan.block_length)
 
@@ -171,8 +172,9 @@ class Decoder:
         forward: Callable[[Tensor, Tensor], Prediction],
         prediction: Prediction | None,
     ) -> State:
-        """The sampler's input for ids [n, L] in the block of step `at`; `step` [n]: number of steps of this block that
-        each row has taken; `prediction`: the prediction for these ids (None: made by `forward`)."""
+        """The sampler's input for ids [n, L] in the block of step `at`. `step` [n]: number of steps of this block that
+        each row has taken; `draw`: source of random draws; `pad` [n]: columns of left padding; `forward(ids, t)`: makes
+        a prediction; `prediction`: the prediction for these ids (None: made by `forward`)."""
         block, i, steps = at
         length = self.plan.block_length
         undecided = self.undecided(ids, block)
@@ -199,7 +201,7 @@ class Decoder:
         )
 
     def _times(self, step: Tensor, steps: int) -> Tensor:
-        """The sampler's times [n] float64 after `step` [n] of a block's `steps` steps."""
+        """Diffusion times [n] float64 of the sampler after `step` [n] of the `steps` steps of a block."""
         numbers, which = step.unique(return_inverse=True)
         times = [self.sampler.time(number, steps) for number in numbers.tolist()]
         return torch.tensor(times, dtype=torch.float64, device=self.device)[which]
@@ -227,21 +229,24 @@ class Decoder:
         return CachedPrediction(self.denoiser, ids, times, mask, positions, cache, window)
 
     def undecided(self, ids: Tensor, block: int) -> Tensor:
-        """Positions of a block without a final token (masked; under uniform noise all of them), [n, L] bool."""
+        """Generated positions of the block number `block` without a final token in `ids` [n, L] (masked ones; under
+        uniform noise all of the block), [n, L] bool."""
         return self.process.open(ids, self._block(ids, block), self.denoiser.vocabulary)
 
     def decided(self, ids: Tensor, block: int) -> Tensor:
-        """Whether each row's block needs no further step, [n] bool: nothing in it is undecided.
+        """Whether the block number `block` of each row of `ids` [n, L] needs no further step, [n] bool: no position in
+        it is undecided.
 
-        Always false for a sampler that may still revise the block.
+        Always false for a sampler that may change a committed token.
         """
         undecided = self.undecided(ids, block)
         return undecided.new_zeros(len(ids)) if self.revises else ~undecided.any(1)
 
     def finished(self, ids: Tensor, at: StepIndex) -> tuple[Tensor, Tensor]:
-        """Whether each row is finished by a stop id, [n] bool, and the column of its first stop id, [n].
+        """Whether each row of `ids` [n, L] is finished by a stop id after the step `at`, [n] bool, and the column of
+        its first stop id, [n] (L if it has none).
 
-        A row is finished if nothing before that id is undecided; without a stop id its column is L.
+        A row is finished if no position before its first stop id is undecided.
         """
         found = torch.zeros_like(ids, dtype=torch.bool)
         for stop in self.plan.stop_ids():
@@ -254,7 +259,7 @@ class Decoder:
         return (first < self.width) & ~before.any(1), first
 
     def written(self, ids: Tensor, at: StepIndex) -> Tensor:
-        """Generated positions that hold a final token after the step `at`, [n, L] bool."""
+        """Generated positions of `ids` [n, L] that hold a final token after the step `at`, [n, L] bool."""
         reached = self._columns(ids, self.start, self.window(at.block).stop)
         return reached if at.step + 1 == at.steps else reached & ~self.undecided(ids, at.block)
 
@@ -266,25 +271,25 @@ class Decoder:
         return ((self.column >= first) & (self.column < last)).expand_as(ids)
 
     def _padding(self, ids: Tensor) -> Tensor:
-        """Columns of left padding of each row, [n].
+        """Number of columns of left padding of each row of `ids` [n, L], [n].
 
-        `repro.samplers.law` passes many states of a single prompt, whose padding is then repeated.
+        The rows are the whole batch, or n states of a single prompt (`repro.samplers.law`), whose padding is repeated.
         """
         return self.pad if len(ids) == len(self.pad) else self.pad.expand(len(ids))
 
 
 def overlap(denoiser: Denoiser, prompt: Sequence[int]) -> int:
-    """Number of tokens at the end of a prompt that share a block with generated ones; 0 unless the network is
-    block-causal."""
+    """Number of tokens at the end of `prompt` that share a block with generated ones; 0 unless the network is
+    block-causal (blocks depend on no later ones)."""
     block = denoiser.required_block_size
     return len(prompt) % block if denoiser.block_causal and block else 0
 
 
 class DecodingCaches:
-    """The KV caches of one decoding run, one for each of the forward passes that a step takes; they are exact for
-    causal and block-causal networks, otherwise approximate.
+    """The KV caches of the run of a `decoder` on `rows` rows, one cache for each forward pass that a step takes: a
+    further pass in a step, such as that of guidance, has other input ids than the first and so needs its own cache.
 
-    A further pass in a step, such as that of guidance, has other input ids than the first and so needs its own cache.
+    They are exact for causal and block-causal networks, otherwise approximate.
     """
 
     def __init__(self, decoder: Decoder, rows: int) -> None:
@@ -292,7 +297,7 @@ class DecodingCaches:
         self.caches: dict[int, DecodingCache | CausalCache] = {}
 
     def __getitem__(self, forward: int) -> DecodingCache | CausalCache:
-        """The KV cache of a step's forward pass number `forward` (from 0), created when first needed."""
+        """The KV cache of forward pass number `forward` (from 0) of every step, created when first needed."""
         from repro.models.blocks import BlockCache
         from repro.models.prediction import CausalCache, DecodingCache
 
@@ -307,12 +312,12 @@ class DecodingCaches:
         return self.caches[forward]
 
     def begin_block(self) -> None:
-        """Make every row recompute its whole KV cache at its next forward pass."""
+        """Begin a block: with approximate caches every row recomputes its whole cache at its next forward pass."""
         for cache in self.caches.values():
             cache.begin_block()
 
     def select_rows(self, rows: Tensor) -> None:
-        """Keep the caches of these rows only (indices [n]), as other rows have finished."""
+        """Keep in the caches only the rows with the indices `rows` [n], as the other rows have finished."""
         self.rows = len(rows)
         for cache in self.caches.values():
             cache.select_rows(rows)

@@ -51,10 +51,10 @@ class Draw(Protocol):
 
 
 class Stream:
-    """Source of pseudo-random draws, each a function of `seed` and its key.
+    """Source of pseudo-random draws, each a function of `seed` and the key of the draw (see the module).
 
     `names` [B]: a number per row of the batch, part of the row's keys; rows with different numbers have independent
-    draws. `step`: number of the decoding step, or [B] one per row.
+    draws. `step`: number of the decoding step, one for all rows or [B] one per row.
     """
 
     def __init__(self, seed: int, names: Tensor, step: int | Tensor) -> None:
@@ -75,10 +75,10 @@ class Stream:
 
 
 class Unknown(Exception):
-    """Raised by `Script` and `Intervals` for draws whose outcomes are not scripted.
+    """Raised by `Script` and `Intervals` for draws whose outcomes their scripts do not determine.
 
-    `names`: the draws; `rows`: the row of each in the batch; `choices`: for each, the entries that a script may have
-    for it (outcomes, or intervals of the uniform number), with their conditional probabilities.
+    `names`: the draws; `rows`: for each draw, the index of its script; `choices`: for each draw, all entries by which
+    the script can be extended (outcomes, or intervals of the uniform number), each with its conditional probability.
     """
 
     def __init__(
@@ -111,23 +111,25 @@ class Script:
 
     def uniform(self, purpose: int, rows: Tensor, positions: Tensor, index: int) -> Tensor:
         raise ValueError(
-            "this sampler draws uniform numbers, which have no outcomes to enumerate; its exact distribution"
-            " can only be computed for a network that does not read the time"
+            "this sampler draws uniform numbers, which have no list of outcomes; compute its exact distribution for a"
+            " network that does not read the time, for which it draws none"
         )
 
     def ahead(self, rows: Tensor, steps: Tensor) -> Draw:
-        raise ValueError("a script holds one step; a sampler that looks ahead is enumerated by `Intervals`")
+        raise ValueError(
+            "`Script` holds the draws of one step, and a sampler with lookahead needs later ones; use `Intervals`"
+        )
 
 
 class Intervals:
     """Source of draws by inverse CDF whose uniform numbers are known only up to an interval. Two draws with different
     probabilities can thus share one uniform number, as lookahead requires.
 
-    `scripts[row]` maps the draws of a row, by (step, purpose, index, position), to intervals (low, high); a draw that
-    is missing there has (0, 1). `rows` [n]: index in `scripts` of each row of the batch; `steps` [n]: its decoding
-    step.
+    Each entry of `scripts` maps draws, named (step, purpose, index, position), to intervals (low, high) of the uniform
+    number; a draw that it does not have gets (0, 1). `rows` [n]: index in `scripts` of each row of the batch; `steps`
+    [n]: decoding step of each row.
 
-    Raises Unknown, with the draws concerned, where an interval holds several outcomes.
+    Raises Unknown, with the draws concerned, where an interval leaves several outcomes possible.
     """
 
     def __init__(
@@ -156,15 +158,18 @@ class Intervals:
         return torch.tensor([pieces[0][0] for pieces in found], dtype=torch.int64)
 
     def uniform(self, purpose: int, rows: Tensor, positions: Tensor, index: int) -> Tensor:
-        raise ValueError("a uniform number has no outcomes to enumerate")
+        raise ValueError(
+            "a uniform number has no list of outcomes; enumerate a sampler that makes categorical draws only"
+        )
 
     def ahead(self, rows: Tensor, steps: Tensor) -> Intervals:
         return Intervals(self.scripts, self.rows[rows], self.steps[rows] + steps)
 
 
 def _pieces(interval: tuple[float, float], ends: Sequence[float]) -> list[tuple[int, float, float]]:
-    """The outcomes of a draw whose uniform number lies in `interval`, each with the part of the interval that gives it;
-    `ends`: cumulative probabilities. Parts that rounding alone makes are left out."""
+    """The outcomes of a draw whose uniform number lies in `interval`, each as (outcome, low, high) with the part of the
+    interval that gives it; `ends`: cumulative probabilities of the outcomes. Parts no wider than `ROUNDING` are left
+    out."""
     found, start = [], 0.0
     for outcome, end in enumerate(ends):
         low, high = max(interval[0], start), min(interval[1], end)

@@ -2,9 +2,9 @@
 
     law(denoiser, process, sampler, plan) -> {ids: probability}
 
-The enumeration runs the decoding loop's own steps. A step runs with a script of outcomes of its draws. Where the script
-lacks a draw, it is extended by every outcome of that draw, and the step runs again with all scripts as one batch. After
-each step, equal states are merged.
+The enumeration runs the steps of the decoding loop. A step runs with a script that holds an outcome for each of its
+draws. Where the script lacks a draw, one copy of the script is made for every outcome of the draw, and the step runs
+again with all scripts as one batch. After each step, equal states are merged.
 
 Shapes: n states with their probabilities, L columns (prompt and generated tokens), M numbers per state that the sampler
 remembers between steps.
@@ -38,8 +38,9 @@ def law(
 ) -> dict:
     """Exact distribution of the ids generated after `prompt` (token ids), {tuple of ids: probability}.
 
-    For tiny spaces only (3 tokens, gen_length 2 or 3), since every outcome is enumerated. Raises ValueError for a
-    sampler that draws uniform numbers, and if sampler, noise process and decoding plan cannot be combined.
+    `denoiser`: the network; `process`: its noise; `plan`: numbers of tokens and steps. For tiny spaces only (3 tokens,
+    gen_length 2 or 3), since every outcome is enumerated. Raises ValueError for a sampler that draws uniform numbers,
+    and if sampler, noise process and decoding plan cannot be combined.
     """
     found: dict = {}
     for found in laws(denoiser, process, sampler, plan, prompt):  # noqa: B007
@@ -54,7 +55,7 @@ def laws(
     each step.
 
     Before the last step the tuples contain mask ids or noise tokens. For a sampler with lookahead only the last
-    distribution is yielded, because its steps share random draws.
+    distribution is yielded, because its steps share random draws. Arguments and errors are those of `law`.
     """
     decoder = Decoder(denoiser, process, sampler, plan, [prompt])
     assert not decoder.causal or denoiser.vocabulary.first >= 0
@@ -73,8 +74,8 @@ def laws(
 
 
 class States(NamedTuple):
-    """The n possible states of a decode: ids [n, L], the sampler's memory [n, M] (None: it has none), and their
-    probabilities `weights`, [n] float64."""
+    """The n possible states of a decoding run: ids [n, L], the sampler's memory [n, M] (None: it has none), and the
+    probability of each state, `weights` [n] float64."""
 
     ids: Tensor
     memory: Tensor | None
@@ -99,7 +100,8 @@ def _advance(decoder: Decoder, at: StepIndex, ids: Tensor, memory: Tensor | None
 
 
 def _enumerate(step: Step, states: States) -> States:
-    """The possible states after one step, with their probabilities.
+    """The possible states after one step from the possible `states` before it, with their probabilities.
+    `step(ids, memory, draw)` takes the step and returns the next ids and memory.
 
     The step is rerun with longer scripts until every draw has a scripted outcome; then equal states are merged.
     """
@@ -127,8 +129,9 @@ def _enumerate(step: Step, states: States) -> States:
 
 
 def _joint(decoder: Decoder, states: States) -> States:
-    """The possible final states, with their probabilities, of a sampler with lookahead, which uses one uniform number
-    in several steps: all steps are rerun until every draw of every step has one outcome."""
+    """The possible final states, with their probabilities, of a sampler with lookahead, from the initial `states`. Such
+    a sampler uses one uniform number in several steps, so all steps are rerun together, with ever narrower intervals of
+    the uniform numbers, until every draw of every step has one outcome."""
     from repro.samplers.draws import Intervals, Unknown
 
     start, _, weights = states
@@ -150,10 +153,11 @@ def _joint(decoder: Decoder, states: States) -> States:
 def _extended(
     unknown: Unknown, scripts: list[dict[Name, Any]]
 ) -> tuple[Tensor, list[dict[Name, Any]], Tensor]:
-    """All combinations of outcomes of the draws in `unknown`, each as an extended script.
+    """All combinations of outcomes of the draws in `unknown`, each as a copy of one of `scripts` with the outcomes
+    added.
 
-    Returns, per extended script: index of the state that it extends [n], the script itself, and the probability of the
-    added outcomes [n].
+    Returns three sequences with one entry per new script: index in `scripts` of the script that it extends, [n]; the
+    new script; and the probability of the added outcomes, [n].
     """
     missing: dict[int, list[tuple[Name, Sequence[tuple[Any, float]]]]] = {}
     for name, row, choices in zip(unknown.names, unknown.rows, unknown.choices, strict=True):

@@ -7,9 +7,9 @@
     )
 
 A logits processor receives the state of a step and passes a changed one to the sampler that it modifies (`rule`). The
-outermost processor acts first on the network's logits, so transformers' order, temperature before top-k before top-p,
-is SAMPLER+tempered+top_k+top_p. Steps, memory and times are those of the sampler. Ids that may not be generated keep
-logits of -inf.
+processor named first is the outermost and acts first on the network's logits, so transformers' order, temperature
+before top-k before top-p, is SAMPLER+tempered+top_k+top_p. Steps, memory and times are those of the sampler. Ids that
+may not be generated keep logits of -inf.
 
 Shapes: B rows of the batch, L columns, N positions (True entries of a [B, L] mask), V vocabulary size.
 """
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 
 class LogitsProcessor(Part):
-    """Base class of logits processors, which change the state that a sampler receives in a step."""
+    """Base class of logits processors, which change the state that a sampler receives in a step: the prediction's
+    logits, or how the sampler chooses positions."""
 
     presets: ClassVar[tuple[Preset, ...]] = ()
     """Settings of the processor that have a name, as in `repro.samplers.sampler.Sampler.presets`."""
@@ -104,7 +105,9 @@ class ProcessedSampler(Sampler):
         base, processor = self.innermost, self.shape
         name, inner = type(processor).presets[0].name, registry.part_name(type(base))  # as a user types it
         if base.capabilities.looks_ahead:
-            raise ValueError(f"{name} changes the rule that {inner} runs: write +{name} before +{inner}")
+            raise ValueError(
+                f"{name} must change the sampler that {inner} runs, not {inner} itself: write +{name} before +{inner}"
+            )
         if isinstance(self.rule, ProcessedSampler) and isinstance(self.rule.shape, Guided):
             raise ValueError(
                 f"guided combines the network's own logits: write +guided before +{name} in the sampler's name"
@@ -242,7 +245,7 @@ class TopK(LogitsTransform):
 
     def __post_init__(self) -> None:
         if self.k < 1:
-            raise ValueError(f"top_k: k={self.k} must be 1 or more; keep at least 1 id")
+            raise ValueError(f"top_k: k={self.k} is no number of ids to keep; give 1 or more")
 
     def transform(self, logits: Tensor, vocabulary: Vocabulary) -> Tensor:
         least = logits.topk(min(self.k, logits.shape[1])).values[:, -1:]
@@ -327,10 +330,10 @@ class Banned(LogitsTransform):
 
 
 def _truncate(logits: Tensor, keep: Callable[[Tensor], Tensor]) -> Tensor:
-    """Logits [N, V] with -inf at all ids that are not kept; the most probable id of a position always is.
+    """Logits [N, V] with -inf at all ids that are not kept; the most probable id of a position is always kept.
 
-    `keep`: function from the probabilities of each position, sorted from high to low, [N, V], to whether each is kept,
-    [N, V] bool.
+    `keep`: function from the probabilities of each position, sorted from high to low, [N, V], to whether each id is
+    kept, [N, V] bool in the same order.
     """
     p, order = logits.double().softmax(-1).sort(dim=-1, descending=True, stable=True)
     stays = keep(p)
@@ -340,11 +343,14 @@ def _truncate(logits: Tensor, keep: Callable[[Tensor], Tensor]) -> Tensor:
 
 def _check_mass(p: float) -> None:
     if not 0 < p < 1:
-        raise ValueError(f"p={p} must lie between 0 and 1; to keep all ids, leave the logits processor out")
+        raise ValueError(
+            f"logits processors nucleus and top_p: p={p} must lie between 0 and 1; to keep all ids, leave the processor"
+            " out"
+        )
 
 
 def resolved_ids(ids: tuple[int, ...] | Literal["eos"], vocabulary: Vocabulary) -> tuple[int, ...]:
-    """The given ids, or the vocabulary's EOS id for "eos".
+    """The given `ids`, or the vocabulary's EOS id if `ids` is "eos", as a tuple.
 
     Raises ValueError for an id outside the vocabulary, and for "eos" if the vocabulary has none.
     """
@@ -354,5 +360,8 @@ def resolved_ids(ids: tuple[int, ...] | Literal["eos"], vocabulary: Vocabulary) 
         return (vocabulary.eos,)
     for wrong in ids:
         if not 0 <= int(wrong) < vocabulary.total:
-            raise ValueError(f"there is no id {wrong}: ids run from 0 to {vocabulary.total - 1}")
+            raise ValueError(
+                f"there is no id {wrong}: the ids of this model run from 0 to {vocabulary.total - 1}; give ids in this"
+                " range"
+            )
     return tuple(int(i) for i in ids)

@@ -58,7 +58,8 @@ class Lookahead(Sampler):
             if isinstance(rule.shape, Guided) or rule.shape.sets == "quota":
                 name = registry.part_name(type(rule.shape))
                 raise ValueError(
-                    f"lookahead takes one forward and commits one position per step; leave {name} out"
+                    f"lookahead is for one forward pass and one committed position per step, which {name} changes;"
+                    f" leave {name} out"
                 )
             rule = rule.rule
         if not isinstance(rule, Autoregressive | Entropy | LowConfidence | Margin | Random):
@@ -96,8 +97,9 @@ class Lookahead(Sampler):
         return after[chosen, torch.arange(n, device=left.device)]
 
     def _drafts(self, state: State, taken: Tensor, count: int) -> list[Tensor]:
-        """The present ids [n, L], then guesses of the ids after each further step: at most `count` tensors, or only the
-        present ids if there are no features yet (first round). `taken` [n]: steps of the block already taken."""
+        """The present ids [n, L], then guesses of the ids after one, two, ... further steps, [n, L] each: `count`
+        tensors together, or the present ids alone if there are no features to guess from (first round). `taken` [n]:
+        number of steps of the block already taken."""
         drafts = [state.ids]
         if state.memory is None:
             return drafts

@@ -108,9 +108,10 @@ class Entropy(Sampler):
 
 
 def _commit(state: State, score: Tensor, logits: Tensor, temperature: float) -> Tensor:
-    """The ids [B, L] after committing `state.quota` undecided positions per row, those with the highest scores.
+    """The ids [B, L] after committing the `state.quota` undecided positions of each row with the highest scores.
 
-    `score` [N] and `logits` [N, V] of the undecided positions; tokens are drawn only at the committed ones.
+    `score` [N] and `logits` [N, V]: of the N undecided positions of B rows with L columns; at the committed ones tokens
+    are drawn from softmax(logits / temperature), or are the argmax at `temperature` 0.
     """
     chosen = state.best(score, state.undecided, state.quota)
     return state.commit(chosen, state.tokens(logits[chosen[state.undecided]], temperature, chosen))
@@ -120,8 +121,8 @@ def _commit(state: State, score: Tensor, logits: Tensor, temperature: float) -> 
 class Random(Sampler):
     """Sampler that commits masked positions in uniformly random order (LLaDA's `random`).
 
-    With one position per step and temperature 1 it draws exactly from an exact denoiser's distribution. Logits are
-    computed only where a token is written.
+    With one position per step, temperature 1 and an exact denoiser it draws exactly from the model's distribution.
+    Logits are computed only where a token is written.
     """
 
     temperature: float

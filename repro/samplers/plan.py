@@ -1,6 +1,6 @@
 """Decoding plans: how many tokens are generated, in how many steps, and with which KV cache.
 
-    plan           gen_length, block_length, steps (None for an adaptive sampler)
+    plan           gen_length, block_length (tokens), steps (None for a sampler that decides their number itself)
     served_plan    these fields, a KV cache, and stop ids that end a row
 
 The plan is part of what identifies a stored result (the `question` of its record), so results with different plans are
@@ -54,9 +54,10 @@ CACHES: dict[str, Cache] = {"prefix": PrefixCache(refresh=None), "dual": DualCac
 
 
 def cache(name: str) -> Cache:
-    """The KV cache policy with this name: `prefix`, `dual`, or either with its field changed, as `dual:refresh=4`.
+    """The KV cache policy called `name`: `prefix`, `dual`, or one of these with its setting `refresh` changed, such as
+    `dual:refresh=4`.
 
-    Raises ValueError for an unknown name or field, with the most similar valid one.
+    Raises ValueError for an unknown name or setting, with the most similar valid one.
     """
     base, _, overrides = name.partition(":")
     if base not in CACHES:
@@ -67,7 +68,7 @@ def cache(name: str) -> Cache:
 @part
 class Plan(Part):
     """Decoding plan: number of tokens to generate, tokens per block, and steps over all blocks together (None for an
-    adaptive sampler)."""
+    adaptive sampler, which takes as many steps as the text needs)."""
 
     gen_length: int
     block_length: int
@@ -86,8 +87,8 @@ class Plan(Part):
 class ServedPlan(Plan):
     """Decoding plan as in a serving engine: with a KV cache, and rows that leave the batch at a stop id.
 
-    A row has finished when it holds one of the ids `stop` and no position before that is undecided; all its later
-    positions are filled with that id.
+    A row has finished when it holds one of the ids `stop` and no position before this id is undecided; all its later
+    positions are filled with this id.
     """
 
     cache: Cache | None
@@ -124,13 +125,13 @@ def check(sampler: Sampler, process: Process, plan: Plan) -> None:
         )
     if cache is not None and capabilities.looks_ahead:
         raise ValueError(
-            f"{name} gives the output of decoding without a cache; leave out the cache"
+            f"{name} reproduces the output of decoding without a KV cache and cannot use one; leave out the cache"
             f" {registry.part_name(type(cache))!r}"
         )
     if cache is not None and cache.refresh is not None and cache.refresh < 1:
         raise ValueError(
-            f"refresh={cache.refresh}: the KV cache is recomputed after this many forward passes; give 1 or more,"
-            " or null to recompute it only when a block begins"
+            f"cache setting refresh={cache.refresh} is no number of forward passes after which to recompute the KV"
+            " cache; give 1 or more, or null to recompute it only when a block begins"
         )
     if capabilities.plan == "adaptive":
         if plan.steps is not None:
@@ -148,7 +149,7 @@ def check(sampler: Sampler, process: Process, plan: Plan) -> None:
     if plan.steps > plan.gen_length and capabilities.plan == "quota" and not idle:
         raise ValueError(
             f"steps {plan.steps} exceed gen_length {plan.gen_length}: {name!r} commits at least one token per step;"
-            f" give at most {plan.gen_length} steps, or a logits processor whose quotas may be 0 (+rounded_quotas)"
+            f" give at most {plan.gen_length} steps, or add +rounded_quotas, with which a step may commit none"
         )
     if process.causal and plan.steps != plan.gen_length:
         raise ValueError(
@@ -159,8 +160,9 @@ def check(sampler: Sampler, process: Process, plan: Plan) -> None:
 def plan_for(
     sampler: Sampler, gen_length: int, block_length: int | None, steps: int | None, cache: Cache | None
 ) -> Plan:
-    """A decoding plan for `sampler`. An argument that is None gets its default: one block, one step per token (no
-    number of steps if the sampler is adaptive), no KV cache."""
+    """A decoding plan for `sampler`: `gen_length` tokens in blocks of `block_length` (None: one block), in `steps`
+    steps over all blocks (None: one per token, or no number for an adaptive sampler), with `cache` (None: no KV cache).
+    """
     block = gen_length if block_length is None else block_length
     if steps is None and sampler.capabilities.plan != "adaptive":
         steps = gen_length

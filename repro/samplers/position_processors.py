@@ -18,11 +18,12 @@ from repro.samplers.sampler import Claim, Preset, State
 
 @part
 class Distrusted(LogitsProcessor):
-    """Makes a sampler that commits positions by confidence commit the given ids last; "eos" is the vocabulary's EOS id.
+    """Makes a sampler that commits positions by confidence commit the given `ids` last; "eos" is the vocabulary's EOS
+    id.
 
     Each position's token is chosen as without this processor. The token's confidence is its probability in a softmax
-    without the given ids, or 0 if it is one of them. With EOS and EoT as ids this is the intended effect of LLaDA's
-    option `confidence_eos_eot_inf` (docs/method.md#llada-sampling).
+    over all other ids, or 0 if the token is one of `ids`. With EOS and EoT (LLaDA's end of a turn) as `ids` this is the
+    intended effect of LLaDA's option `confidence_eos_eot_inf` (docs/method.md#llada-sampling).
     """
 
     ids: tuple[int, ...] | Literal["eos"]

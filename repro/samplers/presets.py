@@ -88,8 +88,8 @@ def _collected(
     kind: type[P], combined: Mapping[str, tuple[P, str, str | None]]
 ) -> dict[str, tuple[P, str, str | None]]:
     """All presets of the class `kind` (`Sampler` or `LogitsProcessor`): name -> (component, what it does and the source
-    of its values, arXiv number). In the order of the registered classes, for each its own presets and then those in
-    `combined`."""
+    of its values, arXiv number). The order is that of the registered classes; for each class its own presets come
+    first, then the entries of `combined` that are instances of the class."""
     found: dict[str, tuple[P, str, str | None]] = {}
     for path in registry.PARTS.values():
         cls = registry.resolve(path) if path.startswith("repro.samplers.") else Part
@@ -147,7 +147,8 @@ def default_preset(noise: str, likely: bool) -> str:
 
 
 def _looking_ahead(rule: Sampler, text: str) -> Sampler:
-    """`rule` with lookahead over `STATES` states, or over m if `text` is `lookahead:states=m`."""
+    """The sampler `rule` with lookahead over `STATES` states, or over m states if `text` is `lookahead:states=m`
+    instead of `lookahead`."""
     pins = parts.parse_overrides(split_pins(text.partition(":")[2])) if ":" in text else {}
     return parts.derive(Lookahead(rule=rule, states=STATES), pins)
 
@@ -164,7 +165,8 @@ def _derived(text: str, table: dict[str, P], kind: str) -> P:
 
 
 def split_pins(text: str, between: str = ",") -> list[str]:
-    """The pieces of a text such as "a=1,b=[2,3]", split at the characters of `between` outside brackets and braces."""
+    """The pieces of `text`, such as "a=1,b=[2,3]", split at every character that is in `between`, except inside square
+    brackets and braces."""
     depth, found = 0, [""]
     for letter in text:
         depth += (letter in "[{") - (letter in "]}")

@@ -28,10 +28,12 @@ class ProcessedPrediction(Prediction):
         self._prediction.condition(signal)
 
     def features(self, where: Tensor) -> Tensor:
-        raise AssertionError("a prediction with processed logits has no features; read its logits")
+        raise AssertionError("a prediction with processed logits has no features; call `logits` or `probs`")
 
     def head(self) -> Head:
-        raise AssertionError("a prediction with processed logits has no output head; read its logits")
+        raise AssertionError(
+            "a prediction with processed logits has no output layer; call `logits` or `probs`"
+        )
 
 
 class GuidedPrediction(ProcessedPrediction):
@@ -47,7 +49,8 @@ class GuidedPrediction(ProcessedPrediction):
 
 
 class PartOfPrediction(ProcessedPrediction):
-    """A prediction at N positions whose `logits` [N, V] are computed already."""
+    """A prediction at N given positions whose `logits` [N, V] are computed already: the method `logits` returns them,
+    whatever positions it is asked for. `prediction`: the one from which they are."""
 
     def __init__(self, prediction: Prediction, logits: Tensor) -> None:
         super().__init__(prediction, lambda logits: logits)
@@ -62,7 +65,7 @@ def parts(prediction: Prediction, where: Tensor) -> Iterator[tuple[Tensor, Predi
     [B, L] bool and the prediction at its positions.
 
     The logits of all runs are computed at once, in one matrix product; a run is so short that float64 results computed
-    from its logits stay in a CPU's cache. Yields at least one pair, whose mask may be empty.
+    from its logits stay in a CPU's cache. For N = 0 it yields one pair whose mask has no True entry.
     """
     logits = prediction.logits(where)
     entries = where.flatten().nonzero()[:, 0]

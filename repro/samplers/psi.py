@@ -89,7 +89,8 @@ class MaxRescaled(Kappa):
     """kappa = 1 - sigma/(1 - alpha_s) with Duo's rescale schedule, sigma = eta min(eta, (1 - alpha_s)/alpha_t), or
     sigma = eta at alpha_t = 0.
 
-    ReMDM's rescale has min(1, ...) instead, so for the same eta Duo's sigma is eta to 1 times as large.
+    ReMDM's rescale schedule has min(1, ...) in place of min(eta, ...), so with the same eta Duo's sigma is at most as
+    large, and at least eta times as large.
     """
 
     eta: float
@@ -117,7 +118,8 @@ def _capped(eta: float, alpha_t: Tensor, alpha_s: Tensor) -> Tensor:
 
 def _of(sigma: Tensor, alpha_s: Tensor, last: bool) -> Tensor:
     """kappa = 1 - sigma/(1 - alpha_s) of each row, clamped to [0, 1], [B], for the probability sigma [B] of masking a
-    committed token in ReMDM; 1 where `last` (the last step of a segment of the block's steps: high, middle or low).
+    committed token in ReMDM, and `alpha_s` [B]; 1 if `last` (the step is the last of the high or middle segment of the
+    block's steps).
 
     At alpha_s = 1 the value of kappa does not matter.
     """
@@ -152,7 +154,7 @@ class Psi(Sampler):
         return "law" if all(isinstance(kind, PurePosterior) for kind in kinds) else "biased"
 
     def kappa(self, step: int, steps: int, alpha_t: Tensor, alpha_s: Tensor) -> Tensor:
-        """kappa of each of B rows at step number `step` (from 0) of `steps`, [B] float64.
+        """kappa of each of B rows at step number `step` (from 0) of the block's `steps` steps, [B] float64.
 
         `alpha_t`, `alpha_s` [B] float64: probability that a token is intact before and after the step.
         """

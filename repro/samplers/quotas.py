@@ -15,7 +15,7 @@ from repro.samplers.sampler import Claim, Preset, Sampler, State
 class QuotaProcessor(LogitsProcessor):
     """Base class of logits processors that set how many positions each step of a block commits.
 
-    A step whose number is 0 takes no forward pass.
+    A step that commits 0 positions takes no forward pass.
     """
 
     sets = "quota"
@@ -58,8 +58,8 @@ class DreamQuotas(QuotaProcessor):
 
 @part
 class RoundedQuotas(QuotaProcessor):
-    """Commits (remaining masked positions) / (remaining steps) positions per step, rounded half to even (dLLM with a
-    linear schedule; docs/method.md#dllm-quotas).
+    """Commits (remaining masked positions) / (remaining steps) positions per step, rounded, halves to the even number
+    (dLLM with a linear schedule; docs/method.md#dllm-quotas).
 
     The share 1 / (remaining steps) is computed as 1 - (1 - alpha(s)) / (1 - alpha(t)) from alpha in float32, as in
     dLLM, because its rounding error decides between two counts that are equally near (ZHZisZZ/dllm@ca17675

@@ -9,7 +9,7 @@ positions are revealed. The paper's scripts add `+nucleus:p=0.9`.
 A step that masks and reveals several tokens at once ignores the dependence between them, and at fixed eta more steps do
 not reduce the number of tokens per step. If sigma falls to 0 together with the masked share, the last steps correct
 this, and the distance to the model's distribution falls with the number of steps S as S^-1/2 (cap, rescale) or 1/S
-(forward-backward). The loop has no such correcting steps at its end.
+(forward-backward). `RemdmLoop` has no such correcting steps at its end.
 
 Shapes: B rows of the batch, L columns (left padding, prompt, generated tokens).
 """
@@ -54,10 +54,8 @@ def _limit(state: State) -> Tensor:
 
 
 def _revise(state: State, sigma: Tensor) -> Tensor:
-    """The ids [B, L] after one step, drawn with the remasking probability `sigma`, [B, L] or [B, 1].
-
-    A committed token is masked with probability sigma; a masked position is revealed with probability
-    (alpha_s - (1 - sigma) alpha_t)/(1 - alpha_t).
+    """The ids [B, L] after one step from time t to s: a committed token is masked with probability `sigma`, [B, L] or
+    [B, 1], and a masked position is revealed with probability (alpha_s - (1 - sigma) alpha_t)/(1 - alpha_t).
     """
     alpha_t, alpha_s = (alpha[:, None] for alpha in _alphas(state))
     reveal = (alpha_s - (1 - sigma) * alpha_t) / (1 - alpha_t)
@@ -170,8 +168,8 @@ class RemdmLoop(Sampler):
     with probability sigma = eta, then ancestral steps to the end.
 
     alpha is the probability that a token is intact. With u the fraction of steps still to take, alpha rises to alpha_on
-    at u = t_on, is constant until u = t_off, and then rises to 1. A step across t_on ends at alpha_on, one across t_off
-    begins there.
+    at u = t_on, is constant until u = t_off, and then rises to 1. A step across u = t_on ends at alpha_on, and a step
+    across u = t_off begins at alpha_on. ValueError for settings outside their ranges.
     """
 
     eta: float
@@ -238,5 +236,6 @@ class ForwardBackward(Sampler):
 def _check_share(name: str, value: float) -> None:
     if not 0 <= value <= 1:
         raise ValueError(
-            f"{name}={value}: give a fraction from 0 to 1, which sets how many tokens are remasked"
+            f"ReMDM sampler: {name}={value} is out of range; give a fraction from 0 to 1, which sets how many committed"
+            " tokens are masked again"
         )

@@ -2,14 +2,15 @@
 
 Each step draws tokens at the positions whose predicted distribution has the lowest entropy H, as many as satisfy
 
-    sum of their H - the largest of them <= bound        (nats; always at least one position)
+    sum of their H - largest of their H <= bound        (nats; always at least one position)
 
 and fills all other positions with fresh noise. The temperature falls linearly from `hot` at the first step towards
 `cold`, the value for the step after the last. A row stops when its most probable tokens equal those of the previous
 `stable` steps and the mean entropy of the block is below `confident`. When a row stops, and after the last step, the
 block is set to the most probable tokens. So the planned number of steps is an upper limit.
 
-A self-conditioning network receives its own previous logits, divided by that step's temperature (the signal).
+A self-conditioning network also reads a signal computed from its logits at the previous step, divided by the
+temperature of that step.
 
 Memory between steps, per row: whether it has stopped, the most probable tokens of the last `stable` steps, and the
 self-conditioning signal.

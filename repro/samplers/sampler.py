@@ -35,14 +35,15 @@ distribution, in the limit of many steps or with one position per step. "mode": 
 
 
 def claim_at(temperature: float) -> Claim:
-    """What a sampler that draws exactly at token temperature 1 claims (see `Claim`) at `temperature`: "law" at 1,
-    "mode" at 0, else "biased"."""
+    """What a sampler claims about its output distribution (see `Claim`) at the token temperature `temperature`, if it
+    draws from the model's distribution at temperature 1: "law" at 1, "mode" at 0, else "biased"."""
     return "mode" if temperature == 0 else "law" if temperature == 1 else "biased"
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a sampler supports, and the properties of its steps that the decoding loop and the certificates need."""
+    """What a sampler supports, and the properties of its steps that the decoding loop and the tests of its output
+    distribution (`repro.certify`) need."""
 
     processes: frozenset[str]
     """Families of noise (`Process.noise`) that it decodes: "absorbing", "uniform", "left_to_right"."""
@@ -108,12 +109,12 @@ class State:
         return self._forward(ids, t)
 
     def later(self, ids: Tensor, step: Tensor, prediction: Prediction | None = None) -> State:
-        """The state after further steps, for m guesses of the later ids of each of the B rows: `ids` [m B, L], all rows
-        of one guess after all rows of the one before.
+        """The state after further steps, for m guesses of the later ids of each of the B rows: `ids` [m B, L], first
+        the first guess for all rows, then the second, and so on.
 
-        `step` [m B]: steps of the block taken until these ids; draws from the returned state are those of that step.
-        `prediction`: the prediction for these ids (None: one forward pass of the network for all of them, which the
-        cost counts in place of that for the present ids).
+        `step` [m B]: number of steps of the block taken until these ids; draws from the returned state are those of the
+        step that follows them. `prediction`: the prediction for these ids (None: one forward pass of the network for
+        all of them, whose cost replaces that of the pass for the present ids).
         """
         assert self._later is not None
         return self._later(ids, step, prediction)
@@ -131,9 +132,10 @@ class State:
         return self._draw(probabilities, purpose, rows, columns - self._pad[rows], index)
 
     def uniform(self, purpose: int, index: int = 0) -> Tensor:
-        """One uniform draw in (0, 1) per row, [B] float64; `purpose` and `index` as in `draw`.
+        """One uniform draw in (0, 1) per row, [B] float64; `purpose` (a constant of `repro.core.rng`) and `index`
+        separate the draws of a step.
 
-        The exact distribution of a sampler that uses it cannot be enumerated (`repro.samplers.law`).
+        The exact distribution of a sampler that uses such draws cannot be enumerated (`repro.samplers.law`).
         """
         rows = torch.arange(len(self.ids), device=self.ids.device)
         return self._draw.uniform(purpose, rows, torch.zeros_like(rows), index)
@@ -171,11 +173,12 @@ class State:
         return torch.cat(found) if found else logits.new_zeros(0, dtype=torch.float64)
 
     def surest(self, logits: Tensor, where: Tensor, count: int) -> Tensor:
-        """The positions whose most probable token has the highest probability, [B, L] bool: `count` of the True entries
-        of each row of `where` [B, L] bool, chosen as by `best`, from their logits [N, V].
+        """The positions whose most probable token has the highest probability, [B, L] bool: `count` of the N True
+        entries of each row of `where` [B, L] bool, from their logits [N, V]. Ties, `distrusted` ids and
+        `order_temperature` act as in `confidence` and `best`.
 
-        The result is the same as with probabilities in float64. Computing these takes a quarter of the time of the
-        output layer, so it is done only where the logits' own precision leaves a doubt.
+        The result is the same as with probabilities in float64. Computing them takes a quarter of the time of the
+        output layer, so that is done only where the logits' own precision leaves a doubt.
         """
         if self.order_temperature == 0 and count >= int(where.sum(1).max()):
             return where
@@ -196,10 +199,10 @@ class State:
     def best(self, score: Tensor, where: Tensor, count: int | Tensor) -> Tensor:
         """The positions with the highest scores, [B, L] bool: `count` of the True entries of each row of `where`.
 
-        `score` [N]: score of each True entry of `where` [B, L] bool; the left one wins a tie. `count`: an int, or a
-        number per row, [B, 1]. If `order_temperature` is above 0, entries are instead drawn without replacement from
-        softmax(score / order_temperature) (Dream's alg_temp; docs/method.md#dream-rules); ValueError if `count` is then
-        a tensor.
+        `score` [N]: score of each True entry of `where` [B, L] bool; of equal scores the position further left is
+        taken. `count`: an int, or a number per row, [B, 1]. If `order_temperature` is above 0, positions are instead
+        drawn without replacement from softmax(score / order_temperature) (Dream's alg_temp;
+        docs/method.md#dream-rules); ValueError if `count` is then a tensor.
         """
         full = torch.full(where.shape, -torch.inf, dtype=torch.float64, device=where.device)
         full[where] = score.double().clamp_min(LEAST)
@@ -227,8 +230,8 @@ class State:
 
 
 def _log_peaks(logits: Tensor) -> Tensor:
-    """Log-probability [N] of the most probable token under logits [N, V], in their precision; computed in blocks of
-    rows that stay in a CPU's cache."""
+    """Log-probability [N] of the most probable token under logits [N, V], in the precision of the logits; computed in
+    blocks of rows that stay in a CPU's cache."""
     from repro.models.chunks import BLOCK, BLOCK_ACCELERATOR
 
     size = max(1, (BLOCK if logits.device.type == "cpu" else BLOCK_ACCELERATOR) // logits.shape[1])
@@ -269,7 +272,8 @@ class Sampler(Part):
     @property
     @abstractmethod
     def capabilities(self) -> Capabilities:
-        """Noise processes, plan and further properties of the sampler; most samplers define a class constant."""
+        """Noise processes and kind of plan that the sampler supports, and properties of its steps; most samplers define
+        a class constant."""
 
     @property
     def innermost(self) -> Sampler:
@@ -281,7 +285,7 @@ class Sampler(Part):
         """What the sampler claims about the distribution of its outputs when the denoiser is exact (see `Claim`)."""
 
     def time(self, step: int, steps: int) -> float:
-        """Diffusion time in [0, 1] (1: pure noise) after `step` of a block's `steps` steps.
+        """Diffusion time in [0, 1] (1: pure noise) after `step` of the `steps` steps of a block.
 
         The time falls from 1 to 0, or to a time above 0 for a sampler that then removes the remaining noise itself.
         """

@@ -1,4 +1,4 @@
-"""Steps of a decode as values for notebooks: ids, text and confidence of every generated position, and their HTML.
+"""Steps of a decoding run as values for notebooks: ids, text and confidence of every generated position, and HTML.
 
 for step in stream(model, "The"):      # repro.stream
     print(step.number, step.text)
@@ -33,7 +33,7 @@ BOX = "max-height:24em;overflow:auto;border:1px solid #ccc"
 
 @dataclass(frozen=True)
 class StreamStep:
-    """The generated positions (from 0) after one step of a decode.
+    """The generated positions (from 0) after one step of a decoding run.
 
     `number`: number of the step, counted over all blocks from 0; `block`: number of the block, from 0; `forwards`:
     forward passes so far; `ids`: token ids, mask ids and initial noise included; `pieces`: text of each position ("·":
@@ -120,13 +120,14 @@ class Stream(Iterable[StreamStep]):
 
     @property
     def text(self) -> str:
-        """The text after the last step; computes the steps that are left."""
+        """The text after the last step; computes all steps that have not been read yet."""
         for _ in self:
             pass
         return self.steps[-1].text
 
     def _repr_html_(self) -> str:
-        """HTML of all steps below each other, for notebooks, which call this method; computes the remaining steps."""
+        """HTML of all steps below each other, for notebooks, which call this method; computes all steps that have not
+        been read yet."""
         for _ in self:
             pass
         return f'<div style="{BOX}">{"".join(step._repr_html_() for step in self.steps)}</div>'

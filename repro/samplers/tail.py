@@ -37,8 +37,8 @@ class Removal(Part):
 
     @abstractmethod
     def tokens(self, state: State, ids: Tensor, prediction: Prediction, where: Tensor) -> Tensor:
-        """Final tokens [N] at the N True entries of `where` [B, L] bool, from the prediction for ids [B, L] at time
-        `state.s`."""
+        """Final tokens [N] at the N True entries of `where` [B, L] bool, from the `prediction` for ids [B, L] at time
+        `state.s`, the last of the sampler's times."""
 
 
 @part
@@ -61,11 +61,12 @@ class DrawnRemoval(Removal):
 
 @part
 class GreedyRemoval(Removal):
-    """Noise removal by the argmax of the predicted clean token x0: Duo's greedy removal, and MDLM's last step at the
-    masked positions.
+    """Noise removal by the most probable clean token: Duo's greedy removal, and MDLM's last step at the masked
+    positions.
 
-    Under uniform noise the argmax is that of the leave-one-out conditional, even if the network's output estimates p(x0
-    | xt). That conditional does not depend on a position's own token, so every position is rewritten.
+    Under uniform noise it is the argmax of the leave-one-out conditional (the distribution of the clean token given all
+    noisy tokens but the one at its position), even if the network's output estimates p(x0 | xt), and every position is
+    rewritten.
     """
 
     def claim(self, rule: Claim) -> Claim:
@@ -113,7 +114,7 @@ class Times(Part):
 
     @abstractmethod
     def time(self, step: int, steps: int) -> float:
-        """Diffusion time in [0, 1] after `step` of `steps` steps; it starts at 1 and never increases."""
+        """Diffusion time in [0, 1] after `step` of the `steps` steps of a block; it starts at 1 and never increases."""
 
 
 @part

@@ -26,7 +26,8 @@ _BY_CONFIDENCE = Capabilities(
 @part
 class Threshold(Sampler):
     """Sampler that commits, at each step, every masked position whose token has at least the probability `threshold`,
-    and always the most confident position of each row."""
+    and always the most confident position of each row. Tokens are argmaxes at `temperature` 0, else draws from
+    softmax(logits / temperature)."""
 
     threshold: float
     temperature: float
@@ -92,12 +93,11 @@ class Factor(Sampler):
 @part
 class EntropyBound(Sampler):
     """Sampler that commits, at each step, as many masked positions as satisfy sum H - max H <= gamma (in nats), and
-    always one (arXiv 2505.24857; docs/method.md#entropy-bound).
+    always one (arXiv 2505.24857; docs/method.md#entropy-bound). Sum and maximum are over the committed positions.
 
-    Positions are taken in the order of `proxy`: lowest entropy, highest probability ("confidence"), or largest gap
-    between the two highest probabilities ("margin"). H is each position's entropy of softmax(logits / temperature),
-    from which tokens are drawn at the committed positions. At temperature 0 tokens are argmaxes, and H is that of
-    temperature 1.
+    Positions are taken in the order of `proxy`: lowest entropy ("entropy"), highest probability ("confidence"), or
+    largest gap between the two highest probabilities ("margin"). H is a position's entropy of softmax(logits /
+    temperature), from which its token is drawn. At temperature 0 tokens are argmaxes, and H is that at temperature 1.
     """
 
     gamma: float

@@ -1,4 +1,4 @@
-"""Trace of a decode: every token written, with its position, step and confidence, and the token that it replaced.
+"""Trace of a decoding run: every token written, its position, step and confidence, and the token that it replaced.
 
     python -m repro.sample --ckpt DIR --prompt "..." --trace trace.json
 
@@ -32,8 +32,9 @@ FORMAT = 1
 class Write:
     """One token written at a generated position (counted from the first generated one).
 
-    `id` is the mask's id where a position is masked again. `confidence`: the network's probability of the token at this
-    step; `revises`: id of the token that it replaced, None where none had been written before.
+    `id` and `text`: of the token; those of the mask where a position is masked again. `confidence`: the network's
+    probability of the token at this step; `revises`: id of the token that it replaced, None if none had been written at
+    this position before.
     """
 
     position: int
@@ -45,8 +46,8 @@ class Write:
 
 @dataclass(frozen=True)
 class Step:
-    """The tokens written in one step. `step` counts over all blocks, from 0; `block`: block number, from 0; `forwards`:
-    forward passes since the start of the decode."""
+    """The tokens written in one step. `step`: number of the step, counted over all blocks from 0; `block`: number of
+    the block, from 0; `forwards`: forward passes since the start of the decoding run."""
 
     step: int
     block: int
@@ -56,8 +57,8 @@ class Step:
 
 @dataclass
 class Trace:
-    """Record of the steps of a decode, for the first row of the batch; pass each frame that
-    `repro.samplers.decode.steps` yields to `add`."""
+    """Record of the steps of a decoding run, for the first row of the batch: call `add` with each decoder and frame
+    that `repro.samplers.decode.steps` yields."""
 
     model: Model
     steps: list[Step] = field(default_factory=list)
@@ -95,7 +96,8 @@ class Trace:
         return "".join(symbol(self.model, token) for token in self.row)
 
     def data(self, sampler: Sampler, plan: Plan, seed: int, prompt: str | None) -> dict[str, Any]:
-        """The trace as a JSON object, in the format that the docstring of `repro.samplers.trace` shows."""
+        """The trace as a JSON object, in the format that the docstring of `repro.samplers.trace` shows, with what was
+        run: sampler, decoding plan, seed and `prompt` (a text; None: there was none)."""
         return {
             "format": FORMAT,
             "checkpoint": self.model.digest,

@@ -1,4 +1,4 @@
-"""Live view of a decode in a terminal: text, confidence, revisions and cost.
+"""Live view of a decoding run in a terminal: text, confidence, revisions and cost.
 
     python -m repro.sample --ckpt DIR --prompt "..." --watch
 
@@ -29,7 +29,8 @@ BANDS = ((0.5, "red"), (0.9, "yellow"), (float("inf"), "green"))
 
 
 class Watch:
-    """Context manager that shows the steps of a decode in the terminal and restores the cursor, also after an error.
+    """Context manager that shows the steps of a decoding run in the terminal, and restores the cursor, also after an
+    error.
 
     `delay`: seconds to wait after each step, in a terminal only.
     """

@@ -104,7 +104,7 @@ def test_it_has_the_class_attributes_of_its_loss():
 
 def test_data_without_a_separator_is_refused():
     vocabulary = Words(size=V, length=8).vocabulary()
-    with pytest.raises(ValueError, match=r"no separator \(eos\) after its prompts; use sym_kl"):
+    with pytest.raises(ValueError, match=r"no separator \(eos\) after its prompts; use objective sym_kl"):
         answers(dataclasses.replace(batch(), vocabulary=vocabulary))
 
 

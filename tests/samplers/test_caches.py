@@ -212,7 +212,7 @@ def test_invalid_caches_are_refused():
             DualCache(refresh=None),
             "leave out the cache 'dual_cache'",
         ),
-        (ABSORBING, LowConfidence(temperature=0.0), PrefixCache(refresh=0), "refresh=0: "),
+        (ABSORBING, LowConfidence(temperature=0.0), PrefixCache(refresh=0), "refresh=0 is no number"),
     ]
     for process, rule, cache, message in cases:
         with pytest.raises(ValueError, match=message):

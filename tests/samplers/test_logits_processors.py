@@ -453,7 +453,7 @@ def test_processors_act_from_left_to_right():
         ("greedy+top_p", "top_p changes nothing in autoregressive at temperature 0"),
         ("random+tempered", "tempered changes nothing in random at temperature 0"),
         ("sample+guided", "guided is for absorbing models, autoregressive is not"),
-        ("low_confidence+top_k:k=0", "keep at least 1"),
+        ("low_confidence+top_k:k=0", "k=0 is no number of ids to keep; give 1 or more"),
         ("low_confidence+nucleus:p=1.5", "between 0 and 1"),
         ("low_confidence+tempered:temperature=0", "above 0"),
         ("entropy+order_temperature:alg_temp=0", "above 0"),
@@ -468,7 +468,7 @@ def test_a_missing_eos_is_refused():
     known = stranger(WIDE, ABSORBING)
     for name, message in (
         ("low_confidence+no_eos", "no EOS id; give ids by number"),
-        ("low_confidence+no_eos:ids=[7]", "no id 7: ids run from 0 to 4"),
+        ("low_confidence+no_eos:ids=[7]", "no id 7: the ids of this model run from 0 to 4"),
     ):
         with pytest.raises(ValueError, match=message):
             decode(known, ABSORBING, preset(name), plan(3, 3), [[]], seed=0, names=[0])
