@@ -1,17 +1,17 @@
-"""Command line: score a checkpoint on a suite of tasks, with every sampler that fits it and several numbers of tokens
-per step. Prints one table and stores records beside the checkpoint.
+"""Command line: score a checkpoint on a suite of tasks, with several samplers and numbers of tokens per step. Prints
+tables, and stores each result as a record (a line of JSON) beside the checkpoint.
 
 python -m repro.evals --ckpt runs/mdlm@nano-s0 --samplers all
 python -m repro.evals --ckpt oracle:mdlm@nano --samplers ancestral,random --tokens-per-step 1,2,4
 python -m repro.evals --ckpt runs/mdlm@nano.text-s0 --corpus FILE.txt
 accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.evals --ckpt DIR     # processes share the work
-python -m repro.evals --ckpt DIR --tasks my.yaml --factors batch,steps,seed     # what each setting does
-python -m repro.evals --suite flagship --max-hours 6    # a suite group; the same command continues
+python -m repro.evals --ckpt DIR --tasks my.yaml --factors batch,steps,seed     # the effect of each setting
+python -m repro.evals --suite flagship --max-hours 6    # several checkpoints; run it again to continue
 python -m repro.evals list samplers                     # as `repro list`: also recipes, suites, tasks, ...
 python -m repro.evals plan --device h100 --ckpt GSAI-ML/LLaDA-8B-Instruct --suite fast_dllm
-python -m repro.evals cells duo.t5.mdlm                 # the evaluations that reproduce these published numbers
+python -m repro.evals cells duo.t5.mdlm                 # reproduce the published numbers of this name
 python -m repro.evals --engine openai:http://localhost:8000/v1 --tasks gsm8k    # a server instead of a checkpoint
-python -m repro.evals engine-check openai:URL runs/ar@nano.text-s0    # does the server decode what this suite decodes
+python -m repro.evals engine-check openai:URL runs/ar@nano.text-s0    # compare a server with our own decoding
 python -m repro.evals judge FILE.jsonl --judge runs/ar@nano.text-s0 --rule every_token:length=64
 """
 
@@ -88,8 +88,8 @@ def score(argv: Sequence[str]) -> int:
 
 
 def score_engine(argv: Sequence[str]) -> int:
-    """Score a server that is named by --engine; returns the exit status. Raises Usage for flags that only checkpoints
-    have."""
+    """Score the server that --engine names, which decodes in place of a checkpoint; returns the exit status. Raises
+    Usage (a ValueError) for a flag that has an effect only on checkpoints."""
     from repro.evals.engines import command
 
     taken = command.engine_parser()._option_string_actions
@@ -178,7 +178,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 # --- factors ------------------------------------------------------------------------------------------------
 def _combinations(name: str, request: Request, args: argparse.Namespace) -> list[Combination]:
-    """The requests that evaluate the checkpoint `name` with every combination of the levels of --factors."""
+    """Requests to evaluate the checkpoint `name`, which together combine all values (levels) of the settings (factors)
+    in --factors. `request` has the other settings. ValueError for a factor that another flag sets too."""
     from repro.evals.factors import check, combinations
 
     given = {
@@ -194,8 +195,8 @@ def _combinations(name: str, request: Request, args: argparse.Namespace) -> list
 
 
 def _plan_factors(args: argparse.Namespace) -> int:
-    """Print how many evaluations all combinations of the levels of --factors take, and their estimated cost; returns
-    the exit status."""
+    """Print the number of evaluations that combine all values (levels) of the settings (factors) in --factors, and
+    their estimated cost; returns the exit status."""
     from repro.evals.factors import price, priced_data, priced_text
 
     if args.ckpt is None:
@@ -209,10 +210,10 @@ def _plan_factors(args: argparse.Namespace) -> int:
 def _score_factors(
     names: Sequence[str], request: Request, args: argparse.Namespace, budget: TimeBudget | None
 ) -> int:
-    """Evaluate each checkpoint of `names` with every combination of the levels of --factors, and print the effect of
-    each factor; returns the exit status.
+    """Evaluate each checkpoint of `names` with all combinations of the values (levels) of the settings (factors) in
+    --factors, and print the effect of each factor; returns the exit status.
 
-    Raises Stopped when the time budget is used up.
+    Raises Stopped if evaluations were not started because they would exceed the time `budget` (None: no limit).
     """
     from repro.evals.factor_levels import said
     from repro.evals.factors import grids
@@ -312,10 +313,10 @@ def _plan_steps(steps: Sequence[Step], args: argparse.Namespace, device: str) ->
 
 
 def _run_steps(steps: Sequence[Step], args: argparse.Namespace) -> int:
-    """Run the `steps` of a suite group (evaluation requests for several checkpoints), loading each checkpoint once;
-    returns the exit status.
+    """Run evaluation requests for several checkpoints (`steps`: of a suite group or of published numbers), load each
+    checkpoint once, and print tables or JSON; returns the exit status.
 
-    Raises Stopped when the time budget is used up.
+    Raises Stopped if evaluations were not started because they would exceed the time limit of --max-hours.
     """
     from repro.evals.planning.time_budget import exit_code, time_budget
     from repro.evals.published.suite_group import by_checkpoint, precision
@@ -344,8 +345,8 @@ def _run_steps(steps: Sequence[Step], args: argparse.Namespace) -> int:
 
 # --- output -------------------------------------------------------------------------------------------------
 def _answer(grid: Prepared, budget: TimeBudget | None, which: str = "") -> list[Record]:
-    """Run a grid of evaluations within the time budget, show its progress (each line begins with `which`), and return
-    its records."""
+    """Run a grid of evaluations within the time `budget` (None: no limit), show its progress in lines that begin with
+    `which`, and return its records."""
     from repro.evals.progress import progress
 
     shown = progress(grid.model.recipe.name, len(grid.cells), which)
@@ -354,8 +355,8 @@ def _answer(grid: Prepared, budget: TimeBudget | None, which: str = "") -> list[
 
 
 def _show(grids: Sequence[Prepared], records: list[Record], given: Mapping[str, str] | None = None) -> None:
-    """Print one table of the records of one or several checkpoints, and what was left out and why; `given`: checkpoint
-    digest -> the name that the user gave, as in `Results`."""
+    """Print the tables of the records of one or several checkpoints, and what was skipped and why; `given`: digest of a
+    checkpoint -> the name that the user gave."""
     from repro.evals.results import Results
 
     print(Results(records, [skip for grid in grids for skip in grid.skipped], given).table(), end="")

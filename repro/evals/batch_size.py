@@ -20,7 +20,7 @@ Found = TypeVar("Found")
 
 def fitted(model: Model, task: Task, ask: Ask) -> int | None:
     """Estimate of the largest batch size at which the evaluation of `task` with the settings `ask` fits in the free
-    memory of the model's GPU: a power of two, at most MOST.
+    memory of the model's GPU: a power of two, at most 256 (`MOST`).
 
     None without a CUDA GPU, and where the size of the network or the workload of the task is unknown.
     """
@@ -37,8 +37,8 @@ def fitted(model: Model, task: Task, ask: Ask) -> int | None:
 def halving(find: Callable[[int | None], Found], rows: int | None) -> Found:
     """The result of `find(rows)`, called again with half as many rows after each out-of-memory error.
 
-    `rows` is a batch size; None leaves it to `find` and is halved as if it were MOST. Raises ValueError if a batch of
-    one row does not fit.
+    `find` evaluates in batches of at most `rows` rows. If `rows` is None, `find` chooses the size, and after an error
+    is called with 128 rows (half of `MOST`). Raises ValueError if a batch of one row does not fit.
     """
     while True:
         try:
@@ -75,10 +75,10 @@ def row_bytes(network: Size, length: int, positions: int, value: int, cached: bo
 def fitting_batch(
     network: Size, length: int, free: float, *, positions: int, value: int, cached: bool = False
 ) -> int:
-    """Largest batch size at which rows of `length` tokens fit in `free` bytes: a power of two from 1 to MOST.
+    """Largest batch size at which rows of `length` tokens fit in `free` bytes: a power of two from 1 to 256 (`MOST`).
 
-    `positions`: number of positions per row whose logits are computed; `value`: bytes per activation; `cached`: whether
-    a KV cache takes memory too.
+    `network`: size of the network; `positions`: number of positions per row whose logits are computed; `value`:
+    bytes per activation; `cached`: whether a KV cache takes memory too.
     """
     rows = SPARE * free / row_bytes(network, length, positions, value, cached)
     batch = 1
@@ -88,8 +88,9 @@ def fitting_batch(
 
 
 def rows_at_once(workload: Workload, network: Size, free: float, value: int) -> int:
-    """Largest batch size (a power of two, at most MOST) at which the mean forward of a workload fits in `free` bytes.
+    """Largest batch size (a power of two, at most 256) at which a forward of mean size fits in `free` bytes.
 
+    `workload`: forwards and tokens of an evaluation, from which the mean is taken; `network`: size of the network;
     `value`: bytes per activation. A KV cache is counted if forwards attend to more tokens than they compute.
     """
     length = round(workload.keys / workload.tokens)

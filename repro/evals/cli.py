@@ -1,7 +1,7 @@
-"""Argument parsers of `python -m repro.evals` and its subcommands list, plan, cells and judge.
+"""Argument parsers of `python -m repro.evals` and of its subcommands plan, cells and judge.
 
 The main form is the command without a subcommand, which scores a checkpoint. Each parser has only the flags that have
-an effect there; a flag of another subcommand, or a removed one, is an error that names what to write instead.
+an effect there; a flag of another subcommand, or a removed one, is an error that says what to do instead.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ LISTED |= {"--tasks": ("tasks", "protocols")}
 
 
 class Listing(argparse.Action):
-    """Stores the value of a flag; for `--FLAG list` it prints all names that the flag takes (`kinds`, as in
-    `listing.LISTS`) and exits with code 0."""
+    """Action of argparse that stores the value of a flag; for `--FLAG list` it prints all names that the flag takes and
+    exits with code 0. `kinds`: which kinds of names these are, such as "samplers" (keys of `listing.LISTS`)."""
 
     def __init__(
         self, option_strings: Sequence[str], dest: str, kinds: Sequence[str], **options: Any
@@ -113,9 +113,8 @@ def plan_parser() -> Parser:
 
 
 def group_parser(suite: str, planned: bool) -> Parser:
-    """Parser of the command without a subcommand, or (`planned`) of `plan`, for the suite group `suite`.
-
-    A suite group is a file of evals/suites whose rows each fix a checkpoint, tasks and samplers.
+    """Parser for the suite group `suite`, a file of evals/suites whose rows each set a checkpoint, tasks and samplers:
+    of the subcommand `plan`, which estimates the cost of these rows, if `planned`, else of the command that runs them.
     """
     form = "python -m repro.evals" + (" plan" if planned else "")
     parser = _Parser(
@@ -130,7 +129,8 @@ def group_parser(suite: str, planned: bool) -> Parser:
 
 
 def cells_parser(planned: bool) -> Parser:
-    """Parser of `cells`, which reproduces published numbers or (`planned`) estimates what that costs."""
+    """Parser of `cells`, which runs the evaluations that reproduce published numbers or, if `planned` (flag --plan),
+    only estimates their cost."""
     form = "python -m repro.evals cells" + (" --plan" if planned else "")
     parser = _Parser(
         form,
@@ -280,7 +280,7 @@ def _add_device(parser: Parser) -> None:
 
 
 def _add_run(parser: Parser) -> None:
-    """Add the flags that have an effect only where an evaluation is run."""
+    """Add the flags of commands that run evaluations, and do not only estimate their cost."""
     parser.add_argument("--device", help=DEVICE)
     parser.add_argument(
         "--max-hours",
@@ -299,7 +299,8 @@ def _add_run(parser: Parser) -> None:
 
 # --- values -------------------------------------------------------------------------------------------------
 def _typed(convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    """The function `convert` in the form that argparse needs, so that the message of a ValueError is printed."""
+    """The function `convert` as a `type` of argparse that prints the message of a ValueError of `convert`; argparse
+    itself would replace the message."""
 
     def parse(text: str) -> Any:
         try:
@@ -323,8 +324,8 @@ def checkpoints(text: str) -> list[str]:
 
 
 def _names(text: str, between: str = ",") -> list[str]:
-    """Names such as `NAME` or `NAME:field=value,field=value`, from a text that separates them by a character of
-    `between`; a `field=value` without a name belongs to the name before it."""
+    """The names in a text, separated there by any of the characters `between`. A name may have settings, as in
+    `NAME:field=value,field=value`, so a piece `field=value` belongs to the name before it."""
     from repro.samplers.presets import split_pins
 
     names: list[str] = []

@@ -1,4 +1,5 @@
-"""Generate the texts of a task: rows are decoded in chunks that several processes share, and joined on the CPU."""
+"""Generate the texts of a task: rows of tokens are decoded in chunks, which several processes share, and the chunks are
+joined on the CPU."""
 
 from __future__ import annotations
 
@@ -32,11 +33,12 @@ def decoded(
     batch: int | None,
     size: int | None = None,
 ) -> Decoded:
-    """Decode one row per prompt (token ids); returns the generated ids and the costs of each row, on the CPU.
+    """Decode one row per prompt (token ids); returns the generated ids, the number of useful tokens and the costs (such
+    as forward passes) of each row, on the CPU. `plan`: length, blocks, steps and cache of the decoding.
 
     At most `batch` rows are decoded together (None: all rows of a chunk). `size`: rows per chunk of the work queue
-    (None: `rows_per_chunk`). `names`: one number per row, which together with `seed` determines its random stream.
-    Raises Busy while other processes compute chunks that are still missing.
+    `work` (None: about 2^15 tokens). `names`: one number per row, which together with `seed` determines its random
+    stream. Raises Busy while other processes compute chunks that are still missing.
     """
     size = size or rows_per_chunk(max(map(len, prompts)) + plan.gen_length)
 
@@ -90,18 +92,19 @@ class _Stored(Struct):
 
 def _read(data: Any, rows: int, length: int, total: int) -> Decoded:
     """The decoded rows that a chunk stores as `data`; ValueError unless there are `rows` rows of `length` ids each, all
-    ids below `total`, and every count is valid."""
-    found = convert(data, _Stored, "the decoded rows", "decode them again")
+    ids are below `total` (the vocabulary size), and all counts are from 0 to 2^62 - 1."""
+    found = convert(data, _Stored, "the decoded rows", "remove the chunk and run the command again")
     if set(found.cost) != set(_costs()) or any(
         len(each) != rows for each in (found.ids, found.useful, *found.cost.values())
     ):
         raise ValueError(
             f"the stored chunk does not have `ids`, `useful` and each cost ({', '.join(_costs())}) of {rows} decoded"
-            " rows; decode them again"
+            " rows; remove the chunk and run the command again"
         )
     if any(len(row) != length or not 0 <= min(row) <= max(row) < total for row in found.ids):
         raise ValueError(
-            f"a decoded row in the stored chunk does not have {length} ids from 0 to {total - 1}; decode it again"
+            f"a decoded row in the stored chunk does not have {length} ids from 0 to {total - 1}; remove the chunk and"
+            " run the command again"
         )
     if any(not 0 <= value < 1 << 62 for each in (found.useful, *found.cost.values()) for value in each):
         raise ValueError(

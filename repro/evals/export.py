@@ -29,20 +29,21 @@ CARD = "README.md"
 
 
 class Written(NamedTuple):
-    """What `export` wrote: which `weights`, and `readers`, a sentence that says what software loads the folder."""
+    """What `export` wrote: `weights`, "raw" or "ema" (averaged), and `readers`, a sentence that says what software
+    loads the folder."""
 
     weights: Weights
     readers: str
 
 
 def export(path: Path, out: Path, weights: Weights | Literal["auto"]) -> Written:
-    """Write the checkpoint `path` (a run folder or one step) to the folder `out`: weights and configuration
+    """Write the checkpoint `path` (a run folder, or the folder of one step) to the folder `out`: weights, configuration
     (`repro.training.exporting`), tokenizer, generation settings, and a model card with the recipe's settings, digest
     and the results that are stored beside the checkpoint.
 
     `weights`: "raw", "ema" (averaged), or "auto": averaged if the checkpoint has averaged weights, as evaluations
     choose. Raises ValueError for a checkpoint that cannot be read, FileExistsError where `out` exists, ConnectionError
-    if the tokenizer is on the Hub and that cannot be reached.
+    if the tokenizer is on the Hub, which cannot be reached.
     """
     checkpoint = open_checkpoint(path)
     if weights == "auto":
@@ -76,8 +77,8 @@ def _write_tokenizer(data: Data, folder: Path) -> None:
 
 
 def _generation(data: Data, causal: bool) -> dict[str, Any]:
-    """Content of transformers' generation_config.json: special ids, row length, and for a causal model that it samples.
-    It has no settings of diffusion samplers."""
+    """Content of transformers' generation_config.json: ids of special tokens, largest number of tokens of a text, and
+    for a `causal` model do_sample. The file has no settings of diffusion samplers."""
     vocabulary = data.vocabulary()
     ids = {"bos_token_id": vocabulary.bos, "eos_token_id": vocabulary.eos, "pad_token_id": vocabulary.pad}
     found = {name: number for name, number in ids.items() if number is not None}
@@ -85,8 +86,8 @@ def _generation(data: Data, causal: bool) -> dict[str, Any]:
 
 
 def _readers(recipe: Recipe, theirs: bool, name: str) -> str:
-    """A sentence that says whether transformers loads the exported folder `name`; `theirs`: whether it has the
-    network."""
+    """A sentence that says whether transformers loads the exported folder `name`; `theirs`: whether transformers
+    implements the network."""
     if not theirs:
         placed = isinstance(recipe.backbone, Llama) and recipe.backbone.learned_positions
         remedy = (
@@ -107,8 +108,8 @@ def _readers(recipe: Recipe, theirs: bool, name: str) -> str:
 def _card(
     checkpoint: Checkpoint, weights: Weights, theirs: bool, records: Sequence[Record], name: str
 ) -> Iterator[str]:
-    """Lines of the model card: metadata, how to load, results, settings. `theirs`: whether transformers has the
-    network."""
+    """Lines of the model card of the exported folder `name`: metadata, how to load it, results (`records`), settings.
+    `theirs`: whether transformers implements the network."""
     recipe, process = checkpoint.recipe, checkpoint.recipe.process
     number = of_recipe(recipe.name)
     library = "transformers" if theirs else "repro"
@@ -165,8 +166,8 @@ def _results(records: Sequence[Record]) -> Iterator[str]:
 
 def push(folder: Path, name: str, dry_run: bool) -> Iterator[str]:
     """Upload an exported folder to the Hub repository `name` (OWNER/NAME) and yield lines that say what was sent; with
-    `dry_run` nothing is sent, and the lines say what would be. ValueError if `folder` is no exported folder or `name`
-    has another form; ConnectionError if the Hub refuses or cannot be reached."""
+    `dry_run` nothing is sent, and the lines say what would be sent. ValueError if `folder` is no exported folder or
+    `name` has another form; ConnectionError if the Hub refuses the upload or cannot be reached."""
     if not is_export(folder):
         raise ValueError(f"{folder} is no exported folder; write one with python -m repro.checkpoint export")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):

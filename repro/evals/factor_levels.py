@@ -19,7 +19,7 @@ Factors = dict[str, tuple[Any, ...]]
 def _one_of(*names: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in names:
-            raise ValueError(f"give {' or '.join(names)}")
+            raise ValueError(f"{text!r} is no level; give {' or '.join(names)}")
         return text
 
     return read
@@ -28,9 +28,9 @@ def _one_of(*names: str) -> Callable[[str], str]:
 def _whole(least: int) -> Callable[[str], int]:
     def read(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
-            raise ValueError(f"give a whole number, {least} or more")
+            raise ValueError(f"{text!r} is no level; give a whole number, {least} or more")
         if int(text) > LARGEST_COUNT:
-            raise ValueError(f"give at most {LARGEST_COUNT:,}")
+            raise ValueError(f"{text!r} is no level; give at most {LARGEST_COUNT:,}")
         return int(text)
 
     return read
@@ -44,14 +44,14 @@ def _rate(text: str) -> float | str:
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise ValueError("give a positive number of tokens per step, or all")
+        raise ValueError(f"{text!r} is no level; give a positive number of tokens per step, or all")
     return value
 
 
 @dataclass(frozen=True)
 class Kind:
     """A setting that can be a factor: its `default` levels (separated by |), `read`, which turns the text of a level
-    into its value, and the `flag` of `repro.evals` that sets it to a single value."""
+    into its value, and the `flag` of `python -m repro.evals` that sets it to a single value."""
 
     default: str
     read: Callable[[str], Any]
@@ -99,7 +99,7 @@ def _levels(name: str, text: str) -> tuple[Any, ...]:
         try:
             levels.append(FACTORS[name].read(each.strip()))
         except ValueError as error:
-            raise ValueError(f"factor {name}: {each!r} is no level; {error}") from None
+            raise ValueError(f"factor {name}: {error}") from None
     twice = next((level for level in levels if levels.count(level) > 1), None)
     if twice is not None:
         raise ValueError(f"factor {name}: level {twice!r} is given twice; give different levels")

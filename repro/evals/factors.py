@@ -38,8 +38,8 @@ own."""
 
 @dataclass(frozen=True)
 class Combination:
-    """One combination of levels of the factors outside WITHIN: these levels as text (`settings`, factor -> level), the
-    precision of the weights, and the request that evaluates the combination."""
+    """One combination of the levels of all factors but steps and seed, whose levels one request takes together as a
+    list: the levels as text (`settings`, factor -> level), the precision of the weights, and the request."""
 
     settings: dict[str, str]
     precision: Precision
@@ -47,8 +47,8 @@ class Combination:
 
 
 def check(ckpt: str, factors: Factors, given: dict[str, bool]) -> None:
-    """Raise ValueError for a factor that a flag also sets to a single value (`given`: factor -> whether one does), and
-    for the factor precision with a checkpoint that has only one precision."""
+    """Raise ValueError for a factor that a flag also sets to a single value (`given`: factor -> whether a flag does),
+    and for the factor precision if the checkpoint `ckpt` has only one precision."""
     for name in factors:
         if given.get(name):
             raise ValueError(
@@ -65,7 +65,8 @@ def check(ckpt: str, factors: Factors, given: dict[str, bool]) -> None:
 
 def combinations(request: Request, factors: Factors, precision: Precision) -> list[Combination]:
     """The requests that together evaluate all combinations of levels, those with equal precision of the weights next to
-    each other.
+    each other. Settings that are no factors are as in `request`, which gets a limit of 300 items (`LIMIT`) if it has
+    none.
 
     `precision`: precision of the weights in all requests if precision is no factor.
     """
@@ -86,14 +87,14 @@ def combinations(request: Request, factors: Factors, precision: Precision) -> li
 
 
 def folder_of(model: Model) -> Path:
-    """Default folder for a model's records of evaluations with factors: runs/factors/NAME, where NAME is the model's
-    run folder, else its recipe's name."""
+    """Default folder for a model's records of evaluations with factors: runs/factors/NAME, where NAME is the name of
+    the model's run folder, or of its recipe if it has none."""
     return runs() / "factors" / default_store(model, model.recipe.name).parent.name
 
 
 def grids(model: Model, some: Iterable[Combination]) -> list[Prepared]:
-    """The grids of evaluations of several combinations for one model, ready to run. Records go to the request's folder
-    OUT (default: `folder_of`), to OUT/batch-N if the batch size is a factor.
+    """The grids of evaluations of the combinations `some` for one model, ready to run. Records go to OUT/raw, or to
+    OUT/batch-N/raw if the batch size is a factor; OUT is the `out` of a request (default: `folder_of`).
 
     Raises ValueError, before anything is computed, for an invalid request, a task without an outcome per item, and
     samplers and steps that cannot all be combined.
@@ -123,7 +124,8 @@ def check_crossed(cells: Sequence[Cell], skipped: Sequence[Skip]) -> None:
         by_task.setdefault(cell.task.name, []).append((cell.preset, cell.tokens_per_step, cell.ask.seed))
     if not cells:
         raise ValueError(
-            f"no evaluation is left to run with factors: {'; '.join(each.reason for each in skipped)}"
+            f"no evaluation is left to run with factors ({'; '.join(each.reason for each in skipped)}); give other"
+            " tasks or samplers"
         )
     for task, places in by_task.items():
         axes = [dict.fromkeys(each) for each in zip(*places, strict=True)]
@@ -142,9 +144,9 @@ def check_crossed(cells: Sequence[Cell], skipped: Sequence[Skip]) -> None:
 
 @dataclass(frozen=True)
 class Priced:
-    """Estimated cost of all combinations of the levels of `factors`: the plan of each combination, the number of
-    `evaluations` (one that several combinations share counts once), their `hours`, and how many have an `unknown` cost,
-    which `hours` lacks."""
+    """Estimated cost of all combinations of the levels of `factors`: the cost plan of each combination (`plans`), the
+    number of `evaluations` (one that several combinations share counts once), their `hours`, and the number of
+    evaluations of `unknown` cost, which `hours` leaves out."""
 
     factors: Factors
     plans: list[tuple[Combination, planning.Plan]]
@@ -159,8 +161,9 @@ class Priced:
 
 
 def price(ckpt: str, some: Sequence[Combination], factors: Factors, device: str) -> Priced:
-    """Estimated cost of the combinations `some` of the levels of `factors` on a device; raises the ValueErrors of
-    `check_crossed` and `repro.evals.planning.plan.plan`."""
+    """Estimated cost of the combinations `some` of the levels of `factors`, for the checkpoint `ckpt` on the device of
+    this name. Raises ValueError if tasks, samplers and steps cannot all be combined (`check_crossed`), and for an
+    unknown checkpoint, suite or device, or a precision that the checkpoint cannot have."""
     plans = [(each, planning.plan(ckpt, _untemplated(each.request), device, each.precision)) for each in some]
     once: dict[tuple[Any, ...], float | None] = {}
     for each, plan in plans:

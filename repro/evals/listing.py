@@ -32,8 +32,8 @@ purpose and paper."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print what `repro list` prints and return the exit status 0; `argv`: its arguments (None: those of the
-    process)."""
+    """Print the names that commands take, or those of one kind with what each does, and return the exit status 0;
+    `argv`: the arguments of `repro list` (None: those of the process)."""
     parser = Parser(
         "repro list",
         "List the names that commands take; those of one kind each with what it does and its paper.",
@@ -52,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def overview() -> Iterator[str]:
-    """Lines of text, as wide as the terminal, with the number of names of each kind (of `LISTS`) and the names
-    alone."""
+    """Lines of text, as wide as the terminal, with each kind of names (keys of `LISTS`, such as "samplers"), their
+    number, and the names alone."""
     for kind, found in LISTS.items():
         names = list(dict.fromkeys(name for name, *_ in found()))
         yield from fill(f"{kind:<{max(map(len, LISTS))}}  ", f"{len(names)}: {', '.join(names)}")
@@ -61,8 +61,8 @@ def overview() -> Iterator[str]:
 
 
 def lines(kinds: Sequence[str]) -> Iterator[str]:
-    """Lines of text, as wide as the terminal, that list all names of each kind (of `LISTS`), with a heading per
-    kind if there are several."""
+    """Lines of text, as wide as the terminal, that list all names of each of `kinds` (keys of `LISTS`, such as
+    "samplers") with what each does, and with a heading per kind if there are several."""
     for kind in kinds:
         if len(kinds) > 1:
             yield f"{kind}:"
@@ -125,7 +125,7 @@ def _tasks() -> list[Line]:
 
 def _task(task: Task) -> str:
     """What a task asks of a model, with a citation of its paper; for a task without a paper in evals/papers.toml, the
-    first sentence of the docstring of its class."""
+    beginning of the docstring of its class (`_sentence`)."""
     number = of_task(task.name)
     return _sentence(type(task)) if number is None else f"{papers()[number].asks}; {shown(number)}."
 

@@ -47,13 +47,15 @@ class Repro(Adapter):
     """A checkpoint as an lm-eval model, created by lm-eval's command line; `--model_args` takes the parameters of
     `__init__`.
 
-    `ckpt`, `weights`: as `--ckpt` and `--weights` of `python -m repro.evals`; `precision`, `template`: as `--precision`
-    and `--chat-template`, for released weights; `sampler`: a preset, without which only likelihood tasks can be run;
-    `tokens_per_step`, or `steps`: number of decoding steps of all blocks together; `block_length`: tokens per block;
-    `cache`: KV cache, as `--cache`; `estimator`: name of the likelihood estimator. `policy`: whether the sampler's
-    (suite) or the lm-eval task's (task) generation settings win where they differ; `overlong`: whether a prompt that is
-    too long is an error or is truncated on the left; `seed`: of sampling and of the estimator; `batch_size`: largest
-    number of rows in one forward; `max_batch_size` is refused. ValueError for an invalid value, and for a sampler or
+    `ckpt`: a run folder, a folder of released weights, its name on the Hub, or oracle:RECIPE@SCALE; `weights`: raw, ema
+    (averaged) or auto (ema if there are any); `precision`, `template` (chat template; auto: the one that
+    evals/checkpoints.toml lists): of released weights; `sampler`: a preset, without which only likelihood tasks can be
+    run; `tokens_per_step`: tokens decoded per step (default 1), or in its place `steps`: number of decoding steps of
+    all blocks together; `block_length`: tokens per block; `cache`: KV cache, prefix or dual (default: none);
+    `estimator`: name of the likelihood estimator. `policy`: whether the sampler's (suite) or the lm-eval task's (task)
+    generation settings win where they differ; `overlong`: whether a prompt that is too long is an error or is truncated
+    on the left; `seed`: of sampling and of the estimator; `batch_size`: largest number of rows in one forward;
+    `max_batch_size` is refused; `device`: where the model runs. ValueError for an invalid value, and for a sampler or
     estimator that does not exist.
     """
 
@@ -122,8 +124,8 @@ class Repro(Adapter):
 
     @classmethod
     def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict | None = None) -> Repro:
-        """The model that a dict of model_args, name -> value, describes; `additional_config` as in
-        `create_from_arg_string`. ValueError for an unknown name."""
+        """The model that a dict of model_args, name -> value, describes; `additional_config`: further arguments from
+        lm-eval, such as the device. ValueError for an unknown name."""
         valid = list(inspect.signature(cls).parameters)
         for name in arg_dict:
             if name in NAMES:
@@ -140,8 +142,8 @@ class Repro(Adapter):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run lm-eval's command line on `argv` (None: sys.argv) and return the exit status; importing this module has
-    registered the model type."""
+    """Run lm-eval's command line with the arguments `argv` (None: those of the process), in which `--model repro` names
+    a checkpoint of this suite; returns the exit status."""
     from lm_eval._cli import HarnessCLI
     from lm_eval.utils import setup_logging
 

@@ -24,8 +24,8 @@ from repro.core.files import lacks_locks
 
 @dataclass(frozen=True)
 class Machine:
-    """The locks of this machine's processes that work on the results in `folder`. If the machine's temporary folder has
-    no file locks, no process waits."""
+    """The locks of this machine's processes that work on the results in `folder`. If the file system of the machine's
+    temporary folder has no file locks, no process waits."""
 
     folder: Path
 
@@ -44,7 +44,8 @@ class Machine:
             yield
 
     def path(self, name: str) -> Path:
-        """File of the lock `name`, "gate" or "work"."""
+        """File of the lock `name`: "work", held during work (shared by untimed work), or "gate", which a process needs
+        to ask for "work", and which timed work keeps, so that no other work begins while it waits or runs."""
         of = hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"repro-{os.getuid()}-{of}.{name}"
 
@@ -60,8 +61,9 @@ class Machine:
             os.close(handle)
 
     def _acquired(self, name: str, how: int) -> int:
-        """Descriptor of the lock's file, locked as `how` says (an operation of flock). If the last holder removed the
-        file before it was locked here, another process may lock a new file of this name, so that one is tried."""
+        """Descriptor of the file of the lock `name`, locked by the operation `how` of flock. If the last holder removed
+        this file before it was locked here, another process may lock a new file of the same name; so a new file is
+        opened, and locked in place of the removed one."""
         while True:
             handle = os.open(self.path(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:

@@ -21,7 +21,7 @@ class Progress(Protocol):
         """Show that `done` of the `count` chunks of an evaluation are finished."""
 
     def follow(self, run: Iterable[tuple[Record, bool]]) -> Iterator[tuple[Record, bool]]:
-        """Yield the pairs of `run` (record, whether it is new) and show each as it comes."""
+        """Yield the pairs of `run` (record, whether the record is new), and show the progress as each one comes."""
         ...
 
 
@@ -75,8 +75,8 @@ class Silent:
 
 
 def progress(name: str, total: int, which: str = "") -> Progress:
-    """The object that shows the progress of `total` evaluations of the checkpoint `name` in this process: a bar on a
-    terminal, else lines (each after `which`), or (in a process that is not the first of a launch) nothing."""
+    """The object that shows the progress of `total` evaluations of the checkpoint `name`: a bar on a terminal, else
+    lines that begin with `which`; nothing in a process that is not the first of its launcher."""
     if not first():
         return Silent()
     return Bar(name, total) if sys.stderr.isatty() else Lines(total, which)

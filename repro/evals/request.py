@@ -44,9 +44,9 @@ def chosen_presets(
 ) -> tuple[list[str], list[Skip]]:
     """Names of the sampler presets to run for a task, and those left out with the reason.
 
-    For `names` = None: the presets of the `suite` that fit the model's noise process. For ["all"]: every registered
-    preset that fits, at temperature 1 where the preset is greedy and the task compares distributions. Otherwise all of
-    `names`; ValueError if one does not exist or (unless `lenient`) does not fit the process.
+    For `names` = None: those of `suite` (the presets of the suite) that fit the model's noise process. For ["all"]:
+    every preset of this package that fits, at temperature 1 if it is greedy and the task compares distributions. Else
+    all of `names`; ValueError if one does not exist or (unless `lenient`) does not fit the noise process.
     """
     noise = model.recipe.process.noise
     everything = names is not None and list(names) == ["all"]
@@ -110,8 +110,8 @@ def cells(
 
 
 def _rates(suite: Suite, model: Model) -> Sequence[TokensPerStep]:
-    """The suite's numbers of tokens per step; for a left-to-right model, which generates one token per step, only 1 if
-    that is among them."""
+    """The suite's numbers of tokens per step; if 1 is among these, only 1 for a left-to-right model, which always
+    generates one token per step."""
     rates = suite.tokens_per_step
     return [1] if model.recipe.process.causal and 1 in rates else rates
 
@@ -164,8 +164,8 @@ def _plans(
 
 
 def default_store(model: Model, name: str) -> Path:
-    """Default folder for the records of a model: `raw` in the run folder of its checkpoint; runs/NAME/raw for an exact
-    model (oracle), released weights or adapters, with `name` as NAME (":" replaced by "_")."""
+    """Default folder for a model's records: `raw` in the run folder of its checkpoint; for an exact model (oracle),
+    released weights or adapters runs/NAME/raw, where NAME is `name` with "_" in place of ":"."""
     own = model.folder is not None and not model.folder.resolve().is_relative_to(ADAPTERS.resolve())
     folder = model.folder.parent if own else runs() / name.replace(":", "_")
     return folder / "raw"
@@ -175,8 +175,8 @@ def default_store(model: Model, name: str) -> Path:
 class Request:
     """What to evaluate a model on; a field of None leaves the choice to the suite (and `suite` None to the recipe).
 
-    `samplers`: names of presets; `tasks`: names; `tokens_per_step`: numbers or "all"; `seeds`: of sampling; `limit`:
-    largest number of items per task; `block_length`: tokens per block.
+    `samplers`: names of presets, or "all"; `tasks`: names; `tokens_per_step`: numbers or "all"; `seeds`: of sampling;
+    `limit`: largest number of items per task; `block_length`: tokens per block. The other fields are described below.
     """
 
     samplers: Sequence[str] | None = None
@@ -185,7 +185,7 @@ class Request:
     seeds: Sequence[int] = (0,)
     limit: int | None = None
     samples: int | None = None
-    """Number of samples for every task that draws samples; `most_samples` is an upper bound on it instead."""
+    """Number of samples for every task that draws samples; None: the task's, but at most `most_samples`."""
     suite: str | None = None
     block_length: int | None = None
     cache: str | None = None
@@ -220,17 +220,16 @@ class Request:
                 raise ValueError(f"{name}={value} is too small; give 1 or more")
         if self.samples is not None and self.samples > MOST_SAMPLES:
             raise ValueError(
-                f"samples={self.samples} is more than {MOST_SAMPLES}, which are held in memory at once; give fewer, or"
-                " several seeds"
+                f"samples={self.samples} is more than {MOST_SAMPLES}, the most that are held in memory at once; give"
+                " fewer, or several seeds"
             )
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A grid of evaluations ready to run (`cells`), what is skipped, where records are stored, and the batch size.
-
-    `others`: names of the sampler presets that fit the model and that the suite does not run; [] if the request names
-    its samplers.
+    """A grid of evaluations ready to run (`cells`), what is skipped, and where records are stored (`store`). `batch`:
+    largest number of rows in one forward (None: what fits the memory); `others`: names of the sampler presets that fit
+    the model and that the suite does not run, [] if the request names its samplers.
     """
 
     model: Model
@@ -244,8 +243,8 @@ class Prepared:
     def run(
         self, chunk: Callable[[Cell, int, int], None] = lambda cell, done, count: None
     ) -> Iterator[tuple[Record, bool]]:
-        """Yield each record as soon as it exists, and whether this process wrote it; `chunk(cell, done, count)` reports
-        progress (`run_grid`)."""
+        """Yield each record as soon as it exists, and whether this process wrote it. `chunk(cell, done, count)` is
+        called when `done` of the `count` chunks of an evaluation are finished."""
         return run_grid(self.model, self.suite, self.cells, self.store, self.batch, chunk)
 
     def ordered(self, records: Iterable[Record]) -> list[Record]:
@@ -269,8 +268,8 @@ def lay_out(
         raise ValueError(f"seed {twice[0]} is given twice; give each seed once")
     if request.corpus is not None and request.suite is not None:
         raise ValueError(
-            f"suite {request.suite!r} has no effect together with a corpus; leave out --suite, and name packings with"
-            " --tasks"
+            f"suite {request.suite!r} has no effect together with a corpus; leave out --suite (--tasks says how the"
+            " corpus is cut into rows)"
         )
     suite = _with_tasks(read_suite(request.suite or model.recipe.suite), model, request)
     samples = request.most_samples if request.samples is None else request.samples
@@ -326,12 +325,13 @@ def _check_effects(
         )
     if request.tokens_per_step is not None and _all_adaptive(suite, model, request, reason):
         raise ValueError(
-            "tokens per step given, but every sampler here is adaptive and sets them itself; leave out tokens per step"
+            "tokens per step given, but every sampler here is adaptive and chooses their number itself; leave out"
+            " tokens per step"
         )
 
 
 def _with_samples(suite: Suite, samples: int, exactly: bool) -> Suite:
-    """The suite with `samples` samples in every task that draws samples, or (not `exactly`) at most that many."""
+    """The suite with `samples` samples in every task that draws samples, or at most `samples` if not `exactly`."""
     counts = [parts.leaves(task).get("samples") for task in suite.tasks]
     if all(count is None for count in counts):
         raise ValueError(
@@ -349,7 +349,7 @@ def _with_samples(suite: Suite, samples: int, exactly: bool) -> Suite:
 def _all_adaptive(
     suite: Suite, model: Model, request: Request, reason: Callable[[Task, Model], str | None]
 ) -> bool:
-    """Whether the request has samplers and all are adaptive, so that none takes a number of steps."""
+    """Whether a sampler will be run and all that will be are adaptive, so that none takes a number of steps."""
     tasks = [task for task in suite.tasks if task.generates and reason(task, model) is None]
     ways = [(task, way) for task in tasks for way in suite.ways(task.name)]
     names = {
@@ -361,8 +361,8 @@ def _all_adaptive(
 
 
 def _resolved(cells: list[Cell]) -> tuple[list[Cell], list[Skip]]:
-    """The evaluations, after settings that their tasks leave open were filled in from the data source
-    (`Task.resolved`); and the evaluations that are skipped because that source cannot be reached."""
+    """The evaluations, with the settings filled in that only the data source of a task knows, such as a revision on the
+    Hub (`Task.resolved`); and the evaluations that are skipped because this source cannot be reached."""
     found: list[Cell] = []
     lost: list[Skip] = []
     for cell in cells:
@@ -377,7 +377,7 @@ def _resolved(cells: list[Cell]) -> tuple[list[Cell], list[Skip]]:
 def prepare(model: Model, request: Request) -> Prepared:
     """Grid of evaluations of a request, ready to run; creates the folder of its records.
 
-    Raises ValueError for an invalid request, and ConnectionError if the sources of all its tasks are out of reach.
+    Raises ValueError for an invalid request, and ConnectionError if the data of none of its tasks can be reached.
     """
     chosen, laid, skipped = lay_out(model, request, lambda task, model: task.skip(model))
     found, lost = _resolved(laid)

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 class Results(Sequence[Record]):
     """Records in the order of their evaluations, and what was `skipped`; an immutable sequence of records.
 
-    `given`: digest of a checkpoint -> the folder that the user named; tables show it in place of a name that ends in
-    digits of a hash.
+    `given`: digest of a checkpoint -> what the user called it, such as its folder; tables show this in place of a name
+    that ends in digits of a hash.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Results(Sequence[Record]):
     @classmethod
     def read(cls, folder: str | Path) -> Results:
         """The records that are stored in a run folder, an `--out` folder or a folder of records; ValueError if there is
-        no such folder or a line is invalid."""
+        no such folder, or if a line of its files is no valid record."""
         return cls(collect(Path(folder)))
 
     @overload
@@ -98,8 +98,8 @@ class Results(Sequence[Record]):
         return file.getvalue() + "".join(f"{line}\n" for line in lines)
 
     def title(self) -> str:
-        """Names of checkpoints and suites, as `mdlm@nano, suite nano`; with a folder's name its recipe's, as
-        `runs/mine: mdlm@nano.text+20445a`."""
+        """Names of checkpoints and suites, as `mdlm@nano, suite nano`; a checkpoint that is named by its folder is
+        followed by the name of its recipe, as `runs/mine: mdlm@nano.text+20445a`."""
         suites = dict.fromkeys(record.labels.suite for record in self.records)
         labels, names = checkpoints(self.records), checkpoints(self.records, self.given)
         said = [
@@ -114,8 +114,8 @@ class Results(Sequence[Record]):
 
     def to_latex(self) -> str:
         """A `tabular` with booktabs' rules: one row per checkpoint, preset, tokens per step and seed, one column per
-        task and metric with its 95 % interval. Except for the preset, a column of labels is shown only if its labels
-        differ. For `\\input` or a notebook."""
+        task and metric with its 95 % interval. The columns checkpoint, tokens per step and seed are shown only where
+        rows differ in them. For `\\input` or a notebook."""
         names = checkpoints(self.records, self.given)
         lines: dict[tuple[str, ...], dict[str, Metric]] = {}
         for record in self.records:

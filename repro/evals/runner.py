@@ -106,9 +106,9 @@ def _numerics(device: str, dtype: str, attention: str) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Job:
     """An evaluation to compute: its `cell` of the grid, its identity `asked` (the record's question), the record's
-    `labels`, and `find`, which computes the answer. `rows`: function that returns the largest number of rows in one
-    forward (None: the task's default); `batch_set`: whether the user set that number, so that the record states it;
-    `timed_on`: as returned by `Task.timed_on`."""
+    `labels`, and `find`, which computes the answer by a work queue. `rows`: function that returns the largest number of
+    rows in one forward (None: the task's default); `batch_set`: whether the user set it, so that the record states it;
+    `timed_on`: device on which a stored result must have been timed to be reused (None: nothing is timed)."""
 
     cell: Cell
     asked: Question
@@ -131,7 +131,7 @@ def run_grid(
     wrote it.
 
     `batch`: largest number of rows in one forward (None: what fits the accelerator's memory; on a CPU the task's
-    default); `chunk(cell, done, count)` is called after each chunk, as in `run_jobs`.
+    default); `chunk(cell, done, count)` is called when `done` of the `count` chunks of an evaluation are finished.
     """
     jobs = [
         Job(
@@ -203,10 +203,10 @@ def _is_stored(store: Store, job: Job, kind: dict[str, Any]) -> bool:
 
 
 def _made(job: Job, work: SharedQueue, store: Store, commit: str | None, batch: int | None) -> Record:
-    """Compute the missing chunks of an evaluation, and write and return its record, which holds `batch`, the batch size
-    that was asked for or the smaller one that fits the memory (None: it was not set).
+    """Compute the missing chunks of an evaluation, and write and return its record. The record states the git `commit`
+    of the code and `batch`, the batch size that the user set or a smaller one that fits the memory (None: not set).
 
-    Raises Busy while other processes compute chunks of it.
+    Raises Busy while other processes compute chunks of the evaluation.
     """
     began = time.perf_counter()
     try:
@@ -230,7 +230,7 @@ def _made(job: Job, work: SharedQueue, store: Store, commit: str | None, batch: 
 
 
 def labels(model: Model, suite: Suite, cell: Cell) -> dict[str, Any]:
-    """The `labels` field of a record: names that tables print, which do not identify the evaluation."""
+    """The `labels` field of a record: names that tables print. They are not part of what identifies the evaluation."""
     recipe = model.recipe
     name = recipe.name.removeprefix("oracle:")
     found: dict[str, Any] = {
@@ -249,8 +249,8 @@ def labels(model: Model, suite: Suite, cell: Cell) -> dict[str, Any]:
 
 
 def _untrained(recipe: Recipe | Release) -> str:
-    """The noise levels (alpha: probability that a token is intact) that training covered, as the end of a note; "" if
-    it covered alpha from .01 to .99."""
+    """The range of noise levels that training covered, as text for the end of a record's note; "" if this is at least
+    alpha from 0.01 to 0.99, where alpha is the probability that noise leaves a token intact."""
     if not isinstance(recipe, Recipe):
         return ""
     low, high = recipe.objective.trained(recipe.data.vocabulary().size)

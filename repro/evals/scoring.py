@@ -42,10 +42,10 @@ def score(
     """Results of the evaluations of one checkpoint or several, computed and stored as by `python -m repro.evals`.
 
     `ckpt`: a loaded model, a checkpoint folder, a Hub name or oracle:RECIPE@SCALE, or several of them, which then share
-    one table; a sampler that fits only some of several is skipped for the others. A single name or number stands for a
+    one table; a sampler that fits only some of them is skipped for the others. A single name or number stands for a
     sequence of one. `progress`: whether progress is shown on stderr. The other arguments are described in
     `repro.evals.request.Request`. Raises ValueError for a checkpoint or setting that cannot be used, ConnectionError if
-    the sources of all tasks are out of reach.
+    the data of none of the tasks can be reached.
     """
     models = [ckpt] if isinstance(ckpt, str | Path | Model) else list(ckpt)
     if not models:

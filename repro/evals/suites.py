@@ -34,7 +34,7 @@ class Plans(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One `[[plans]]` entry of a suite: `task` runs with each of `presets` at each of `steps`.
 
     `steps`: numbers of decoding steps, none for adaptive samplers; `block_length`: tokens per block, 0 for one block of
-    the whole length; `cache`: KV cache as `--cache` takes it, "" for none.
+    the whole length; `cache`: KV cache, such as "prefix" or "dual", "" for none.
     """
 
     task: str
@@ -45,8 +45,8 @@ class Plans(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class _File(Struct, frozen=True, kw_only=True):
-    """Content of evals/suites/NAME.toml; fields as in `Suite`, except that `tasks` are in canonical form; `protocols`:
-    names of perplexity protocols, which are further tasks."""
+    """Content of evals/suites/NAME.toml; fields as in `Suite`, except that each of `tasks` is a dictionary of a task's
+    kind (`part`) and settings; `protocols`: names of perplexity protocols, which are further tasks."""
 
     tasks: list[dict[str, Any]]
     protocols: list[str] = []
@@ -75,8 +75,8 @@ class Suite:
 def check_lists(
     samplers: Sequence[str] | None, rates: Sequence[TokensPerStep] | None, seeds: Sequence[int]
 ) -> None:
-    """Raise ValueError for a list that is empty, for numbers of tokens per step (`rates`) that are not positive and
-    finite, or "all", and for what is no seed."""
+    """Raise ValueError for a list that is empty, for a number of tokens per step (`rates`) that is neither "all" nor
+    positive and finite, and for a seed that is negative or too large."""
     for name, given in {"samplers": samplers, "tokens_per_step": rates, "seeds": seeds}.items():
         if given is not None and not given:
             raise ValueError(f"{name} is empty; give one or more")
@@ -124,11 +124,11 @@ def _check(suite: Suite) -> None:
         adaptive = [p for p in each.presets if preset(p).capabilities.plan == "adaptive"]
         if each.steps and adaptive:
             raise ValueError(
-                f"[[plans]] of task {each.task!r}: sampler {adaptive[0]} is adaptive and takes no steps; leave them out"
+                f"[[plans]] of task {each.task!r}: sampler {adaptive[0]} is adaptive and takes no steps; omit `steps`"
             )
         if not each.steps and len(adaptive) < len(each.presets):
             raise ValueError(f"[[plans]] of task {each.task!r} lacks steps; give a list of numbers of steps")
         if each.cache:
             cache(each.cache)
     if not suite.tokens_per_step and set(generating) - planned:
-        raise ValueError("field 'tokens_per_step' is missing; give a list")
+        raise ValueError("field 'tokens_per_step' is missing; give a list such as [1, 2, 4]")

@@ -1,5 +1,5 @@
-"""Tables of a checkpoint's records: one row per sampler preset and tokens per step, one column per metric with its
-interval, and the NFE (number of forwards per row of tokens).
+"""Tables of a checkpoint's records (stored results): one row per sampler preset and tokens per step, one column per
+metric with its interval, and the NFE (number of forwards per row of tokens).
 
     rows(records)                        one dict per record and metric, as `--json` prints them
     show(console, title, records)        prints the tables
@@ -48,9 +48,9 @@ digest."""
 
 
 def rows(records: Iterable[Record], given: Mapping[str, str] | None = None) -> list[Row]:
-    """One dict per record and metric: checkpoint (named as by `checkpoints`, with `given`), task, preset, tokens per
-    step, seed, metric, value, standard error (`se`), n, ends of the 95 % interval (`low` and `high`; None: unknown),
-    NFE and tokens per NFE."""
+    """One dict per record and metric: checkpoint (its name in tables), task, preset, tokens per step, seed, metric,
+    value, standard error (`se`), n, ends of the 95 % interval (`low`, `high`; None: unknown), NFE and tokens per NFE.
+    `given`: digest of a checkpoint -> what the user called it."""
     found, records = [], list(records)
     names = checkpoints(records, given)
     for record in records:
@@ -68,8 +68,8 @@ def rows(records: Iterable[Record], given: Mapping[str, str] | None = None) -> l
 def show(
     console: Console, title: str, records: Sequence[Record], given: Mapping[str, str] | None = None
 ) -> None:
-    """Print the tables of `records` on the console, those of evaluations without a sampler first; `given` as in
-    `checkpoints`."""
+    """Print the tables of `records` on the console, those of evaluations without a sampler first; `given`: digest of a
+    checkpoint -> what the user called it."""
     names = checkpoints(records, given)
     free = [r for r in records if r.question.sampler is None]
     drawn = [r for r in records if r.question.sampler is not None]
@@ -92,7 +92,8 @@ def show(
 def _fitting(
     console: Console, records: Sequence[Record], names: Names, columns: Sequence[Column]
 ) -> Iterator[Table]:
-    """The table of `columns`, split into as few tables as fit the console: by tasks, then by metrics of one task."""
+    """The table of `columns` (task, metric), halved until each part fits the console: by tasks, then by metrics of one
+    task."""
     table = _grid(records, names, columns)
     if len(columns) == 1 or _needed(console, table) <= console.width:
         yield table
@@ -110,8 +111,8 @@ def _needed(console: Console, table: Table) -> int:
 
 
 def _print(console: Console, table: Table) -> None:
-    """Print the table; where the console is too narrow, its names are broken into lines (`packed`). No number is ever
-    cut: a table that is still too wide keeps its width."""
+    """Print the table; where the console is too narrow, names in the table are broken into lines. No number is ever
+    cut: a table that is still too wide is printed wider than the console."""
     for longest in (24, 16, 8):
         if _needed(console, table) <= console.width:
             break
@@ -137,7 +138,7 @@ def _table(left: Sequence[str], right: Sequence[str], caption: str | None = None
 
 
 def reasons(skipped: Iterable[Skip]) -> Iterator[str]:
-    """One line for each reason, with everything that was skipped for it."""
+    """One line of text for each reason why something was skipped, with all that was skipped for this reason."""
     found: dict[str, list[str]] = {}
     for skip in skipped:
         found.setdefault(skip.reason, []).append(skip.what)
@@ -147,8 +148,8 @@ def reasons(skipped: Iterable[Skip]) -> Iterator[str]:
 
 def checkpoints(records: Sequence[Record], given: Mapping[str, str] | None = None) -> Names:
     """Digest of each checkpoint -> its name in tables: the label in its record. While two names are equal, the training
-    seed (as in run folders' names) is appended to them, then the training step, then raw or ema. Unfinished networks
-    are marked (`Labels.marked`).
+    seed (as in run folders' names) is appended to them, then the training step, then the kind of weights, raw or ema
+    (averaged). Networks whose training is unfinished are marked as such.
 
     `given`: digest -> what the user called the checkpoint. It replaces a label that contains digits of a hash
     (`HASHED`).
@@ -193,7 +194,7 @@ class _Places:
 def _free(console: Console, records: Sequence[Record], names: Names) -> list[Table]:
     """Table of metrics that do not depend on a sampler: a line per task and metric, with the values of several
     checkpoints beside each other where that fits the console, else one line for each. Metrics whose names end in a
-    number, such as `accuracy_16`, have tables of their own (`_numbered`)."""
+    number, such as `accuracy_16`, are left out, as they have tables of their own (`_numbered`)."""
     places = _Places.of(records, names)
     made = _table(["task", "metric", *places.heads], ["value", "n"])
     lines: dict[tuple[str, ...], dict[str, Metric]] = {}
@@ -216,8 +217,9 @@ def _free(console: Console, records: Sequence[Record], names: Names) -> list[Tab
 def _beside(
     names: Names, seeds: bool, lines: Mapping[tuple[str, ...], Mapping[str, Metric]], longest: int
 ) -> Table:
-    """Table with one column per checkpoint and one line per task, metric and seed; a column `n` for all of them, or one
-    beside each where their numbers of items differ. Names are broken into lines of `longest` characters (`packed`)."""
+    """Table with one column per checkpoint and one line per task, metric and seed (if there are several `seeds`). The
+    number of items, `n`, is one column or, where it differs between checkpoints, one beside each. `lines`: (task,
+    metric, seed) -> digest of a checkpoint -> value. Names are broken into lines of `longest` characters."""
     digests = [digest for digest in names if any(digest in values for values in lines.values())]
     same = all(len({metric.n for metric in values.values()}) == 1 for values in lines.values())
     heads = [
@@ -286,8 +288,8 @@ def _grid(records: Sequence[Record], names: Names, columns: Sequence[Column]) ->
 
 
 def _counts(records: Sequence[Record]) -> str:
-    """Caption of a table: the number of items of each task, such as `law: n = 500`, what NFE means, and notes on
-    rankings under one template."""
+    """Caption of a table: the number of items of each task, such as `law: n = 500`, what NFE means, and on which tasks
+    samplers are ranked under one prompt template only."""
     found: dict[str, set[int]] = {}
     for record in records:
         mine = found.setdefault(record.labels.task, set())
@@ -297,8 +299,8 @@ def _counts(records: Sequence[Record]) -> str:
 
 
 def _one_template(records: Sequence[Record]) -> Iterator[str]:
-    """A note for each lm-eval task on which several samplers are ranked under one prompt template only
-    (docs/method.md#factors)."""
+    """A note for each lm-eval task on which several samplers are ranked under one prompt template only, as the ranking
+    may depend on the template (docs/method.md#factors)."""
     found: dict[str, tuple[set[str | None], set[str]]] = {}
     for record in records:
         task = record.question.task.get("of", record.question.task)
@@ -322,7 +324,8 @@ def _cells(record: Record | None, names: Sequence[str]) -> list[str]:
 
 
 def _clocked(record: Record) -> tuple[str, ...]:
-    """Engine, device, clock and batch size of a record's speeds; records that agree in these share a table."""
+    """Engine (program that decodes), device, clock (process or wall) and batch size of a record's speeds; records that
+    agree in these share a table."""
     speed = timed(record)
     return speed.engine, speed.device, speed.clock, str(speed.throughput.batch)
 

@@ -1,7 +1,8 @@
-"""Interface of tasks: a task is a component (part) that evaluates a model on one thing and returns metrics.
+"""Interface of tasks: a task is a configurable component (part) that evaluates a model in one way, such as accuracy on
+a benchmark, and returns metrics.
 
-A suite (`evals/suites/NAME.toml`) lists tasks in the canonical form of parts; `repro.evals.request` combines those
-that generate text with sampler presets and tokens per step.
+A suite (`evals/suites/NAME.toml`) lists tasks by kind and settings; `repro.evals.request` combines those that generate
+text with sampler presets and tokens per step.
 """
 
 from __future__ import annotations
@@ -89,8 +90,8 @@ class Answer:
 
 @part
 class Task(Part):
-    """Base class of tasks, each an evaluation of a model; tables print its `name`. A task implements `answer` or
-    `shared`."""
+    """Base class of tasks, each an evaluation of a model; tables print its `name`. A subclass overrides `answer`, which
+    one process computes alone, or `shared`, which several processes compute together."""
 
     name: str
 
@@ -101,14 +102,14 @@ class Task(Part):
 
     def gen_length(self, model: Model) -> int:
         """Number of tokens that the task generates per row; ValueError for a task that generates no text."""
-        raise ValueError(f"task {self.name!r} generates no text, so it has no length of generation")
+        raise ValueError(f"task {self.name!r} generates no text, so it has no length; give one that does")
 
     def workload(self, model: Model, ask: Ask) -> Workload | None:
-        """Estimated forwards, tokens and so on of the evaluation with these settings; None if unknown."""
+        """Estimated forwards, tokens and so on of the evaluation with the settings `ask`; None if unknown."""
         return None
 
     def gives(self, metric: str) -> bool:
-        """Whether a result of the task may contain `metric`; True if that is not known before it is run."""
+        """Whether a result of the task may contain `metric`; True if this is not known before the task is run."""
         return True
 
     def timed_on(self, model: Model) -> str | None:
@@ -128,7 +129,7 @@ class Task(Part):
 
     @abstractmethod
     def protocol(self) -> dict[str, Any]:
-        """Name -> value of what the result depends on besides the task's fields: precision, what is counted, etc."""
+        """What the result depends on besides the task's fields, as name -> value: precision, what is counted, etc."""
 
     def overridden(self, ask: Ask) -> dict[str, list[Any]]:
         """Settings of the task that sampler or plan override: field -> [the task's value, the value used].
@@ -162,8 +163,8 @@ def generated(
     metrics: dict[str, tuple[float, float | None, int]],
     items: list[dict[str, Any]] | None = None,
 ) -> Answer:
-    """The result of an evaluation that generated `rows` of token ids: its metrics and items, and what the rows cost,
-    `forwards` [n] passes of each."""
+    """The result of an evaluation that generated n `rows` of token ids: its `metrics`, per-item results `items`, and
+    what the rows cost, from the number of forward passes of each row, `forwards` [n]."""
     tokens, passes = sum(len(row) for row in rows), forwards.double()
     return Answer(
         metrics=metrics,

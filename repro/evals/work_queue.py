@@ -47,7 +47,7 @@ ANSWER = "answer"
 
 
 def rows_per_chunk(length: int) -> int:
-    """Number of rows per chunk for rows of `length` tokens: about TOKENS tokens, from 1 to ROWS rows."""
+    """Number of rows per chunk for rows of `length` tokens: from 1 to 512 rows (`ROWS`), about 2^15 tokens in all."""
     return max(1, min(ROWS, TOKENS // max(1, length)))
 
 
@@ -59,8 +59,8 @@ def spans(count: int, size: int) -> list[range]:
 class Busy(Exception):
     """Raised while another process, which holds the file lock `lock`, computes missing chunks of an evaluation.
 
-    `by_rank`: there are no file locks, and the chunk, or combining all of them, is assigned to another process by its
-    rank.
+    `by_rank`: there are no file locks, and the chunk, or combining all chunks, is assigned to another process by its
+    number in the launch (rank).
     """
 
     def __init__(self, lock: Path, by_rank: bool = False) -> None:
@@ -97,9 +97,9 @@ class WorkQueue(Protocol):
         ...
 
     def each(self, parts: Sequence[Item], find: Callable[[Item], Value]) -> list[Value]:
-        """`find(part)` of independent parts of the evaluation, each of which calls `map_chunks` any number of times.
-        Where other processes compute chunks of one part, this one goes on with the next; raises Busy after the last
-        part if any lacks chunks."""
+        """`find(part)` for each of `parts`, independent parts of the evaluation; `find` may call `map_chunks` any
+        number of times. Where other processes compute chunks of a part, this process goes on with the next part; raises
+        Busy after the last part if any part lacks chunks."""
         ...
 
     def join(self) -> None:
@@ -110,8 +110,8 @@ class WorkQueue(Protocol):
         ...
 
     def alone(self) -> AbstractContextManager[None]:
-        """Context of work that is timed, after `join`: no other process of this machine works on the same results on a
-        CPU meanwhile. Where models run on accelerators, each process has one of its own, so nothing waits."""
+        """Context of timed work, entered after `join`: while it lasts, no other process of this machine works on the
+        same results on a CPU. Where models run on accelerators, each process has one of its own, so nothing waits."""
         ...
 
 
@@ -147,8 +147,8 @@ class _Chunk(Struct):
 
 
 class _Body(Struct):
-    """Content of a chunk: id of the evaluation, numerics class, first and last + 1 of its `rows`, seconds, values
-    `found`."""
+    """Content of a chunk: id of the evaluation (`question`), numerics class, first and last + 1 of its `rows`, seconds
+    that it took, and the computed values (`found`)."""
 
     question: str
     numerics: str
@@ -161,9 +161,10 @@ class _Body(Struct):
 class SharedQueue:
     """Work queue of one evaluation that stores its chunks in `folder` and shares them with every process that uses it.
 
-    `question`: id of the evaluation's record; `numerics`: its numerics class (device type, dtype, ...); `answered`:
-    returns whether the record has been written, after which the chunks may be removed; `seconds`: time spent on all
-    chunks by all processes; `own`: time that this process spent on chunks.
+    `question`: id of the evaluation's record; `numerics`: its numerics class (device type, dtype, ...); `batch`:
+    largest number of rows in one forward (None: the task's default); `answered`: returns whether the record has been
+    written, after which the chunks may be removed; `seconds`: time spent on all chunks by all processes; `own`: time
+    that this process spent on chunks.
     """
 
     folder: Path
@@ -249,7 +250,7 @@ class SharedQueue:
         return Machine(self._results()).beside() if on_cpu else nullcontext()
 
     def _results(self) -> Path:
-        """Folder of the results, OUT, that holds OUT/chunks/NAME."""
+        """The folder OUT of the results; `folder`, with the chunks of this queue, is OUT/chunks/NAME."""
         return self.folder.parent.parent
 
     def finish(self) -> None:
@@ -266,9 +267,9 @@ class SharedQueue:
 
     @contextmanager
     def _claimed(self, path: Path, number: int) -> Generator[None]:
-        """Context that holds the lock of the chunk stored at `path`, the `number`-th of its call of `map_chunks`.
+        """Context that holds the lock of the chunk stored at `path`; `number`: its index in its call of `map_chunks`.
 
-        Raises Busy if another process holds it, or if the record of the evaluation is already written.
+        Raises Busy if another process holds the lock, or if the record of the evaluation is already written.
         """
         lock = self._claim(path, number)
         try:
@@ -279,8 +280,8 @@ class SharedQueue:
             lock.release()
 
     def _claim(self, path: Path, number: int) -> FileLock:
-        """The acquired lock of the chunk at `path`, the `number`-th of its call of `map_chunks`. Without file locks it
-        is not acquired; the chunk then belongs to the process whose rank is `number` modulo the number of processes.
+        """The acquired lock of the chunk at `path`; `number`: its index in its call of `map_chunks`. Without file locks
+        it is not acquired; the chunk then belongs to the process whose rank is `number` modulo the number of processes.
         Raises Busy if another process holds the lock or owns the chunk."""
         try:
             return _claim(path)
@@ -308,8 +309,8 @@ class SharedQueue:
     def _read(self, path: Path, span: range, read: Callable[[Any, range], Value]) -> Value:
         """The stored value of the finished chunk at `path`.
 
-        Raises ValueError if the file was changed or `read` refuses its contents, and Busy if it is gone because another
-        process has written the record of the evaluation since.
+        Raises ValueError if the file was changed or `read` refuses its contents, and Busy if the file is gone, since
+        another process has written the record of the evaluation in the meantime.
         """
         remedy = "remove it and run again"
         try:
@@ -323,7 +324,7 @@ class SharedQueue:
         try:
             body = convert(json.loads(stored.chunk), _Body, "its contents", "it is of another version")
             if (body.question, body.numerics, body.rows) != self._head(span):
-                raise ValueError("it belongs to another evaluation, by its question, numerics or rows")
+                raise ValueError("the chunk's question, numerics or rows are those of another evaluation")
             value = read(body.found, span)
         except ValueError as error:
             raise ValueError(f"{path} does not fit this evaluation ({error}); {remedy}") from None
@@ -344,7 +345,9 @@ def shared_queue(
 ) -> SharedQueue:
     """The queue of the evaluation with id `question`, with chunks in a subfolder of `folder` for its numerics class.
 
-    `batch`, `answered` and `finished` as in `SharedQueue`. Evaluations of different numerics classes share no chunks.
+    `batch`: largest number of rows in one forward (None: the task's default); `answered`: returns whether the record
+    has been written; `finished`: called after each computed chunk with the numbers of finished chunks and of all.
+    Evaluations of different numerics classes share no chunks.
     """
     name = f"{question[:16]}-{sha256(text(numerics))[:8]}"
     return SharedQueue(folder / name, question, numerics, batch, answered, finished)
@@ -367,7 +370,7 @@ def _is_free(lock: Path) -> bool:
 def _claim(path: Path) -> FileLock:
     """The acquired file lock of the chunk stored at `path`.
 
-    Raises Busy if another process holds it or has just removed the folder.
+    Raises Busy if another process holds the lock or has just removed the folder of the chunks.
     """
     lock = FileLock(_lock_path(path))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -47,8 +47,8 @@ class Workload:
     """Work that a model does for one item of a task, and the number of `items` (None: unknown).
 
     Per item: `forwards`, number of forward passes of one row; `tokens`, tokens that go through the network in all of
-    them; `keys`, number of attended keys summed over those tokens; `heads`, number of positions whose logits are
-    computed; `drawn`, bytes of memory traffic of the random draws, per id of the vocabulary. `assumed`: sentences
+    these passes; `keys`, number of attended keys, summed over the tokens; `heads`, number of positions whose logits are
+    computed; `drawn`, bytes of memory traffic of the random draws, divided by the vocabulary size. `assumed`: sentences
     that state the assumptions behind these numbers.
     """
 
@@ -112,9 +112,9 @@ def sizes() -> dict[str, TaskSize]:
 
 # --- decoding -----------------------------------------------------------------------------------------------
 def forwards_a_step(sampler: Sampler, steps: int) -> float:
-    """Number of forwards with which a sampler decodes a block in `steps` steps.
+    """Number of forward passes with which a sampler decodes a block in `steps` steps.
 
-    Guidance doubles them, final noise removal adds one, and a corrector adds one per sweep between two steps.
+    Guidance doubles the number, final noise removal adds one, and a corrector adds one per sweep between two steps.
     """
     if isinstance(sampler, ProcessedSampler):
         return forwards_a_step(sampler.rule, steps) * (2 if isinstance(sampler.shape, Guided) else 1)
@@ -180,7 +180,7 @@ def of_texts(items: int | None, model: Model, ask: Ask, prompt: int) -> Workload
 
 # --- likelihoods --------------------------------------------------------------------------------------------
 def of_answers(size: TaskSize, shots: int, estimator: Estimator, model: Model) -> Workload:
-    """Workload of the likelihoods of all answer choices of an lm-eval task's items.
+    """Workload of the likelihoods of all answer choices of an lm-eval task's items, with `shots` few-shot examples.
 
     Per choice: the estimator's forwards, and under absorbing noise one more per token of the answer for lm-eval's
     `is_greedy`; guidance doubles both.

@@ -296,8 +296,8 @@ def refusing(stored, span):
     ("changed", "says"),
     [
         ({"found": 0.6}, "it is not one half"),
-        ({"question": "other"}, "it belongs to another evaluation"),
-        ({"rows": [1, 3]}, "it belongs to another evaluation"),
+        ({"question": "other"}, "rows are those of another evaluation"),
+        ({"rows": [1, 3]}, "rows are those of another evaluation"),
         ({"rows": None}, "expected 'array', got 'null' - at 'rows'"),
         ({"seconds": "x"}, "expected 'float', got 'str' - at 'seconds'"),
     ],

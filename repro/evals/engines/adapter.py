@@ -1,5 +1,5 @@
-"""lm-eval's model interface (`LM`) for an engine. Requests are made in chunks of `CHUNK`, and the answers of each
-finished chunk are stored, so that a killed run loses at most one chunk."""
+"""lm-eval's model interface (`LM`) for an engine, a program that decodes in place of a checkpoint. Requests are made in
+chunks of `CHUNK`, and the answers of each finished chunk are stored, so that a killed run loses at most one chunk."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ CHUNK = 32
 
 @dataclass(frozen=True)
 class _Likelihood:
-    """A log-likelihood in nats as the items of a record store it; `greedy`: whether greedy decoding gives the
-    continuation. An engine does not report forward passes, so `forwards` is None."""
+    """A log-likelihood in nats (`value`) in the form of a record's per-item results; `greedy`: whether greedy decoding
+    gives the continuation (None: a whole text, for which this is not asked). `se`, its standard error, is 0, and
+    `forwards` None, since an engine does not report forward passes."""
 
     value: float
     greedy: bool | None
@@ -39,10 +40,11 @@ class _Likelihood:
 
 @dataclass(eq=False)
 class EngineAdapter(LM):
-    """lm-eval's model interface for an engine. `generation`: the task that generates texts (None for likelihood tasks);
-    `windows`: how whole texts are cut into windows (None: no task scores whole texts); `scored`: likelihoods so far, by
-    (context, continuation) or (text,); `texts`: texts generated so far, in order; `refused`: for each of `texts`,
-    whether the engine declined to answer."""
+    """lm-eval's model interface for the server `engine`. `api`: "completions" or "chat"; `generation`: the task that
+    generates texts (None for likelihood tasks); `seed`: of random draws; `work`: queue that splits the requests into
+    chunks; `windows`: how whole texts are cut into windows (None: no task scores whole texts); `scored`: likelihoods so
+    far, by (context, continuation) or (text,); `texts`: texts generated so far, in order; `refused`: for each of
+    `texts`, whether the engine declined to answer."""
 
     engine: Server
     api: Api
@@ -58,8 +60,8 @@ class EngineAdapter(LM):
         super().__init__()
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """(log-likelihood in nats, whether greedy decoding gives the continuation) of each request (context,
-        continuation). Spaces at the end of a context belong to the continuation, as in `repro.evals.lm.prompts`.
+        """(log-likelihood in nats, whether greedy decoding gives the continuation) for each request, whose arguments
+        are a context and a continuation. Spaces at the end of a context are moved to the continuation. Raises
         Unsupported if the engine does not say which tokens are likely."""
         pairs = [_split(*request.args) for request in requests]
 
@@ -74,7 +76,7 @@ class EngineAdapter(LM):
         return scores
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Log-likelihood of each request's whole text in nats, summed over its windows (`rolling`)."""
+        """Log-likelihood in nats of each request's whole text, summed over the windows into which it is cut."""
         assert self.windows is not None, "a rolling task is asked with windows"
         by_text = [self.windows.of(request.args[0]) for request in requests]
         windows = [window for each in by_text for window in each]
@@ -151,6 +153,7 @@ def _read_texts(data: Any, rows: range) -> list[Completion]:
 def _counted(found: list[Any], rows: range) -> list[Any]:
     if len(found) != len(rows):
         raise ValueError(
-            f"the stored chunk has {len(found)} answers for {len(rows)} requests; compute it again"
+            f"the stored chunk has {len(found)} answers for {len(rows)} requests; remove the chunk and run the command"
+            " again"
         )
     return found

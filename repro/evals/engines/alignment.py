@@ -2,7 +2,7 @@
 
     spans(" caf\\u00e9 is", [" caf", "\\ufffd", "\\ufffd", " is"])     -> [(0, 4), (4, 5), (4, 5), (5, 8)]
 
-The field `text_offset` of OpenAI's protocol should say it, but SGLang writes -1
+The field `text_offset` of OpenAI's protocol should say so, but SGLang writes -1
 (`sgl-project/sglang@0101654 python/sglang/srt/entrypoints/openai/utils.py:25-31`), and vLLM adds up the lengths of the
 tokens' texts (`_create_completion_logprobs` of
 `vllm-project/vllm@2d5f987 vllm/entrypoints/openai/serving_completion.py`): it counts BOS, which the text does not show,
@@ -23,7 +23,7 @@ LONGEST_SPECIAL = 40
 
 
 class Unaligned(ValueError):
-    """The texts of the tokens do not make up the text."""
+    """Raised if the texts of the tokens that a server states do not make up the text that the tokens should write."""
 
 
 def is_broken(token: str) -> bool:
@@ -53,14 +53,14 @@ def spans(text: str, tokens: Sequence[str]) -> list[tuple[int, int]]:
             found += [(at, end)] * count
         at = found[-1][1]
     if at != len(text):
-        raise Unaligned(f"its tokens end before {text[at : at + 20]!r}")
+        raise Unaligned(f"the server's tokens end before {text[at : at + 20]!r}")
     return found
 
 
 def of_continuation(text: str, tokens: Sequence[str], start: int) -> list[int]:
     """Indices of those `tokens` of `text` that end after index `start` of the text, so a token that begins before
-    `start` and ends after it is included. Raises Unaligned where `spans` does, and if tokens that are parts of
-    characters before and after `start` cannot be told apart."""
+    `start` and ends after it is included. Raises Unaligned if the tokens do not make up the text, and if it is unknown
+    which tokens are parts of characters before `start` and which of characters after."""
     places = spans(text, tokens)
     run = [number for number, (begin, end) in enumerate(places) if begin < start < end]
     after = [number for number, (_, end) in enumerate(places) if end > start and number not in run]
@@ -69,14 +69,16 @@ def of_continuation(text: str, tokens: Sequence[str], start: int) -> list[int]:
     begin, end = places[run[0]]
     sizes = [_bytes(tokens[number]) for number in run]
     if sum(sizes) != len(text[begin:end].encode()):
-        raise Unaligned(f"it does not say which tokens of {text[begin:end]!r} are parts of which character")
+        raise Unaligned(
+            f"the server does not say which tokens of {text[begin:end]!r} are parts of which character"
+        )
     before = len(text[begin:start].encode())
     return [*(number for i, number in enumerate(run) if sum(sizes[: i + 1]) > before), *after]
 
 
 def _end(text: str, at: int, token: str) -> int | None:
-    """Index in `text` at which `token` ends, if its text stands at index `at` or after the spaces there; None if it
-    does not, or if the token is broken (`is_broken`)."""
+    """Index in `text` at which `token` ends, if the token stands at index `at` or after the spaces that begin there;
+    None if it stands at neither place, or if it is broken (`is_broken`)."""
     if is_broken(token):
         return None
     token = token.replace("\u2581", " ")  # how SentencePiece shows a space
@@ -88,11 +90,12 @@ def _end(text: str, at: int, token: str) -> int | None:
 
 
 def _run(text: str, at: int, tokens: Sequence[str]) -> tuple[int, int]:
-    """(number of tokens, end) of the broken tokens at the start of `tokens`, before the first one whose text is known;
-    together they write `text[at:end]`, where `end` is the first place at which the text of the known token stands."""
+    """(count, end): the first `count` of `tokens` are broken (`is_broken`) and together write `text[at:end]`. `end` is
+    the first index at which the token after them stands, or the end of the text if there is no such token. Raises
+    Unaligned if that token does not stand within reach of what the broken ones can write, and if `count` is 0."""
     count = next((i for i, token in enumerate(tokens) if not is_broken(token)), len(tokens))
     if count == 0:
-        raise Unaligned(f"its token {tokens[0]!r} does not stand at {text[at : at + 20]!r}")
+        raise Unaligned(f"the server's token {tokens[0]!r} does not stand at {text[at : at + 20]!r}")
     if count == len(tokens):
         return count, len(text)
     least = at + any(tokens[:count])  # tokens that are shown as nothing may be nothing
@@ -100,7 +103,7 @@ def _run(text: str, at: int, tokens: Sequence[str]) -> tuple[int, int]:
     for end in range(least, most + 1):
         if _end(text, end, tokens[count]) is not None:
             return count, end
-    raise Unaligned(f"its token {tokens[count]!r} is not in {text[at:most]!r}")
+    raise Unaligned(f"the server's token {tokens[count]!r} is not in {text[at:most]!r}")
 
 
 def _most(token: str) -> int:

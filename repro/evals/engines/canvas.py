@@ -65,8 +65,9 @@ class RemoteDenoiser(Denoiser):
     output layer, which no sampler reads, is NaN too, so a loss or likelihood computed from it is NaN.
 
     `canvas`: largest number of columns that are denoised at once (None: a whole row); earlier columns are the request's
-    prompt. `top`, `most_tail`: as in `remote`. The tail of a position is the probability that the server does not list;
-    `tail`: the largest so far; `tail_sum`: its sum over the `positions` positions read so far.
+    prompt. `top`: number of log-probabilities read at each position; `most_tail`: largest accepted tail, where the tail
+    of a position is the probability that the server does not list. `tail`: the largest tail so far; `tail_sum`: sum of
+    the tails of the `positions` positions read so far.
     """
 
     supports_kv_cache = False
@@ -130,13 +131,13 @@ class RemoteDenoiser(Denoiser):
         return features.clone()
 
     def _body(self, ids: Sequence[int], width: int) -> dict[str, Any]:
-        """The request for one row of ids: its last `width` ids are the canvas, the ones before are the prompt.
-        ValueError if the prompt has a mask, whose token the server would not predict."""
+        """The JSON body of the request for one row of ids, the last `width` of which are the canvas, and those before
+        the prompt. ValueError if the prompt has a mask, since the server predicts no token in the prompt."""
         prompt, canvas = list(ids[: max(0, len(ids) - width)]), list(ids[-width:])
         if masked := sum(each == self.vocabulary.mask for each in prompt):
             raise ValueError(
-                f"{masked} positions to be written lie before a canvas of {width} columns; give a larger canvas, or"
-                " generate fewer tokens"
+                f"{masked} masked positions lie before the last {width} (the canvas), the only ones that the server"
+                " denoises; give a larger canvas, or generate fewer tokens"
             )
         read = {"diffusion_max_steps": 1, "diffusion_read_only": True}
         return {
@@ -167,8 +168,9 @@ class RemoteDenoiser(Denoiser):
 
     def _filled(self, listed: dict[str, float]) -> Tensor:
         """Log-probabilities [V] of one position from those that the reply lists (`listed`: token -> log-probability);
-        the tail is spread over the other ids. ValueError for probabilities that sum to more than 1, up to rounding, and
-        where all are of ids that are never written."""
+        the tail, which the reply does not list, is spread over the other ids. ValueError if the listed probabilities
+        sum to more than 1, up to rounding, if the tail is above `most_tail`, and if no id that may be written gets any
+        probability."""
         total = self.vocabulary.total
         ids = torch.tensor([self._id(text) for text in listed], dtype=torch.int64)
         logp = torch.tensor([value_of(each) for each in listed.values()], dtype=torch.float64)
@@ -198,8 +200,8 @@ class RemoteDenoiser(Denoiser):
         found[ids] = logp
         if found[~self.forbidden.cpu()].max() == -math.inf:
             raise ValueError(
-                f"{self.connection.url} gives a position no probability of an id that may be written (mask and the like"
-                " may not); it must serve a model with this vocabulary"
+                f"{self.connection.url} gives all probability at a position to ids that are never written, such as the"
+                " mask; it must serve a model with this vocabulary"
             )
         return found
 

@@ -1,4 +1,5 @@
-"""Check that two engines agree: A and B get the same requests, and the first token that differs is reported.
+"""Check that two engines (programs that decode) agree: A and B get the same requests, and the first token that differs
+is reported.
 
     report = compare(a, b, Plan(prompts))
     report.agrees, report.verdict, report.lines(), report.data()
@@ -52,10 +53,10 @@ class Prompt(Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked of both engines and how their answers are judged. `length`: largest number of tokens of a text;
-    `tolerance`: largest accepted difference of a log-probability in nats; `margin`: largest accepted share of texts
-    that differ or, for prompts with a right answer, difference in accuracy (see `answers`); `draws`: draws per prompt
-    for the test of the sampling distribution (0: left out)."""
+    """What is asked of both engines (`prompts`) and how their answers are judged. `length`: largest number of
+    tokens of a text; `tolerance`: largest accepted difference of a log-probability in nats; `margin`: largest accepted
+    share of texts that differ or, for prompts with a right answer, difference in accuracy; `draws`: draws per prompt
+    for the test of the sampling distribution (0: no test)."""
 
     prompts: Sequence[Prompt] = tuple(Prompt(text) for text in PROMPTS)
     length: int = 24
@@ -69,8 +70,8 @@ class Plan:
 
 
 def read_prompts(path: Path | None) -> list[Prompt]:
-    """The prompts of a JSON Lines file (None: `PROMPTS`); ValueError for fewer than 2 prompts, or if some lines have an
-    answer and others have none."""
+    """The prompts of a JSON Lines file (None: 16 short ones); ValueError for fewer than 2 prompts, or if some lines
+    have an answer and others have none."""
     if path is None:
         return [Prompt(text) for text in PROMPTS]
     found = list(
@@ -84,8 +85,8 @@ def read_prompts(path: Path | None) -> list[Prompt]:
 
 
 def compare(a: Engine, b: Engine, plan: Plan, told: Callable[[Finding], None] = lambda found: None) -> Report:
-    """Run every check of two engines and return the report; `told` is called with each finding as soon as it is
-    there."""
+    """Run every check of the engines `a` and `b` and return the report; `told` is called with the finding of each check
+    as soon as it is there."""
     found = []
     for each in _findings(a, b, plan):
         told(each)
@@ -116,8 +117,9 @@ def _findings(a: Engine, b: Engine, plan: Plan) -> Iterator[Finding]:
 
 # --- checks -------------------------------------------------------------------------------------------------
 def tokens(a: Sequence[Completion], b: Sequence[Completion], plan: Plan) -> Finding:
-    """Whether both engines write the same tokens at temperature 0, asked one prompt at a time. Each pair of texts is
-    compared up to its first different token, which counts unless its position is undecided (`comparisons`)."""
+    """Whether both engines write the same tokens at temperature 0, asked one prompt at a time; `a`, `b`: their texts.
+    Two texts are compared up to the first different token, which counts unless the two likeliest tokens there are so
+    near that rounding explains the difference (`comparisons.walk`)."""
     return _walked("tokens at T = 0", a, b, plan)
 
 
@@ -151,9 +153,9 @@ def asked_otherwise(
     *,
     together: bool,
 ) -> Finding:
-    """Whether an engine gives the answers `alone` (to one prompt at a time, in order) again when it is asked all
-    prompts at once (`together`) or one at a time in reverse order. What the engine keeps of earlier requests, such as a
-    prefix cache, must not change its answers."""
+    """Whether an engine gives the same answers again when it is asked all prompts `texts` at once (`together`) or one
+    at a time in reverse order; `alone`: its answers to one prompt at a time, in order; `greedy`: settings of each
+    request. What the engine keeps of earlier requests, such as a prefix cache, must not change its answers."""
     turn = 1 if together else -1
     again = engine.complete(texts[::turn], greedy, "completions", together)[::turn]
     return _walked(f"{'batch' if together else 'order'} of {name}", alone, again, plan)
@@ -199,9 +201,9 @@ def stop_rule(
 
 
 def template(a: Engine, b: Engine, texts: Sequence[str], greedy: Sequence[Settings], plan: Plan) -> Finding:
-    """Whether both engines put the same chat template around a message: to each message of `texts` they must give
-    answers that are equal up to the tolerance of `plan`, in tokens and log-probabilities, and, where both engines state
-    it, the same number of tokens of the prompt."""
+    """Whether both engines put the same chat template around a message: to each message of `texts`, sent with its
+    settings in `greedy`, they must give answers that are equal up to the tolerance of `plan`, in tokens and
+    log-probabilities, and, where both engines state it, the same number of tokens of the prompt."""
     try:
         one, other = (engine.complete(texts, greedy, "chat", False) for engine in (a, b))
     except (Unsupported, Refused) as error:
@@ -219,8 +221,8 @@ def template(a: Engine, b: Engine, texts: Sequence[str], greedy: Sequence[Settin
 def log_probabilities(
     a: Engine, b: Engine, texts: Sequence[str], written: Sequence[Completion], plan: Plan
 ) -> Finding:
-    """Whether both engines give the same log-probabilities, up to the tolerance, to the tokens of the texts `written`
-    by A after the prompts `texts`."""
+    """Whether both engines give the same log-probabilities, up to the tolerance of `plan`, to the tokens of the texts
+    that A wrote (`written`) after the prompts `texts`."""
     title = "log-probabilities"
     pairs = [(text, made.text) for text, made in zip(texts, written, strict=True) if made.text.strip()]
     try:
@@ -233,9 +235,9 @@ def log_probabilities(
 
 
 def answers(a: Sequence[Completion], b: Sequence[Completion], plan: Plan) -> Finding:
-    """Whether the answers are equivalent within the margin: the 90 % interval of the difference in accuracy lies within
-    it or, for prompts without answers, the 95 % upper bound of the share of texts that differ where a token was
-    decided."""
+    """Whether the texts of A (`a`) and of B (`b`) are equivalent. For prompts with a right answer, the 90 % interval of
+    the difference in accuracy must lie within the margin of `plan`; for other prompts, the 95 % upper bound of the
+    share of texts that differ, near ties within rounding apart (`comparisons.walk`)."""
     if plan.prompts[0].answer is None:
         differing = sum(walk(x, y, plan.tolerance).failed for x, y in zip(a, b, strict=True))
         most = _upper(differing, len(a))
@@ -265,16 +267,17 @@ def _within(title: str, says: str, data: dict[str, Any], most: float, plan: Plan
 
 # --- statistics ---------------------------------------------------------------------------------------------
 def _upper(count: int, n: int) -> float:
-    """Upper one-sided confidence bound, at level `LEVEL`, of a proportion that was observed in `count` of `n` cases
-    (Clopper and Pearson 1934)."""
+    """Upper one-sided 95 % confidence bound of a proportion that was observed in `count` of `n` cases (Clopper and
+    Pearson 1934)."""
     from scipy.stats import beta
 
     return 1.0 if count == n else float(beta.ppf(LEVEL, count + 1, n - count))
 
 
 def _walked(title: str, a: Sequence[Completion], b: Sequence[Completion], plan: Plan) -> Finding:
-    """The finding `title` of texts compared token by token. It fails if two texts differ at a decided position, or
-    log-probabilities of equal tokens differ by more than the tolerance."""
+    """The finding called `title` of the comparison, token by token, of each text of `a` with that of `b`. It fails if
+    two texts differ, near ties within rounding apart (`comparisons.walk`), or if log-probabilities of equal tokens
+    differ by more than the tolerance of `plan`."""
     walks = [walk(x, y, plan.tolerance) for x, y in zip(a, b, strict=True)]
     failed = [each for each in walks if each.failed]
     if failed:

@@ -1,5 +1,5 @@
-"""Command lines about engines: scoring one (`python -m repro.evals --engine openai:URL`), and comparing two
-(`repro engine-check A B`)."""
+"""Command lines about engines (programs that decode): scoring one (`python -m repro.evals --engine openai:URL`), and
+comparing two (`repro engine-check A B`)."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def score(argv: Sequence[str]) -> int:
         records = [record for record, _ in shown.follow(grid.run(shown.chunk))]
     except ConnectionError as error:
         raise ConnectionError(
-            f"{error}; what is finished is stored, and the same command continues"
+            f"{error}; finished answers are stored, and the same command continues with the others"
         ) from None
     results = Results(grid.ordered(records), grid.skipped)
     if first() and args.json:

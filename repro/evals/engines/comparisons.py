@@ -1,7 +1,8 @@
 """Comparison of generated texts: the first token that differs, and whether the difference exceeds the tolerance.
 
-At temperature 0 two correct engines may write different tokens only where the two best log-probabilities are closer
-than twice the tolerance: each may be off by the tolerance. Such a position is *undecided*. Tokens after the first
+At temperature 0 two correct engines may write different tokens only where the two largest log-probabilities are closer
+than twice the tolerance, since each log-probability may be off by the tolerance. Such a position, a near tie that
+rounding explains, is *undecided*; a difference at any other, *decided* position is an error. Tokens after the first
 different one are not compared, since they continue different texts.
 """
 
@@ -27,10 +28,10 @@ PRECISIONS = (
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first `position` (token from 0, or character if the engines give no tokens) at which two texts differ. `a`,
-    `b`: their tokens there; `before`: the text that both wrote before; `gap`: difference of the two best
-    log-probabilities there in nats, the smaller one of both engines (None: unknown); `decided`: whether the difference
-    counts, and is no near tie within rounding: `gap` is above twice the tolerance of log-probabilities, or unknown."""
+    """The first `position` (index of a token, or of a character if an engine gives no tokens) where two texts differ.
+    `a`, `b`: the tokens of the two texts there; `before`: the text that both have before it; `gap`: difference of the
+    two largest log-probabilities there in nats, the smaller one of both engines (None: unknown); `decided`: whether the
+    difference is an error, since `gap` is unknown or above twice the tolerance, and not a near tie within rounding."""
 
     position: int
     a: str
@@ -63,8 +64,8 @@ class Walk:
 
 def walk(a: Completion, b: Completion, tolerance: float) -> Walk:
     """The comparison of two texts, token by token up to the first difference. `tolerance`: error allowed for each
-    log-probability, in nats; a difference where the two best log-probabilities are at most twice that apart is
-    undecided (a near tie that rounding explains), any other is decided (an error). If an engine gave no tokens, the
+    log-probability, in nats; a difference where the two largest log-probabilities are at most twice this error apart
+    is undecided (a near tie that rounding explains), any other is decided (an error). If an engine gave no tokens, the
     texts are compared by character, and every difference is decided."""
     if not a.tokens or not b.tokens:
         if a.text == b.text:
@@ -91,8 +92,8 @@ def walk(a: Completion, b: Completion, tolerance: float) -> Walk:
 
 
 def parted(a: Completion, b: Completion, stop: str, tolerance: float) -> bool:
-    """Whether two texts write different tokens at an undecided position before the string `stop`, so that nothing can
-    be said of how they end."""
+    """Whether two texts have different tokens at an undecided position before the stop string `stop`, so that their
+    ends cannot be compared; `tolerance`: error allowed for each log-probability, in nats."""
     found = walk(a, b, tolerance).divergence
     return (
         found is not None and not found.decided and END not in (found.a, found.b) and stop not in found.before
@@ -100,12 +101,12 @@ def parted(a: Completion, b: Completion, stop: str, tolerance: float) -> bool:
 
 
 def seeds_obeyed(a: Sequence[Completion], b: Sequence[Completion], tolerance: float, level: float) -> bool:
-    """Whether draws with equal seeds, `a` and `b`, are equal up to the tolerance of log-probabilities.
+    """Whether the texts `a` and `b`, drawn with the same seeds, differ no more often than rounding explains.
 
-    If the log-probabilities of two engines differ by at most the tolerance e, draws by one race of exponential times
-    (as vLLM draws) differ at a token with a probability of at most 2 tanh(e / 2) < e; draws by inverse CDF may differ
-    more often, so 2 e is allowed. The number of texts that differ is then at most binomial, over all tokens compared;
-    the result is False if so many have a probability below `level`. Texts without tokens must be equal.
+    If the log-probabilities of two runs differ by at most the `tolerance` e, draws by one race of exponential times (as
+    vLLM draws) differ at a token with a probability of at most 2 tanh(e / 2) < e; draws by inverse CDF may differ more
+    often, so 2 e is allowed. The number of texts that differ is then at most binomial, over all tokens compared; the
+    result is False if so many or more have a probability below `level`. Texts without tokens must be equal.
     """
     walks = [walk(x, y, tolerance) for x, y in zip(a, b, strict=True)]
     ends = sum(each.divergence is not None for each in walks)
@@ -118,8 +119,8 @@ def seeds_obeyed(a: Sequence[Completion], b: Sequence[Completion], tolerance: fl
 
 
 def compared_scores(a: Sequence[Scored], b: Sequence[Scored]) -> tuple[list[float], int]:
-    """Absolute differences in nats of the log-probabilities of equal tokens of two engines' scores of the same texts,
-    and the number of texts that the engines tokenise differently."""
+    """For the same texts as scored by two engines (`a`, `b`): the absolute differences of the tokens' log-probabilities
+    in nats, and the number of texts that are left out, as the engines cut them into different tokens."""
     found: list[float] = []
     cut = 0
     for one, other in zip(a, b, strict=True):
@@ -131,7 +132,8 @@ def compared_scores(a: Sequence[Scored], b: Sequence[Scored]) -> tuple[list[floa
 
 
 def size_of(differences: Sequence[float]) -> str:
-    """Description of the size of the mean of absolute differences of log-probabilities, in nats (`PRECISIONS`)."""
+    """Description of the mean of absolute differences of log-probabilities (in nats), such as "the size of float32
+    rounding" (`PRECISIONS`)."""
     mean = math.fsum(differences) / len(differences)
     return next(
         (says for most, says in PRECISIONS if mean <= most), "too large for rounding: another text or network"
@@ -150,8 +152,8 @@ def _written(made: Completion) -> list[Token]:
 
 
 def _at(tokens: Sequence[Token], position: int, made: Completion) -> Token | None:
-    """The token at index `position` of the text `made`, which consists of `tokens`. Just after the last token it is
-    `END` if the text was stopped, and None if the text reached its length limit."""
+    """The token at index `position` of the text `made`, which consists of `tokens`. Just after the last token: one that
+    stands for the end of the text (`END`) if the text was stopped, None if it reached its length limit."""
     if position < len(tokens):
         return tokens[position]
     return Token(END, None, {}) if made.finish == "stop" and position == len(tokens) else None

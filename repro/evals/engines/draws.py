@@ -1,5 +1,5 @@
-"""Check of an engine's random draws: the same seed twice, different seeds, and the first tokens of many draws against
-the probabilities that the engine itself states."""
+"""Check of the random draws of an engine (a program that decodes): the same seed twice, different seeds, and the first
+tokens of many draws against the probabilities that the engine itself states."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ TOP = 5
 
 
 def law_of_draws(name: str, engine: Engine, prompts: Sequence[str], draws: int, tolerance: float) -> Finding:
-    """Whether an engine draws from its own probabilities and obeys seeds.
+    """Whether the engine called `name` draws from the probabilities that it states, and obeys seeds.
 
-    Fails if a seed that is used twice gives two different texts more often than log-probabilities within `tolerance`
-    (nats) explain, if texts of different seeds coincide though the probability of that is below `LEVEL`, or if the
-    first tokens of `draws` seeds per prompt do not fit the stated probabilities (chi-squared test of each prompt;
-    normal test of the mean log-probability of all drawn tokens, which detects another temperature with fewer draws).
+    Fails if a seed that is used twice gives two different texts more often than errors of log-probabilities within
+    `tolerance` (nats) explain; if all texts of different seeds are equal, though this has a probability below 1e-4;
+    or if the first tokens of `draws` texts per prompt do not fit the stated probabilities (chi-squared test of each
+    prompt; normal test of the mean log-probability of all drawn tokens, which detects another temperature with fewer
+    draws).
     """
     title = f"law of draws of {name}"
     seeds = range(1, SEEDS + 1)
@@ -86,8 +87,9 @@ def chi_squared(
     stated: dict[str, float], drawn: Counter[str], draws: int
 ) -> tuple[float | None, tuple[str, float]]:
     """p-value of Pearson's chi-squared test, and (class that deviates most, its expected count). `drawn`: count of each
-    token in `draws` draws; `stated`: log-probabilities of the likeliest tokens. Each of these is a class, and all other
-    tokens together are the class "". The p-value is None if `draws` is so small that there is only one class."""
+    token in `draws` draws; `stated`: log-probabilities of the likeliest tokens. Each of these with an expected count of
+    at least 5 (`LEAST`) is a class; all other tokens together are the class "" or, if they are too rare, part of the
+    rarest class. The p-value is None if `draws` is so small that there is only one class."""
     from scipy.stats import chi2
 
     expected = {text: draws * math.exp(value) for text, value in stated.items()}
@@ -107,13 +109,15 @@ def chi_squared(
 
 
 def drawn_log_probability(tokens: Sequence[Token], ended: int) -> tuple[float, float, float]:
-    """Of drawn tokens, two-sided p-value of the mean of their log-probabilities in nats, this mean, and the expected
-    one. A token that is not among the `TOP` likeliest counts with the log-probability of the last of these.
+    """Test whether drawn `tokens` are as likely as they should be: (two-sided p-value, mean of the tokens'
+    log-probabilities in nats, its expected value). A token that is not among the five likeliest of its position counts
+    with the log-probability of the last of these five.
 
-    Whatever was drawn before, a position adds its difference from the expected value of the stated law; so the sum is a
-    martingale whose variance is the sum of those of the laws. Its law is taken as normal, and nothing is tested (p 1)
-    for fewer than `FEWEST` tokens. An engine may leave out the tokens that ended texts: for each of these (`ended`) the
-    largest difference of a position, on average, is allowed.
+    Whatever was drawn before, a token's log-probability minus its expected value under the stated probabilities has
+    mean 0; so the sum of these differences is a martingale, with the sum of the positions' variances as its variance.
+    The sum is taken as normal, and nothing is tested (p-value 1) for fewer than 50 tokens (`FEWEST`). An engine may
+    leave out the tokens that end texts: for each of these (`ended`: their number) the sum may be off by the largest
+    difference that is possible at a position, averaged over positions.
     """
     from scipy.stats import norm
 
@@ -139,7 +143,7 @@ def drawn_log_probability(tokens: Sequence[Token], ended: int) -> tuple[float, f
 
 def _first_tokens(engine: Engine, prompts: Sequence[str]) -> dict[str, Token]:
     """Prompt -> the likeliest first token after it, with the log-probabilities of the likeliest tokens there. Prompts
-    after which the engine states none are left out."""
+    for which the engine states no log-probabilities are left out."""
     made = engine.complete(prompts, [Settings(1, top=TOP)] * len(prompts), "completions", False)
     return {
         prompt: each.tokens[0]
@@ -149,8 +153,8 @@ def _first_tokens(engine: Engine, prompts: Sequence[str]) -> dict[str, Token]:
 
 
 def _coincide(stated: dict[str, float]) -> float:
-    """Upper bound on the probability that a second draw of a token equals the first: the largest probability of a token
-    in `stated` (token -> log-probability) or, if that is larger, the sum over all other tokens."""
+    """Upper bound on the probability that two draws at a position give the same token: the largest probability of a
+    token in `stated` (token -> log-probability) or, if this is larger, the sum over all tokens that are not in it."""
     listed = sum(math.exp(value) for value in stated.values())
     return max(*(math.exp(value) for value in stated.values()), 1 - listed)
 

@@ -1,4 +1,4 @@
-"""What an engine is asked and what it answers: the interface that a server and our own decoding share.
+"""What an engine (a program that decodes) is asked and what it answers: the interface of servers and our own decoding.
 
 An engine completes texts, answers one chat message, and may say how likely each token was. Texts and tokens are
 strings: engines need not share ids. Log-probabilities are in nats, of the network's own distribution (temperature 1,
@@ -20,7 +20,7 @@ NO_GREEDY = (
 
 
 class Unsupported(ValueError):
-    """The engine cannot give what was asked, for a reason that holds for every request of its kind."""
+    """Raised if an engine cannot give what was asked, for a reason that holds for every request of the same kind."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,10 @@ class Token:
 
 @dataclass(frozen=True)
 class Completion:
-    """A generated text. `finish`: "stop" (the model's end or a stop string), "length", "content_filter", ... or None;
-    `tokens`: its tokens, if asked for and given; `prompt_tokens`: tokens of the prompt as the engine counts them;
-    `refused`: whether the engine declined to answer (then the text is empty)."""
+    """A generated text. `finish`: why it ended, "stop" (the model's end or a stop string), "length", "content_filter",
+    ..., or None (not stated); `tokens`: its tokens, if asked for and given; `prompt_tokens`: number of tokens of the
+    prompt as the engine counts them (None: not stated); `refused`: whether the engine declined to answer (then the text
+    is empty)."""
 
     text: str
     finish: str | None
@@ -99,8 +100,8 @@ class Engine(Protocol):
 
 
 def total(tokens: Sequence[Token], where: str) -> Scored:
-    """The log-likelihood of a continuation with these tokens; ValueError if a token has no log-probability. `where`:
-    name of the engine for the message."""
+    """The log-likelihood of the continuation that consists of `tokens`; ValueError if it has none, or one without a
+    log-probability. `where`: name of the engine, for the error's message."""
     known = [token.logprob for token in tokens if token.logprob is not None]
     if not tokens or len(known) < len(tokens):
         raise ValueError(

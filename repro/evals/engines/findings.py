@@ -1,4 +1,5 @@
-"""Results of a comparison of two engines: a finding for each check, a verdict, and a report as text and as JSON."""
+"""Results of a comparison of two engines (programs that decode): a finding for each check, a verdict, and a report as
+text and as JSON."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ WIDE = len("log-probabilities")
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of one check. `name`: e.g. "stop rule of A"; `outcome`: whether the engines passed; `says`: one sentence
-    with what was found; `data`: the sentence's numbers as plain JSON."""
+    """Result of one check. `name`: e.g. "stop rule of A"; `outcome`: "pass", "fail" or "not checked"; `says`: one
+    sentence with what was found; `data`: the numbers of this sentence as plain JSON."""
 
     name: str
     outcome: Outcome
@@ -23,7 +24,7 @@ class Finding:
     data: dict[str, Any] = field(default_factory=dict)
 
     def line(self) -> str:
-        """The finding as a line of text."""
+        """The finding as a line of text: outcome, name, and what was found."""
         return f"{self.outcome:<11}  {self.name:<{WIDE}}  {self.says}"
 
 
@@ -48,7 +49,7 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """The verdict in one line."""
+        """One line: PASS or FAIL, with the names of the checks that failed or could not be made."""
         left = [each.name for each in self.findings if each.outcome == "not checked"]
         rest = f"; not checked: {', '.join(left)}" if left else ""
         if self.agrees:

@@ -3,9 +3,9 @@
     connection = Connection("http://localhost:8000/v1", Limits())
     replies = connection.post_all("completions", bodies, Reply)      # in the order of `bodies`
 
-Busy or failing servers (408, 429, 5xx), refused, cut and slow connections, answers that are no JSON and those that say
-that they were ended by a failure are tried again, each time after twice the wait, or after what the header Retry-After
-says. Other statuses are errors of the request.
+A request is made again after a status of a busy or failing server (`BUSY`, such as 429 and 503), after a refused, cut
+or slow connection, and after a reply that is no JSON or says that a failure ended it: each time after twice the wait,
+or after what the header Retry-After says. Other statuses than 200 are errors of the request.
 The server's API key is read from the environment variable REPRO_ENGINE_KEY and is neither stored nor printed.
 Redirects are not followed, so that the key goes to no other host.
 """
@@ -72,7 +72,8 @@ class Limits:
 
 
 class Refused(ValueError):
-    """The server answered that the request is wrong (`status` 4xx); `said` is its reason, on one line."""
+    """The server refused the request with a `status` after which it is not made again, such as 404; `said`: the reason
+    that the server gave, on one line."""
 
     def __init__(self, url: str, status: int, said: str) -> None:
         super().__init__(f"{url} refused a request with status {status}: {said}")
@@ -107,7 +108,8 @@ def checked_url(url: str) -> str:
 
 @dataclass(eq=False)
 class Connection:
-    """Connections to the server at `url`, shared by threads. `sleep`: function that waits a number of seconds."""
+    """Connections to the server at `url`, shared by threads. `limits`: time-out, retries and requests at once; `sleep`:
+    function that waits a number of seconds."""
 
     url: str
     limits: Limits
@@ -126,15 +128,15 @@ class Connection:
         self._session.auth = _authorise  # otherwise requests would send what ~/.netrc has for the host
 
     def get(self, path: str, kind: type[Reply]) -> Reply:
-        """The JSON reply of the server at `path`, as `kind`; raises the same errors as `post`, but after at most
-        `FIRST_TRIES` tries, so that a server that is not there is reported after two seconds."""
+        """The JSON reply of the server at `path`, converted to the type `kind`. Raises the errors of `post`, but gives
+        up after at most 3 tries (`FIRST_TRIES`), so that a server that is not there is reported after two seconds."""
         return self._until_answered("GET", path, None, kind, min(FIRST_TRIES, self.limits.tries))
 
     def post(self, path: str, body: dict[str, Any], kind: type[Reply]) -> Reply:
-        """The JSON reply to `body`, as `kind` (a type of msgspec).
+        """The JSON reply to `body`, converted to the type `kind`.
 
-        Raises Refused (a ValueError) for status 4xx, ValueError for JSON of another form, and ConnectionError if all
-        tries have failed.
+        Raises Refused (a ValueError) for a status after which the request is not made again, ValueError for JSON of
+        another form or a reply that is too large, and ConnectionError if all tries have failed.
         """
         return self._until_answered("POST", path, body, kind, self.limits.tries)
 
@@ -144,7 +146,8 @@ class Connection:
         return self.map(lambda body: self.post(path, body, kind), bodies)
 
     def map(self, ask: Callable[[dict[str, Any]], Reply], bodies: Sequence[dict[str, Any]]) -> list[Reply]:
-        """`ask(body)` of each body, in their order, at most `limits.concurrency` at once."""
+        """`ask(body)` for each of `bodies`, in their order; at most `limits.concurrency` calls run at once. The first
+        error ends the calls that have not begun."""
         with ThreadPoolExecutor(self.limits.concurrency) as pool:
             running = [pool.submit(ask, body) for body in bodies]
             try:
@@ -169,8 +172,8 @@ class Connection:
         raise AssertionError("unreachable: the last try returns or raises")
 
     def _once(self, method: str, path: str, body: Any) -> Any:
-        """The JSON that the server answers; raises _Again for a failure that may be temporary, Refused for other
-        statuses than 200."""
+        """The JSON that the server answers to one request; raises _Again for a failure that may be temporary, Refused
+        for any other status than 200."""
         import requests
         import urllib3
 
@@ -182,13 +185,16 @@ class Connection:
             with asked as reply:
                 content = self._content(reply)
         except (requests.Timeout, urllib3.exceptions.TimeoutError):
-            raise _Again(f"nothing for {self.limits.timeout:g} s") from None
+            raise _Again(f"no reply for {self.limits.timeout:g} s") from None
         except (requests.ConnectionError, urllib3.exceptions.HTTPError) as error:
             raise _Again(f"no connection, {_cause(error)}") from None
         except requests.RequestException as error:
             raise ValueError(f"{url}: {_short(str(error), 200)}; {REMEDY}") from None
         if reply.status_code in BUSY:
-            raise _Again(f"status {reply.status_code}, {_short(_text(content), 120)}", _retry_after(reply))
+            raise _Again(
+                f"it replied with status {reply.status_code}, {_short(_text(content), 120)}",
+                _retry_after(reply),
+            )
         if reply.is_redirect:
             to = _short(reply.headers["Location"], 120)
             raise Refused(
@@ -200,43 +206,43 @@ class Connection:
         try:
             found = parse_json(content, Any, url, REMEDY, lenient=True)
         except ValueError as error:
-            said = repr(_short(_text(content), 60)) if content else "an empty answer"
+            said = repr(_short(_text(content), 60)) if content else "(empty)"
             why = str(error).removeprefix(f"{url}: ").removesuffix(f"; {REMEDY}")
-            raise _Again(f"{said} is {_short(why, 100)}", remedy=REMEDY) from None
+            raise _Again(f"its reply {said} is {_short(why, 100)}", remedy=REMEDY) from None
         _check_ended(url, found)
         return found
 
     def _content(self, reply: requests.Response) -> bytes:
-        """The bytes of a reply. ValueError for more than `MOST_BYTES`, _Again for one that takes longer than the
-        time-out from its first byte to its last."""
+        """The bytes of a reply. ValueError for more than 64 MiB (`MOST_BYTES`), _Again for a reply that takes longer
+        than the time-out from its first byte to its last."""
         began, content = time.monotonic(), bytearray()
         while block := reply.raw.read1(1 << 16, decode_content=True):  # what has arrived, at once
             content += block
             if len(content) > MOST_BYTES:
                 raise ValueError(f"{reply.url} sent more than {MOST_BYTES >> 20} MiB in one reply; {REMEDY}")
             if time.monotonic() - began > self.limits.timeout:
-                raise _Again(f"a reply that had not ended {self.limits.timeout:g} s after its beginning")
+                raise _Again(f"its reply had not ended {self.limits.timeout:g} s after it began")
         return bytes(content)
 
 
 def _check_ended(url: str, found: Any) -> None:
-    """Raise _Again or Refused for a reply of status 200 that says that it failed: `{"error": ...}` in place of an
-    answer, as OpenRouter writes it, or a text that a failure ended (`ENDED`)."""
+    """Raise _Again or Refused if `found`, the JSON of a reply of status 200, says that the request failed:
+    `{"error": ...}` in place of an answer, as OpenRouter writes it, or a text that a failure ended (`ENDED`)."""
     if not isinstance(found, dict):
         return
     if found.get("error") and not found.get("choices"):
         code = found["error"].get("code") if isinstance(found["error"], dict) else None
         if isinstance(code, int) and code not in BUSY:
             raise Refused(url, code, _short(str(found["error"]), 300))
-        raise _Again(f"an error in place of an answer, {_short(str(found['error']), 120)}")
+        raise _Again(f"it replied with an error, {_short(str(found['error']), 120)}")
     choices = found.get("choices")
     for choice in choices if isinstance(choices, list) else []:
         if isinstance(choice, dict) and choice.get("finish_reason") in ENDED:
-            raise _Again(f"a text that ended with {choice['finish_reason']!r}")
+            raise _Again(f"a failure ended its text, finish reason {choice['finish_reason']!r}")
 
 
 def _key() -> str:
-    """The API key; ValueError, without the key, for one that no header can hold."""
+    """The API key; ValueError for a key with characters that no HTTP header can hold (the message does not show it)."""
     key = os.environ.get(KEY, "").strip()
     if not key.isascii() or not key.isprintable():
         raise ValueError(
@@ -253,7 +259,8 @@ def _authorise(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 
 def _cause(error: BaseException) -> str:
-    """Why there was no connection: the operating system's words in the chain of errors, else those of `error`."""
+    """Why there was no connection: the message of the operating system among `error` and its causes, else that of
+    `error`."""
     import urllib3
 
     found: BaseException | None = error

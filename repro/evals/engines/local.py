@@ -1,4 +1,4 @@
-"""Our own decoding of a left-to-right checkpoint as an engine, which answers as a server would.
+"""Our own decoding of a left-to-right checkpoint as an engine (a program that decodes), which answers as a server does.
 
 Texts are decoded by the shared loop (`repro.samplers.decode`); their log-probabilities are computed afterwards by one
 forward of the whole text, so they do not come from the KV cache that decoding used.
@@ -49,7 +49,11 @@ class Local:
     def complete(
         self, prompts: Sequence[str], settings: Sequence[Settings], api: Api, together: bool = True
     ) -> list[Completion]:
-        """As `Engine.complete`; each text has a random stream of its own, selected by the seed in its settings."""
+        """One completion for each prompt, each with its settings, whose seed selects the random stream of the text.
+
+        `api` "chat": prompts are put into the model's chat template; `together`: whether texts are decoded in batches.
+        Raises Unsupported for "chat" if the model has no template.
+        """
         if api == "chat" and not has_chat_template(self.model):
             raise Unsupported(f"{self.model.recipe.name} has no chat template")
         groups: dict[tuple[int, float, float], list[int]] = {}
@@ -65,7 +69,8 @@ class Local:
         return [found[row] for row in range(len(prompts))]
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
-        """As `Engine.score`, by one forward pass for each pair (context, continuation)."""
+        """The log-likelihood of each continuation, given (context, continuation) pairs, by one forward pass for each;
+        ValueError for a pair that is longer than the model's context, and for a continuation without tokens."""
         found = []
         for context, continuation in pairs:
             asked = likelihood_request(self.model, context, continuation, "error", "none")
@@ -129,7 +134,7 @@ class Local:
         return found
 
     def _texts(self, ids: Sequence[int]) -> list[str]:
-        """The text that each id adds; an id of only part of a character adds the replacement character."""
+        """The text that each id adds to that of the ids before it; an id of only part of a character adds U+FFFD."""
         wholes = ["", *(self.model.data.decode(ids[: n + 1]) for n in range(len(ids)))]
         return [after[len(before) :] for before, after in pairwise(wholes)]
 

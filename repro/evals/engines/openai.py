@@ -63,7 +63,8 @@ class _Models(Struct):
 
 @dataclass(frozen=True)
 class Server:
-    """An OpenAI-compatible server; `identity`: what records say of it; `extra`: further fields of every request."""
+    """An OpenAI-compatible server, reached by `connection`; `identity`: how records name it; `extra`: further fields of
+    every request."""
 
     connection: Connection
     identity: OpenAIServer
@@ -83,8 +84,12 @@ class Server:
     def complete(
         self, prompts: Sequence[str], settings: Sequence[Settings], api: Api, together: bool = True
     ) -> list[Completion]:
-        """As `Engine.complete`; requests run at the same time unless `together` is False. Raises the errors of
-        `Connection.post`: Refused, ValueError and ConnectionError."""
+        """One completion for each prompt, each with its settings.
+
+        `api` "chat": the server applies its chat template; `together`: whether requests run at the same time. Raises
+        Refused if the server refuses a request, ConnectionError if it does not answer, ValueError for a reply of
+        another form.
+        """
         if api == "chat":
             bodies = [self._chat_body(prompt, how) for prompt, how in zip(prompts, settings, strict=True)]
             return [chat(reply) for reply in self._replies("chat/completions", bodies, Chat, together)]
@@ -99,19 +104,19 @@ class Server:
         return [self.connection.post(path, body, kind) for body in bodies]
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
-        """As `Engine.score`. A token that begins in the context and ends in the continuation counts as part of the
-        continuation.
+        """The log-likelihood of each continuation, given (context, continuation) pairs. A token that begins in the
+        context and ends in the continuation counts as part of the continuation.
 
-        Also raises Unsupported if the server gives prompt tokens other log-probabilities than the same tokens
-        generated, or tokens that do not make up the prompt.
+        Raises Unsupported if the server gives no log-probabilities of prompts, gives a token another log-probability in
+        a prompt than when it generates the token, or gives tokens that do not make up the prompt.
         """
         self._check_once()
         return self._scores(pairs)
 
     def score_ids(self, windows: Sequence[tuple[list[int], list[int]]]) -> list[Scored]:
-        """As `score`, for pairs (context, continuation) of lists of ids of the server's tokenizer; a context has at
-        least one id. Raises Unsupported, and Refused for a server that takes no prompts of ids, as llama-cpp-python
-        does not."""
+        """The log-likelihood of each continuation, given (context, continuation) pairs of lists of ids of the server's
+        tokenizer; a context has at least one id. Raises Unsupported as `score` does, and Refused for a server that
+        takes no prompts of ids, such as llama-cpp-python."""
         self._check_once()
         bodies = [self._body({"prompt": [*before, *after], **ECHO}) for before, after in windows]
         replies = self.connection.post_all("completions", bodies, Completions)
@@ -122,7 +127,7 @@ class Server:
 
     def _echoed(self, reply: Completions, count: int) -> list[Token]:
         """The `count` tokens of the prompt that a reply repeats, without the token that the server generated after
-        them; Unsupported if the reply lacks them or has another number."""
+        them; Unsupported if the reply has no tokens, or another number of tokens."""
         found = only(reply.choices).logprobs
         if found is None or not found.tokens:
             raise Unsupported(self._no_echo())
@@ -140,9 +145,9 @@ class Server:
             self.checked.append(True)
 
     def _check_scores(self) -> None:
-        """Raise Unsupported if a token that the server generates gets another log-probability as part of a prompt:
-        llama-cpp-python scores a token by the logits after it where the tokenizer adds no BOS (abetlen/llama-cpp-python
-        v0.3.36 llama_cpp/llama.py:1731)."""
+        """Raise Unsupported if a token that the server generates gets another log-probability as part of a prompt. For
+        example, llama-cpp-python scores a token by the logits after it where the tokenizer adds no BOS
+        (abetlen/llama-cpp-python v0.3.36 llama_cpp/llama.py:1731)."""
         made = self.complete(PROBES, [Settings(1, top=2)] * len(PROBES), "completions", together=False)
         for context, written in zip(PROBES, made, strict=True):
             if len(written.tokens) != 1 or written.tokens[0].logprob is None or not written.text.strip():

@@ -34,7 +34,8 @@ class _ChatLogprobs(Struct):
 
 
 class Logprobs(_ChatLogprobs):
-    """Log-probabilities of the completions API; `content` in the form of the chat API."""
+    """Log-probabilities in a reply of the completions API: lists with an element for each token, or `content`, where
+    llama.cpp's server writes them in the form of the chat API."""
 
     tokens: list[str] | None = None
     token_logprobs: list[float | None] | None = None
@@ -53,7 +54,7 @@ class _Usage(Struct):
 
 
 class Completions(Struct):
-    """Reply of the completions API."""
+    """JSON of a reply of the completions API: generated texts (`choices`) and numbers of tokens (`usage`)."""
 
     choices: list[_Choice]
     usage: _Usage | None = None
@@ -76,7 +77,7 @@ class _ChatChoice(Struct):
 
 
 class Chat(Struct):
-    """Reply of the chat API."""
+    """JSON of a reply of the chat API: generated messages (`choices`) and numbers of tokens (`usage`)."""
 
     choices: list[_ChatChoice]
     usage: _Usage | None = None
@@ -92,7 +93,7 @@ def only(choices: list[Any]) -> Any:
 
 
 def value_of(logprob: float) -> float:
-    """The log-probability that a server means by the number `logprob`: minus infinity for `LEAST` or less."""
+    """The log-probability that a server means by `logprob`: minus infinity for -9999 (`LEAST`) or less, else itself."""
     return logprob if logprob > LEAST else -float("inf")
 
 
@@ -116,14 +117,14 @@ def tokens_of(found: Logprobs) -> list[Token]:
 
 
 def completion(reply: Completions) -> Completion:
-    """The text of a reply of the completions API."""
+    """The generated text, with its tokens and the reason of its end, from a reply of the completions API."""
     choice = only(reply.choices)
     tokens = [] if choice.logprobs is None else tokens_of(choice.logprobs)
     return _made(choice.text, choice.finish_reason, tokens, reply.usage, refused=False)
 
 
 def chat(reply: Chat) -> Completion:
-    """The text of a reply of the chat API."""
+    """The generated text, with its tokens and the reason of its end, from a reply of the chat API."""
     choice = only(reply.choices)
     tokens = [] if choice.logprobs is None else _chat_tokens(choice.logprobs)
     text = choice.message.content
@@ -146,7 +147,8 @@ def _chat_tokens(found: _ChatLogprobs) -> list[Token]:
 def _made(
     text: str | None, finish: str | None, tokens: list[Token], usage: _Usage | None, refused: bool
 ) -> Completion:
-    """A completion; one without a text (null, as beside a tool call or an unfinished reasoning) counts as refused."""
+    """The completion with these contents. A reply whose text is null, as beside a tool call or while a model has not
+    finished its reasoning, or was filtered ("content_filter") counts as refused."""
     refused = refused or text is None or finish == "content_filter"
     counted = None if usage is None else usage.prompt_tokens
     return Completion("" if refused else text or "", finish, tuple(tokens), counted, refused)

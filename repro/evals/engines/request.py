@@ -1,6 +1,6 @@
-"""Evaluations of an engine: tasks of lm-eval x seeds, as records beside those of checkpoints.
+"""Evaluations of an engine (a program that decodes): tasks of lm-eval x seeds, as records beside those of checkpoints.
 
-    prepare(server, EngineRequest(tasks=["gsm8k"], limit=100)).run()      -> records
+    prepare(server, EngineRequest(tasks=["gsm8k"], limit=100)).run(lambda cell, done, count: None)      -> records
 
 A record's `question` describes the engine (kind, address, model, further request fields) in its protocol, and holds the
 SHA-256 of this description in place of a checkpoint's digest, with weights "external". The results of an engine are
@@ -78,8 +78,8 @@ class EngineGrid:
         return self.server.identity.model
 
     def run(self, chunk: Callable[[Cell, int, int], None]) -> Iterator[tuple[Record, bool]]:
-        """Yield each record as soon as it exists, and whether this process wrote it; `chunk(cell, done, count)` reports
-        progress (`run_jobs`)."""
+        """Yield each record as soon as it exists, and whether this process wrote it. `chunk(cell, done, count)` is
+        called when `done` of the `count` chunks of an evaluation are finished."""
         return run_jobs([self._job(cell) for cell in self.cells], NUMERICS, self.store, chunk)
 
     def ordered(self, records: Iterable[Record]) -> list[Record]:
@@ -120,8 +120,8 @@ def question(engine: OpenAIServer, cell: Cell) -> Question:
 
 def prepare(server: Server, request: EngineRequest) -> EngineGrid:
     """The evaluations of a request; a task that scores likelihoods is skipped, with the reason, where the server gives
-    no log-probabilities of prompts. Raises ValueError if nothing is left, and what `engine_tasks` and `_windows`
-    raise."""
+    no log-probabilities of prompts. Raises ValueError if no task is left, for a task that cannot be loaded, and for a
+    tokenizer or length that is missing or does not fit the tasks or the server."""
     server = replace(server, windows=_windows(server, request))
     tasks = [
         task
@@ -150,8 +150,8 @@ def prepare(server: Server, request: EngineRequest) -> EngineGrid:
 
 
 def engine_tasks(name: str, api: Api, shots: int | None, windows: Windows | None) -> list[EngineTask]:
-    """The tasks of `name`, an lm-eval name or YAML file, in the form for engines; ValueError for a task that scores
-    whole texts if `windows` (how these are cut) is None, and for a name that `load_tasks` refuses."""
+    """The tasks of `name`, a name of lm-eval or a YAML file, in the form for engines; ValueError for a task that scores
+    whole texts if `windows` (how these are cut) is None, for an unknown name, and for a file that defines no task."""
     source, tasks = load_tasks(name)
     found: list[EngineTask] = []
     for task in tasks:
@@ -174,8 +174,9 @@ def engine_tasks(name: str, api: Api, shots: int | None, windows: Windows | None
 
 
 def _windows(server: Server, request: EngineRequest) -> Windows | None:
-    """How whole texts are cut for the server; ValueError for a tokenizer without a length, a length without a
-    tokenizer or beyond the server's context, and for a tokenizer that `Windows.read` refuses."""
+    """How whole texts are cut for the server (None: the request names no tokenizer). ValueError if neither the request
+    nor the server states a length of the context, for a length without a tokenizer or beyond the server's context, and
+    for a tokenizer that does not exist or has neither BOS nor EOS."""
     if request.tokenizer is None:
         if request.max_length is not None:
             raise ValueError(

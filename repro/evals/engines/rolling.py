@@ -1,4 +1,4 @@
-"""Cuts whole texts into windows of token ids that a server scores, as lm-eval's `local-completions` does.
+"""Cut whole texts into windows of token ids that a server scores, as lm-eval's `local-completions` does.
 
 A text is cut by the server's own tokenizer, which the user names: over HTTP a server gives log-probabilities, but not
 all servers give their tokenizer. Each id is scored once (lm-eval 0.4.13 models/api_models.py:836): the first window
@@ -24,7 +24,7 @@ PROBE = "the quick brown fox jumps over the lazy dog"
 
 @dataclass(frozen=True)
 class Windows:
-    """How whole texts are cut into windows of ids. `tokenizer`: the engine's; `revision`: the tokenizer's commit on the
+    """How whole texts are cut into windows of ids. `tokenizer`: the server's; `revision`: the tokenizer's commit on the
     Hub or the SHA-256 of its files; `prefix`: id that the first window begins with; `length`: tokens that the server's
     context holds."""
 
@@ -39,8 +39,9 @@ class Windows:
 
     @classmethod
     def read(cls, source: str, length: int) -> Windows:
-        """Windows for a context of `length` tokens, cut by the tokenizer `source` (a folder or Hub name). Raises the
-        errors of `sources.tokenizer`, and ValueError for a tokenizer without BOS and EOS."""
+        """How texts are cut for a context of `length` tokens by the tokenizer `source` (a folder or Hub name). Raises
+        ConnectionError where the Hub cannot be reached, and ValueError for an unknown name, or a tokenizer that is not
+        of the library `tokenizers` or has neither BOS nor EOS."""
         from tokenizers import Tokenizer
 
         made = sources.tokenizer(source, sources.UNRESOLVED)

@@ -1,4 +1,4 @@
-"""Tasks of lm-eval that an engine answers, in the form in which records store them.
+"""Tasks of lm-eval that an engine (a program that decodes) answers, in the form in which records store them.
 
 Prompts, few-shot examples, scoring and standard errors are lm-eval's, as for checkpoints (`repro.evals.lm`); the
 engine's own tokenizer and template are used. `adapter` makes the requests to the engine.
@@ -28,14 +28,16 @@ REFUSALS = "count as an empty text"
 
 @part
 class EngineTask(LmTask):
-    """Base class of lm-eval tasks that an engine answers. `template` is "none": lm-eval applies no chat template; under
-    `api` "chat" the engine applies its own template to the whole prompt, as one message of the user."""
+    """Base class of lm-eval tasks that an engine answers by the protocol `api`, "completions" or "chat". With "chat"
+    the engine puts its own template around the whole prompt, as one message of the user; `template` is always "none",
+    since lm-eval applies no chat template."""
 
     api: Api
 
     @abstractmethod
     def found(self, engine: Server, ask: Ask, work: WorkQueue) -> Answer:
-        """The result of the task, with a per-item result for each document and each of lm-eval's answer filters."""
+        """The result of the task for `engine`, computed in chunks of the queue `work`, with a per-item result for each
+        document and each of lm-eval's answer filters."""
 
 
 @part
@@ -78,8 +80,9 @@ class EngineRolling(EngineTask):
 
 @part
 class EngineGeneration(EngineTask):
-    """An lm-eval task that generates texts as its `generation_kwargs` (`asks`, canonical JSON) say: greedy unless they
-    set do_sample or, where they leave that open, a temperature above 0; with at most `length` tokens."""
+    """An lm-eval task that generates texts as its `generation_kwargs` (`asks`, canonical JSON) say: with random draws
+    if do_sample is true or, where do_sample is not given, if the temperature is above 0, and greedily otherwise; with
+    at most `length` tokens."""
 
     length: int
     asks: str

@@ -3,8 +3,9 @@
     seconds(workload, network, device("h100", "bfloat16"), batch)
 
 A forward of N tokens that each attend to K keys takes 2 N (parameters of the transformer blocks) + 4 N K (layers)
-(width) FLOPs, and its logits 2 (width) (vocabulary size) FLOPs per position that needs them. It takes at least the time
-to read the weights once per batch. Random draws add memory traffic. Tokenisation and scoring of text are not counted.
+(width) FLOPs, and its logits 2 (width) (vocabulary size) FLOPs per position that needs them. A forward of a batch takes
+at least the time to read the weights once. Random draws add memory traffic. Tokenisation and scoring of text are not
+counted.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def device(name: str, precision: Precision) -> Device:
 
 
 def flops(workload: Workload, network: Size) -> float:
-    """Number of FLOPs of one item of a workload, for a network of this size."""
+    """Number of FLOPs of one item of a workload, for a network of the size `network`."""
     blocks = 2 * network.blocks * workload.tokens
     attention = 4 * network.layers * network.width * workload.keys
     return blocks + attention + 2 * network.width * network.vocab_size * workload.heads
@@ -85,8 +86,8 @@ def seconds(workload: Workload, network: Size, device: Device, batch: int) -> fl
     """Estimated seconds per item of a workload on a device, in batches of `batch` rows, for a network of the size
     `network`.
 
-    The larger of the time for the FLOPs and the time to read the weights, each at the fraction UTILISATION of the
-    device's peak, plus the time for the memory traffic of random draws at full bandwidth.
+    The larger of the time for the FLOPs and the time to read the weights, each at 40 % of the device's peak
+    (`UTILISATION`), plus the time for the memory traffic of random draws at full bandwidth.
     """
     arithmetic = flops(workload, network) / device.flops
     reading = workload.forwards / batch * network.parameters * device.weight / device.bandwidth

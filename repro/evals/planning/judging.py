@@ -1,7 +1,7 @@
 """Work of judges, the language models that score generated text, for cost plans; no weights are loaded.
 
-A judge reads every sample once, and the held-out texts that samples are compared with once for all evaluations of a
-task.
+A judge reads every sample once. The held-out texts with which samples are compared are read once for all evaluations of
+a task together.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Reading:
 
 
 def readings(model: Model, cells: Sequence[Cell], machine: Device) -> Iterator[Reading]:
-    """What each judge reads for the evaluations `cells` of a model, and the time it takes on `machine` at 2 FLOPs per
-    parameter and token."""
+    """What each judge reads for the evaluations `cells` of a model, and the time that this takes on `machine`, at 2
+    FLOPs per parameter of the judge and token."""
     texts: dict[str, int] = {}
     tokens: dict[str, int] = {}
     shared: set[str] = set()

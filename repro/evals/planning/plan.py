@@ -91,7 +91,7 @@ class Line:
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """Cost plan of a request: its evaluations in order (`cells`), the cost of each (`lines`), what is skipped, and what
-    judges, the language models that score text, read (`judged`); no line contains their hours."""
+    the judges, language models that score text, read (`judged`). The hours of judges are not part of `lines`."""
 
     checkpoint: str
     suite: str
@@ -113,7 +113,7 @@ class Plan:
 
 
 def plan(ckpt: str | None, request: Request, on: str, precision: Precision = "float32") -> Plan:
-    """Estimated cost of a request for a checkpoint, with weights in `precision`, on the device named `on`.
+    """Estimated cost of a request for the checkpoint `ckpt`, with weights in `precision`, on the device named `on`.
 
     `ckpt` None: the released checkpoint that the request's suite belongs to. Raises ValueError for an unknown
     checkpoint, suite or device, and for a precision that the checkpoint cannot have.
@@ -155,9 +155,10 @@ def _reason(task: Task, model: Model) -> str | None:
 
 
 def _for(request: Request) -> str:
-    """Name of the one released checkpoint whose entry in evals/checkpoints.toml lists the request's suite."""
+    """Name of the one released checkpoint whose entry in evals/checkpoints.toml lists the request's suite; ValueError
+    if there is none or more than one."""
     if request.suite is None:
-        raise ValueError("give --ckpt, or a --suite that belongs to a released checkpoint")
+        raise ValueError("no checkpoint given; give --ckpt, or a --suite of a released checkpoint")
     found = [each.name for each in read().values() if request.suite in each.suites]
     if len(found) != 1:
         suites = {suite for each in read().values() for suite in each.suites}
@@ -169,7 +170,8 @@ def _for(request: Request) -> str:
 
 
 def subject(ckpt: str) -> tuple[Model, Size | None]:
-    """Stub model of a checkpoint for cost plans, and the size of its network (None: unknown); reads no weights."""
+    """Stub model of a checkpoint for cost plans, and the size of its network (None: unknown); reads no weights. `ckpt`:
+    a folder, a name in evals/checkpoints.toml, or oracle:RECIPE@SCALE."""
     folder = Path(ckpt)
     entry = known(ckpt)
     if entry is not None and not folder.exists():
@@ -248,7 +250,8 @@ def _id(value: int | str) -> int | None:
 def _line(
     cell: Cell, workload: Workload | None, network: Size | None, machine: Device, most: int | None
 ) -> Line:
-    """The cost of an evaluation with at most `most` rows in one forward (None: what fits the memory)."""
+    """The estimated cost of an evaluation (`cell`, whose work is `workload`) on `machine`, with at most `most` rows in
+    one forward (None: what fits the memory); `workload` or `network` is None where unknown."""
     line = Line(
         task=cell.task.name,
         preset=cell.preset,

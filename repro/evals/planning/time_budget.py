@@ -4,10 +4,10 @@
     for record, new in budget.within(grid): ...
     budget.left                  # evaluations left for a later run
 
-The expected time of an evaluation is its estimated FLOPs at the speed measured on earlier ones, including those whose
-records earlier runs on the same kind of machine stored; if its FLOPs are unknown, the mean time of the earlier ones.
-The very first evaluation runs without an estimate. Results do not depend on when they are computed, so the next run
-continues where this one stopped.
+The expected time of an evaluation is its estimated FLOPs at the speed measured on earlier evaluations, including those
+whose records earlier runs on the same kind of machine stored; if its FLOPs are unknown, the mean time of earlier
+evaluations. The very first evaluation runs without an estimate. Results do not depend on when they are computed, so the
+next run continues where this one stopped.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class TimeBudget:
     def within(
         self, grid: Prepared, chunk: Callable[[Cell, int, int], None] = lambda cell, done, count: None
     ) -> Iterator[tuple[Record, bool]]:
-        """Yield each record of a grid and whether this process wrote it, while there is time; `chunk(cell, done,
-        count)` reports progress (`run_grid`).
+        """Yield each record of a grid and whether this process wrote it, while there is time. `chunk(cell, done,
+        count)` is called when `done` of the `count` chunks of an evaluation are finished.
 
         From the first evaluation that is not expected to finish in time, only records already stored are yielded.
         """
@@ -73,7 +73,7 @@ class TimeBudget:
         return (self.clock() - self._began) / 3600
 
     def say(self) -> str:
-        """One sentence with the time spent, the number of evaluations left and their expected hours."""
+        """One sentence that says the time spent, the number of evaluations left and their expected hours."""
         measured = f", about {self.needed:.2g} hours at the speed measured" if self._measured else ""
         return (
             f"stopped after {self.spent:.2g} of {self.hours:g} hours: {self.left} evaluations are left{measured};"

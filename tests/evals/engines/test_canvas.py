@@ -145,7 +145,7 @@ def test_what_is_no_token_of_the_vocabulary_is_refused(served):
     [
         ({"token_id:1": 0.0, "token_id:2": 0.0}, "probabilities that sum to 2 at a position"),
         ({"token_id:1": 5.0}, "probabilities that sum to 148"),
-        ({"token_id:{mask}": 0.0}, "no probability of an id that may be written"),
+        ({"token_id:{mask}": 0.0}, "all probability at a position to ids that are never written"),
     ],
 )
 def test_probabilities_of_no_law_are_refused(row, said):
@@ -161,7 +161,7 @@ def test_probabilities_of_no_law_are_refused(row, said):
 def test_a_canvas_holds_all_that_is_to_be_written():
     like = load("oracle:mdlm@nano")
     with Canvas(like) as fake:
-        with pytest.raises(ValueError, match="5 positions to be written lie before a canvas of 3 columns"):
+        with pytest.raises(ValueError, match=r"5 masked positions lie before the last 3 \(the canvas\)"):
             sample(remote(like, fake.url, None, top=34, most_tail=0.5, canvas=3), gen_length=8, steps=2)
         with pytest.raises(ValueError, match="canvas=0 is too small"):
             remote(like, fake.url, None, top=8, most_tail=0.5, canvas=0)

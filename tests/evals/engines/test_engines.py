@@ -276,7 +276,7 @@ def test_finished_answers_and_chunks_are_not_asked_again(server, tasks, tmp_path
 def test_where_a_server_dies_the_message_says_how_to_go_on(server, tasks, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "_limits", lambda args: Limits(tries=1))
     arguments = ["--tasks", str(tasks["writing"]), "--out", str(tmp_path / "out")]
-    said = r"was asked once without an answer .* and the same command continues$"
+    said = r"was asked once without an answer .* and the same command continues with the others$"
     with (
         FakeEngine(failures=["500"], engine=server.engine) as fake,
         pytest.raises(ConnectionError, match=said),

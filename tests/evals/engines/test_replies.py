@@ -123,7 +123,7 @@ def test_the_token_behind_a_prompt_that_ends_in_parts_of_characters_is_left_out(
 
 
 def test_tokens_of_another_text_are_refused():
-    with pytest.raises(Unsupported, match="http://x scores 'one two' as other text: its token"):
+    with pytest.raises(Unsupported, match="http://x scores 'one two' as other text: the server's token"):
         server(Echo(EMOJI, added)).score([("one", " two")])
 
 
@@ -209,7 +209,7 @@ def test_a_reply_that_is_cut_is_said_to_be(asked):
 
 def test_what_is_no_json_is_shown(asked):
     with pytest.raises(
-        ConnectionError, match=r"\('<html>login</html>' is not sound JSON \(.*\)\); check that"
+        ConnectionError, match=r"\(its reply '<html>login</html>' is not sound JSON \(.*\)\); check that"
     ):
         asked(*[(200, {}, b"<html>login</html>")] * 2)
 
