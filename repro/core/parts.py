@@ -66,6 +66,15 @@ def part(cls: type[P]) -> type[P]:
     return made
 
 
+def check_below_one(component: Part, *settings: str) -> None:
+    """Raise ValueError unless each of the `settings` of a component, a number or a tuple of numbers, lies in [0, 1)."""
+    for setting in settings:
+        value = getattr(component, setting)
+        if not all(0 <= each < 1 for each in (value if isinstance(value, tuple) else (value,))):
+            name = registry.part_name(type(component))
+            raise ValueError(f"{name}: {setting}={value} is outside [0, 1); give 0 or more, and less than 1")
+
+
 def canonical(value: Any) -> Any:
     """Plain JSON form of a part or of a setting's value; tuples become lists. TypeError for any other type."""
     if isinstance(value, Part):

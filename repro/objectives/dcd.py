@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from repro.core import rng
 from repro.core.lazy import torch
-from repro.core.parts import part
+from repro.core.parts import check_below_one, part
 from repro.objectives.noise import GammaWindow
 from repro.objectives.objective import Batch, Distillation, Group, Loss
 from repro.objectives.soft_tokens import distinct, order_statistics
@@ -89,7 +89,7 @@ class Dcd(Distillation):
     `window`: gamma = -log SNR at t = 0 and t = 1; `grid`: 1 / delta in the first round; `round`: optimizer steps per
     round, after which delta doubles and the teacher becomes a copy of the student; `eps`: t - delta is drawn uniformly
     from [eps, 1), then t is limited to 1; `group`: average over all tokens of the step, or within groups of rows.
-    Raises ValueError for `grid` or `round` below 1.
+    Raises ValueError for `grid` or `round` below 1, and for `eps` outside [0, 1).
     """
 
     window: GammaWindow
@@ -103,6 +103,7 @@ class Dcd(Distillation):
     score = "no bound"
 
     def __post_init__(self) -> None:
+        check_below_one(self, "eps")
         for pin in ("grid", "round"):
             if getattr(self, pin) < 1:
                 raise ValueError(f"objective dcd: {pin}={getattr(self, pin)} is too small; give 1 or more")

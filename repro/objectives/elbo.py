@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from repro.core import rng
-from repro.core.parts import part
+from repro.core.parts import check_below_one, part
 from repro.core.schedules import Temperature
 from repro.objectives.noise import GammaWindow
 from repro.objectives.objective import Batch, Group, Loss, Objective
@@ -72,6 +72,9 @@ class Elbo(Objective):
     processes = frozenset({"absorbing", "uniform"})
     score = "truncated bound"
 
+    def __post_init__(self) -> None:
+        check_below_one(self, "eps")
+
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
         return elbo(self.group, self.eps, stratified(batch), denoiser, process, batch)
 
@@ -88,6 +91,9 @@ class IndependentElbo(Objective):
     meaning = "leave_one_out"
     processes = frozenset({"absorbing", "uniform"})
     score = "truncated bound"
+
+    def __post_init__(self) -> None:
+        check_below_one(self, "eps")
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
         u = rng.uniform(rng.keys(batch.seed, rng.TIME, batch.step, batch.index))
@@ -114,6 +120,9 @@ class DuoElbo(Objective):
     meaning = "leave_one_out"
     processes = frozenset({"uniform"})
     score = "truncated bound"
+
+    def __post_init__(self) -> None:
+        check_below_one(self, "eps")
 
     def __call__(self, denoiser: Denoiser, process: Process, batch: Batch) -> Loss:
         from repro.models.prediction import Prediction

@@ -24,10 +24,16 @@ DEGREE_LINEAR = 48
 
 @part
 class Window(Part):
-    """Noise level (a time or a mask rate) uniform on [low, high]."""
+    """Noise level (a time or a mask rate) uniform on [low, high]; ValueError unless 0 <= low <= high <= 1."""
 
     low: float
     high: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= self.high <= 1:
+            raise ValueError(
+                f"noise levels from {self.low} to {self.high} are no range in [0, 1]; give 0 <= low <= high <= 1"
+            )
 
     def gamma(self, t: Tensor, vocab_size: int) -> Tensor:
         """gamma = -log SNR, float64 [B], of the Gaussian signal level A = 1 - t at times t [B]; it does not depend on
@@ -89,10 +95,16 @@ class LinearWindow(Part):
 @part
 class GammaWindow(Part):
     """Noise level gamma = -log SNR that is linear in t, from `low` at t = 0 (least noise) to `high` at t = 1
-    (docs/method.md#duo-curriculum)."""
+    (docs/method.md#duo-curriculum). ValueError unless low < high."""
 
     low: float
     high: float
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(
+                f"gamma_window: low={self.low} is not below high={self.high}; give the gamma of t = 0, then of t = 1"
+            )
 
 
 @lru_cache

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from repro.core import rng
 from repro.core.lazy import torch
-from repro.core.parts import part
+from repro.core.parts import check_below_one, part
 from repro.data.corpus import Vocabulary
 from repro.processes.bayes import leave_one_out, plug_in
 from repro.processes.prediction import HandDerived
@@ -166,13 +166,16 @@ def conditional(probs_NK: Tensor, z_N: Tensor, alpha_N: Tensor, meaning: Meaning
 @part
 class Uniform(Diffusion):
     """Uniform noise over K = `vocabulary.size` ids; `alpha_end` = alpha(1), the probability that a token is intact at t
-    = 1; `eps`: lower end in t of the bound's integral."""
+    = 1; `eps`: lower end in t of the bound's integral. Raises ValueError for either outside [0, 1)."""
 
     alpha_end: float
     eps: float
 
     noise = "uniform"
     redraws = True
+
+    def __post_init__(self) -> None:
+        check_below_one(self, "alpha_end", "eps")
 
     def forbidden(self, vocabulary: Vocabulary) -> tuple[int, ...]:
         return tuple(range(vocabulary.size, vocabulary.total))

@@ -125,7 +125,8 @@ def _arguments(recipe: Recipe, argv: Sequence[str] | None) -> argparse.Namespace
     parser.add_argument(
         "--whole-gradients",
         action="store_true",
-        help="under FSDP2 or ZeRO-2, exchange gradients once a step, not once a microbatch; each process then holds them whole",
+        help="under FSDP2 or ZeRO-2, exchange gradients once a step, not once a microbatch; each process then holds"
+        " them whole",
     )
     parser.add_argument(
         "--device", help="where it trains: cuda, cuda:1 or cpu (default: the GPU if there is one)"

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from repro.core.lazy import torch
-from repro.core.parts import Part, part
+from repro.core.parts import Part, check_below_one, part
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,7 +25,8 @@ Precision = Literal["float32", "bf16_autocast", "bf16_master", "bf16_pure"]
 class AdamW(Part):
     """The optimizer AdamW (Loshchilov and Hutter 2019), with the same learning rate for all parameters.
 
-    `clip`: global norm to which larger gradients are scaled; None: no clipping.
+    `clip`: global norm to which larger gradients are scaled; None: no clipping. Raises ValueError for `betas` outside
+    [0, 1).
     """
 
     lr: float
@@ -33,6 +34,9 @@ class AdamW(Part):
     eps: float
     weight_decay: float
     clip: float | None
+
+    def __post_init__(self) -> None:
+        check_below_one(self, "betas")
 
     def build(self, parameters: list[Tensor]) -> torch.optim.AdamW:
         """torch's fused AdamW over `parameters`."""
@@ -51,6 +55,9 @@ class Ema(Part):
     version = 2
 
     decay: float
+
+    def __post_init__(self) -> None:
+        check_below_one(self, "decay")
 
     def rate(self, step: int) -> float:
         """Decay min(decay, (1 + n) / (10 + n)) of the moving average of the weights in its update number n = `step` +

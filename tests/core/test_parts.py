@@ -230,6 +230,9 @@ def test_reading_is_strict(path, value, message):
         ("batch=0", "batch=0: expected a number above 0"),
         ("heldout_every=-1", "heldout_every=-1: expected a number above 0"),
         ("steps=-1", "steps=-1: expected a number of 0 or more"),
+        ("objective.eps=1", "elbo: eps=1.0 is outside [0, 1); give 0 or more, and less than 1"),
+        ("ema.decay=1.5", "ema: decay=1.5 is outside [0, 1)"),
+        ("optimizer.betas=[0.9, 2]", "adamw: betas=(0.9, 2.0) is outside [0, 1)"),
         (
             'process={"part": "left_to_right"}',
             "objective 'elbo' is for absorbing or uniform noise",
@@ -240,6 +243,22 @@ def test_reading_is_strict(path, value, message):
 def test_recipes_that_cannot_run_are_refused(pin, line):
     with pytest.raises(ValueError, match=re.escape(line)):
         select(registry.recipe("mdlm"), "nano", [pin])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "pin", "line"),
+    [
+        ("llada", "objective.rate.low=-1", "noise levels from -1.0 to 0.99 are no range in [0, 1]"),
+        ("llada", "objective.rate.high=0.1", "noise levels from 0.15 to 0.1 are no range in [0, 1]"),
+        ("duo_nelbo", "process.alpha_end=1", "uniform: alpha_end=1.0 is outside [0, 1)"),
+        ("duo_nelbo", "process.eps=2", "uniform: eps=2.0 is outside [0, 1)"),
+        ("duo_nelbo", "objective.window.high=-9", "gamma_window: low="),
+        ("duo_owt_distilled", "objective.eps=-1", "objective.eps=-1: expected a number of 0 or more"),
+    ],
+)
+def test_noise_outside_its_range_is_refused(recipe, pin, line):
+    with pytest.raises(ValueError, match=re.escape(line)):
+        select(registry.recipe(recipe), "full", [pin])
 
 
 def test_a_temperature_by_which_logits_overflow_is_refused():

@@ -154,5 +154,5 @@ def test_combinations_that_do_not_fit_are_one_line_errors():
     with pytest.raises(ValueError, match=r"noises blocks of 4 tokens, the backbone reads whole rows"):
         parts.derive(recipe, {"process": process, "objective": block})
     for low, high in ((0.0, 1.0), (0.6, 0.5), (0.5, 1.1)):
-        with pytest.raises(ValueError, match=rf"rates from {low} to {high} are no range"):
+        with pytest.raises(ValueError, match=rf"from {low} to {high} are no range"):
             objective(low, high)
