@@ -1,4 +1,5 @@
-"""Registry of components (parts) and recipes: name -> "MODULE:CLASS" or module, imported on first use.
+"""Registry of parts (configurable components) and recipes. `PARTS`: name of a part -> "MODULE:CLASS"; `RECIPES`: name
+of a recipe -> its module. Modules are imported on first use.
 
 To add a part or a recipe, write its file and add its line here; tests that run over these tables then cover it.
 """

@@ -41,7 +41,9 @@ def two_sided(level: float, degrees: float) -> float:
     if not 0 < level < 1:
         raise ValueError(f"level={level} is not strictly between 0 and 1 (for example 0.95)")
     if degrees < 1:
-        raise ValueError(f"degrees={degrees} gives no interval; give 1 or more (two observations have 1)")
+        raise ValueError(
+            f"degrees={degrees} of freedom give no interval; give 1 or more (two observations have 1)"
+        )
     return float(t.ppf((1 + level) / 2, degrees))
 
 

@@ -1,13 +1,13 @@
-"""Jinja templates of others (chat templates, templates of tasks) as data: they reach no object of Python, end soon and
-take little memory.
+"""Rendering Jinja templates that others wrote (chat templates, templates of tasks): they reach no object of Python, and
+their time and memory are limited.
 
     with limited("the chat template of X"):           around compiling and rendering
         refuse_power(text)
         Environment().from_string(text).render(...)
 
 jinja2's sandbox stops neither a `{% for %}` within a `{% for %}` nor `'x' * 10**10`. Therefore a trace function checks
-the thread's CPU time at every line that runs, and the address space may grow by `MEMORY` only, so that a larger value
-is a MemoryError.
+the thread's CPU time at every line of Python that runs, and the address space may grow by `MEMORY` bytes only, so that
+a larger value is a MemoryError.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class TookTooLong(Exception):
 
 @contextmanager
 def limited(what: str) -> Generator[None]:
-    """Context manager in which a template is compiled or rendered, and nothing else is done. Whatever it raises, more
-    than `SECONDS` of CPU time and more than `MEMORY` bytes become the error Refused, which names `what`. Use it in one
-    thread at a time."""
+    """Context manager for compiling or rendering a template, and for nothing else. Any exception of the template, more
+    than `SECONDS` of CPU time and more than `MEMORY` bytes raise Refused, whose message begins with `what`, the name of
+    the template. Use it in one thread at a time."""
     before, end = sys.gettrace(), time.thread_time() + SECONDS
 
     def watch(frame: FrameType, event: str, argument: Any) -> Any:
         if time.thread_time() > end:
-            raise TookTooLong(f"it takes more than {SECONDS:g} seconds")
+            raise TookTooLong(f"rendering takes more than {SECONDS:g} seconds")
         return watch
 
     try:
@@ -84,11 +84,12 @@ def _memory() -> Generator[None]:
 
 
 def refuse_power(text: str) -> None:
-    """Raise ValueError for a template that raises to a power: `9 ** 9 ** 9` is one step, which no clock interrupts."""
+    """Raise ValueError for a template that uses the operator `**`: Python computes `9 ** 9 ** 9` in one step, during
+    which the limit of time is not checked."""
     before = ""
     for _, kind, value in Plain().lex(text):
         if kind == "operator" and value == "**" and before not in ("(", ","):  # else the arguments of a call
-            raise ValueError("it raises to a power; multiply instead")
+            raise ValueError("the template uses the operator **; multiply instead")
         before = before if kind == "whitespace" else value
 
 
