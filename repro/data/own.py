@@ -1,12 +1,12 @@
-"""Data of the user's own in a recipe: `--data FILE|FOLDER|OWNER/NAME --tokenizer DIR|NAME`.
+"""The user's own data in a recipe, as given by `--data FILE|FOLDER|OWNER/NAME --tokenizer NAME|FOLDER`.
 
     own_data(recipe.data, "book.txt", None, None)             text: blank lines separate documents
     own_data(recipe.data, "notes/", "gpt2", 128)              text: every .txt file is a document
     own_data(recipe.data, "chats.jsonl", "bpe:2048", 256)     chats: {"messages": [{"role": ..., "content": ...}]}
     own_data(recipe.data, "OWNER/NAME", None, None)           a dataset on the Hub with a column `text` or `messages`
 
-The SHA-256 of the files (of a Hub name the commit) is a setting of the result, so a run knows its data by content.
-Every 20th document or chat is held out; if there are fewer than 40, two are (`STRIDE`).
+The result's settings include the SHA-256 of the files (of a Hub name the commit), which identifies the data of a run by
+content. Every 20th document or chat is held out; if there are fewer than 40, two of them.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def own_documents(source: str) -> Documents:
 
 
 def own_units(tokenizer: str, documents: Documents) -> Units:
-    """The tokenizer that `tokenizer` names (see `own_data`), for text of `documents`; ValueError where it cannot be
-    read."""
+    """The tokenizer that the text `tokenizer` names: "characters" (those of `documents`), "gpt2", "bpe:SIZE" (trained
+    on `documents`), a folder, or a name on the Hub. ValueError where it cannot be read."""
     kind, _, size = tokenizer.partition(":")
     if tokenizer == "characters":
         return _alphabet(documents)
@@ -147,8 +147,8 @@ def _units(base: Data, documents: Documents) -> Units:
 
 
 def _chats(base: Data, documents: Messages, tokenizer: str | None, length: int) -> Data:
-    """The user's chats in the form of `base` if `base` is a source of chats and `tokenizer` is None, else as
-    `Chats`."""
+    """Data source of the user's chats `documents`: rows in the format of the recipe's data source `base` if that has
+    chats and `tokenizer` is None, else `Chats`, with `length` ids per row."""
     if isinstance(base, Chat | Dialogues) and not tokenizer:
         rows = len(sources.dataset(documents.source, None, documents.revision, documents.split))
         pins = {"source": documents.source, "revision": documents.revision, "split": documents.split}
@@ -169,8 +169,8 @@ def _alphabet(documents: Documents) -> Alphabet:
 
 
 def _pretrained(source: str) -> Pretrained:
-    """The tokenizer of a folder or a Hub name. A text ends with EOS, else SEP, and begins with BOS, else CLS, else the
-    id that ends it; ValueError without EOS and SEP."""
+    """The tokenizer of a folder or a Hub name. The id that ends a text is its EOS, else its SEP; the id that begins a
+    text its BOS, else its CLS, else the id that ends a text. ValueError without EOS and SEP."""
     path = sources.local(source)
     if path is not None:
         source = os.path.normpath(source)
