@@ -25,7 +25,7 @@ LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 
 @part
 class Lora(Wrapper):
-    """`backbone`, released weights that stay as they are, with adapters of the package peft that are trained.
+    """The network of `backbone` with frozen released weights, and trained adapters of the package peft beside them.
 
     Each matrix W [out, in] of the layers that `targets` names (some of `LINEAR`) acts as W + (alpha / rank) B A, with A
     [rank, in] and B [out, rank]; B is 0 at the start. `dropout`: rate at which inputs of A are dropped in training;
@@ -62,8 +62,8 @@ class Lora(Wrapper):
             raise ValueError("lora adapts the layers of a Llama or Qwen2; give a backbone of that family")
 
     def _released(self) -> PretrainedBackbone:
-        """The backbone with released weights that this one wraps, directly or within another; ValueError if there is
-        none."""
+        """The backbone with released weights that this part wraps, directly or within another wrapper; ValueError if
+        there is none."""
         inner = self.backbone
         while isinstance(inner, Wrapper) and not isinstance(inner, PretrainedBackbone):
             inner = inner.backbone
@@ -92,7 +92,7 @@ class Lora(Wrapper):
         )
 
     def _matrices(self, size: Size) -> list[tuple[int, int]]:
-        """(Inputs, outputs) of each target matrix of a layer."""
+        """(Number of inputs, number of outputs) of each matrix in `targets`, in a layer of a network of this `size`."""
         width, inner = size.width, (size.width, size.ffn)
         narrow = {"q_proj": width, "k_proj": size.kv_width, "v_proj": size.kv_width, "o_proj": width}
         shapes = {name: (width, out) for name, out in narrow.items()}
