@@ -189,8 +189,8 @@ def first() -> bool:
 
 def run(main: Callable[[Sequence[str] | None], int], prog: str) -> NoReturn:
     """Run a command's `main` and exit with the code that it returns; bad input gives one line on stderr, which begins
-    with the command's name `prog`, and code 2; Ctrl-C gives code 130, a closed pipe code 141, and a run stopped by
-    SIGTERM or its time limit code 143.
+    with the command's name `prog`, and code 2; Ctrl-C gives code 130, a closed pipe code 141, and code 143 means that
+    SIGTERM or a time budget ended the command early (`Stopped`).
 
     Uses one thread unless OMP_NUM_THREADS is set: results on a CPU depend on the number of threads.
     """

@@ -113,8 +113,8 @@ class Usage(ValueError):
 
 
 class Stopped(Exception):
-    """Raised to end a training run that received SIGTERM or reached its time limit, after it has saved its state; the
-    command's exit code is 143, as for SIGTERM."""
+    """Raised when a command stops early with its results saved: a training run after SIGTERM, an evaluation at the end
+    of its time budget (--max-hours). The exit code is 143, as for SIGTERM."""
 
 
 def one_line(error: BaseException) -> str:

@@ -23,9 +23,10 @@ Precision = Literal["float32", "bf16_autocast", "bf16_master", "bf16_pure"]
 
 @part
 class AdamW(Part):
-    """The optimizer AdamW (Loshchilov and Hutter 2019), with the same learning rate for all parameters.
+    """The optimizer AdamW (Loshchilov and Hutter 2019), with the same learning rate for all parameters: `lr` times the
+    factor of the recipe's schedule.
 
-    `clip`: global norm to which larger gradients are scaled; None: no clipping.
+    `clip`: gradients of a larger global norm are scaled to this norm; None: no clipping.
     """
 
     lr: float
@@ -65,7 +66,7 @@ def cast_to_bfloat16(network: nn.Module) -> None:
 
 
 def _local(tensor: Tensor) -> Tensor:
-    """This process's shard of a DTensor; any other tensor is returned itself."""
+    """This process's shard of a DTensor; any other tensor unchanged."""
     if not hasattr(tensor, "placements"):  # importing DTensor takes most of a second
         return tensor
     from torch.distributed.tensor import DTensor
@@ -75,10 +76,11 @@ def _local(tensor: Tensor) -> Tensor:
 
 
 class MasterWeights:
-    """The `weights` that the optimizer updates, and their moving `average` (empty without `ema`), by parameter name.
+    """The master weights of `network`: `weights`, parameter name -> tensor that the optimizer updates, and `average`,
+    name -> exponential moving average (empty without `ema`).
 
-    Frozen parameters of the network have neither. Under precision `bf16_master` the weights are float32 copies of the
-    network's bfloat16 ones; otherwise they are the network's own.
+    Frozen parameters of the network are in neither. Under precision `bf16_master` the weights are float32 copies of the
+    network's bfloat16 parameters; otherwise they are the network's parameters themselves.
     """
 
     def __init__(self, network: nn.Module, precision: Precision, ema: Ema | None) -> None:
@@ -101,11 +103,13 @@ class MasterWeights:
 
     @property
     def separate(self) -> bool:
-        """Whether the master weights are float32 copies, whose gradients are summed in float32."""
+        """Whether the master weights are float32 copies of the network's parameters (precision `bf16_master`), with
+        gradients of their own, summed in float32."""
         return self.precision == "bf16_master"
 
     def collect_gradients(self) -> None:
-        """Add the network's gradients to those of separate master weights, in float32, and clear the network's."""
+        """If master weights are separate: add the gradients of the network's parameters to theirs, in float32, and
+        clear the former."""
         if not self.separate:
             return
         for name, parameter in self.network_weights.items():
@@ -119,8 +123,8 @@ class MasterWeights:
         return [p.grad for p in self.weights.values() if p.grad is not None]
 
     def update_network(self, step: int) -> None:
-        """Copy the master weights into the network and update their moving average; to be called after optimizer step
-        `step`, which is counted from 0."""
+        """Copy the master weights into the network and update the moving average of the master weights; to be called
+        after optimizer step `step`, which is counted from 0."""
         self.copy_to_network()
         if self.ema:
             with torch.no_grad():
@@ -131,7 +135,7 @@ class MasterWeights:
                 )
 
     def copy_to_network(self) -> None:
-        """Copy separate master weights into the network, cast to its dtype."""
+        """If master weights are separate: copy them into the network's parameters, cast to bfloat16."""
         if self.separate:
             with torch.no_grad():
                 for name, parameter in self.network_weights.items():
