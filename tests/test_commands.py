@@ -161,7 +161,7 @@ def test_arguments(program, arguments, message, line):
         ),
         (
             ("--prompt", "AB", "--gen-length", "31"),
-            "gen_length=31: after a prompt of 2 ids it must be 1 to 30",
+            "gen_length=31: after a prompt of 2 ids this model, of 32 positions, has room for 30",
         ),
         (("--gen-length", "0"), "gen_length=0: "),
         (("--prompt", "a"), "no symbol 'a'"),
