@@ -66,8 +66,8 @@ def _plain(name: str) -> str:
 
 
 def _is_part(name: str, other: str) -> bool:
-    """Whether `other` begins with `name`, or one of the two contains all words of the other; words of fewer than
-    `SHORT` characters, which occur in many names, do not count."""
+    """Whether the name `other` begins with `name`, or one of the two contains all words of the other; words of fewer
+    than three characters, which occur in many names, do not count."""
     words, others = ({word for word in each.split("_") if len(word) >= SHORT} for each in (name, other))
     within = bool(words and others) and (words <= others or others <= words)
     return within or (len(name) >= SHORT and other.replace("_", "").startswith(name.replace("_", "")))

@@ -88,8 +88,8 @@ def lacks_locks(error: OSError) -> bool:
 
 @contextmanager
 def locked(path: Path) -> Generator[None]:
-    """Context manager that holds a lock on the file `path`, as one process at a time can; after `WAIT` seconds of
-    waiting a line on stderr names the file. Where the file system has no locks, the lock is held while a file PATH.soft
+    """Context manager that holds a lock on the file `path`, as one process at a time can; after a second of waiting a
+    line on stderr names the file. Where the file system has no locks, the lock is held while a file PATH.soft
     exists; if its process was killed, the next process on the same machine removes this file, else the user must."""
     try:
         lock = _held(FileLock(path))
@@ -104,7 +104,7 @@ def locked(path: Path) -> Generator[None]:
 
 
 def _held(lock: BaseFileLock) -> BaseFileLock:
-    """Acquire `lock` and return it; after `WAIT` seconds of waiting, say on stderr that another process holds it."""
+    """Acquire `lock` and return it; after a second of waiting, say on stderr that another process holds it."""
     try:
         lock.acquire(timeout=WAIT)
     except Timeout:

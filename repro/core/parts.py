@@ -49,7 +49,7 @@ NATURAL = {
 
 
 class Part(ABC):  # noqa: B024 (its subclasses have the abstract methods)
-    """Base class of every part (data source, backbone, noise process, objective, sampler, ...)."""
+    """Base class of *parts*, the configurable components: data sources, backbones, noise processes, samplers, ..."""
 
     version: ClassVar[int] = 1
 

@@ -5,8 +5,8 @@
     with foreign(path, "tokenizer"):                     around the call of a library that parses the file
         tokenizer = Tokenizer.from_file(str(path))
 
-JSON is read strictly: no key twice in an object, no NaN or infinity, at most `DIGITS` digits an integer and `DEPTH`
-levels of nesting. `remedy`, an argument of most functions: the end of the error message, which says what to do.
+JSON is read strictly: no key twice in an object, no NaN or infinity, at most 40 digits an integer and 64 levels of
+nesting. `remedy`, an argument of most functions: the end of the error message, which says what to do.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def regular(path: Path) -> Path:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a file; ValueError for a path that is no file or is larger than `LARGEST`."""
+    """The bytes of a file; ValueError for a path that is no file, and for a file larger than 1 GiB."""
     if regular(path).stat().st_size > LARGEST:
         raise ValueError(f"{path} has more than {LARGEST} bytes; give a smaller file")
     try:
@@ -76,7 +76,7 @@ def read_bytes(path: Path) -> bytes:
 
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file without the byte order mark that some editors put before it, line ends unchanged;
-    ValueError for a path that is no file, a file larger than `LARGEST` bytes, not in UTF-8 or compressed, and a pointer
+    ValueError for a path that is no file, for a file larger than 1 GiB, not in UTF-8 or compressed, and for a pointer
     of Git LFS in place of the file."""
     data = read_bytes(path)
     packed = next((name for begin, name in PACKED.items() if data.startswith(begin)), None)

@@ -267,7 +267,7 @@ def resolve(path: str) -> Any:
 
 
 def part_class(name: str) -> type[Part]:
-    """The class registered under a part's name; ValueError names the nearest registered name."""
+    """The class registered under a part's name. ValueError for an unknown name, with the nearest registered one."""
     if name not in PARTS:
         raise ValueError(f"no component (part) {name!r}; {nearest(str(name), PARTS)}")
     return resolve(PARTS[name])
@@ -283,7 +283,7 @@ def part_name(cls: type[Part]) -> str:
 
 
 def recipe_module(name: str) -> str:
-    """Name of the module of a registered recipe; ValueError names the nearest registered name."""
+    """Name of the module of a registered recipe. ValueError for an unknown name, with the nearest registered one."""
     if name not in RECIPES:
         raise ValueError(
             f"no recipe {name!r}; {nearest(name, RECIPES)} (`python -m repro.recipes` lists all)"
@@ -292,5 +292,6 @@ def recipe_module(name: str) -> str:
 
 
 def recipe(name: str) -> Recipe:
-    """The full-scale recipe registered under a name; ValueError names the nearest registered name."""
+    """The full-scale recipe registered under a name. ValueError for an unknown name, with the nearest registered
+    one."""
     return importlib.import_module(recipe_module(name)).RECIPE

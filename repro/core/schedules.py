@@ -97,9 +97,9 @@ class WarmupStableDropDecay(Rate):
 
 @part
 class Prolonged(Rate):
-    """Learning rate of a run that was made longer (docs/method.md#longer): before step `until` that of schedule `first`
-    for a run of `until` steps, then that of schedule `then`, begun at its step 0, for a run of the remaining steps.
-    ValueError for `until` below 1."""
+    """Learning rate of a run that was made longer (docs/method.md#longer): before step `until` the schedule `first`, as
+    in a run of `until` steps; from step `until` on the schedule `then`, from its own step 0, as in a run of the
+    remaining steps. ValueError for `until` below 1."""
 
     first: Rate
     until: int

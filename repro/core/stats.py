@@ -131,9 +131,9 @@ def wilson(share: float, n: int, level: float) -> Interval:
 
 def paired_difference(gained: int, lost: int, n: int, level: float) -> tuple[float, float]:
     """Difference of two proportions of the same `n` items, of which `gained` are right only in the second and `lost`
-    only in the first, and half of its confidence interval: Wald's after adding half an item to each of the four counts
-    (Agresti and Min, Statistics in Medicine 24, 2005, page 729), so that its width is positive even if no item
-    differs."""
+    only in the first, and half the width of its confidence interval of coverage `level`: Wald's, after half an item is
+    added to each of the four counts (right in both, in the first, in the second, in neither; Agresti and Min,
+    Statistics in Medicine 24, 2005, page 729), so that the width is positive even if no item differs."""
     from scipy.stats import norm
 
     b, c, total = gained + 0.5, lost + 0.5, n + 2

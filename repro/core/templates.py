@@ -6,8 +6,8 @@ their time and memory are limited.
         Environment().from_string(text).render(...)
 
 jinja2's sandbox stops neither a `{% for %}` within a `{% for %}` nor `'x' * 10**10`. Therefore a trace function checks
-the thread's CPU time at every line of Python that runs, and the address space may grow by `MEMORY` bytes only, so that
-a larger value is a MemoryError.
+the thread's CPU time at every line of Python that runs (at most 5 seconds), and the address space may grow by 512 MiB
+only, so that a larger value is a MemoryError.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class Refused(ValueError):
 
 
 class TookTooLong(Exception):
-    """Error for a template that has run longer than `SECONDS`."""
+    """Error for a template that has used more than 5 seconds of CPU time (`SECONDS`)."""
 
 
 @contextmanager
 def limited(what: str) -> Generator[None]:
     """Context manager for compiling or rendering a template, and for nothing else. Any exception of the template, more
-    than `SECONDS` of CPU time and more than `MEMORY` bytes raise Refused, whose message begins with `what`, the name of
-    the template. Use it in one thread at a time."""
+    than 5 seconds of CPU time and more than 512 MiB of memory raise Refused, whose message begins with `what`, the name
+    of the template. Use it in one thread at a time."""
     before, end = sys.gettrace(), time.thread_time() + SECONDS
 
     def watch(frame: FrameType, event: str, argument: Any) -> Any:
@@ -67,7 +67,8 @@ def limited(what: str) -> Generator[None]:
 
 @contextmanager
 def _memory() -> Generator[None]:
-    """Context manager in which the address space may grow by `MEMORY` bytes, where the system can limit it (Linux)."""
+    """Context manager in which the address space may grow by 512 MiB (`MEMORY`), where the system can limit it (on
+    Linux)."""
     if not STATM.is_file():
         yield
         return

@@ -81,8 +81,8 @@ class Chat(SourceOfChats):
     `heldout_fraction` f: of the n rows used, the first ceil(f n) of numpy's default_rng(`split_seed`).permutation(n)
     are held out, as by `Dataset.train_test_split`. A row's name (`Rows.example`) is its number in the source.
 
-    A literal "[SEP]" in a question becomes the SEP id, so that the answer starts within the question, as in the
-    reference scripts; `prompt` does so too.
+    A literal "[SEP]" in a question becomes the SEP id, here and in `prompt`, so that the answer starts within the
+    question, as in tom-pollak/dllm.
     """
 
     template: str
@@ -142,8 +142,8 @@ class Chat(SourceOfChats):
             yield "heldout", self._rows(every, order[:first])
 
     def _rows(self, every: Spooled, order: np.ndarray) -> Iterator[Rows]:
-        """The rows whose numbers in the source are `order` [n], in chunks; `every` holds the ids of all rows of the
-        source."""
+        """The rows of the chats whose numbers in the source are `order` [n], in chunks; `every` holds the ids [L] of
+        all chats of the source."""
         for chosen in np.split(order, range(CHUNK, len(order), CHUNK)):
             ids = np.stack([every[i] for i in chosen])
             yield Rows(ids, self._candidates(ids), chosen)
@@ -162,8 +162,8 @@ class Chat(SourceOfChats):
         """Ids of a question as in a training row, up to the answer: [CLS] and the filled template
         (docs/method.md#script-departures, 14).
 
-        ValueError where no position is left for an answer. The README of the reference script uses another prompt
-        format, which is in `repro.hub.templates`.
+        ValueError where no position is left for an answer. The README of tom-pollak/dllm uses another prompt format,
+        which is in `repro.hub.templates`.
         """
         before, sep = self.template.removesuffix("{assistant}"), self._tokenizer().sep_token
         ids = [self.cls, *self.encode(before.format(user=text, sep=sep))]

@@ -249,8 +249,8 @@ def _title(split: str, field: str, dtype: np.dtype, shape: tuple[int, ...]) -> b
 
 
 class _Growing:
-    """Writer of a .npy file of arrays `row` that are appended along a first axis. The file has the bytes that
-    `numpy.save` would write: numpy pads the header, so that the final shape can be written into it by `close`."""
+    """Writer of a .npy file, to which rows of the shape `row` are appended. The file has the bytes that `numpy.save`
+    would write: numpy pads the header, so that `close` can write the final number of rows into it."""
 
     def __init__(self, path: Path, dtype: np.dtype, row: tuple[int, ...]) -> None:
         self.path, self.dtype, self.row, self.count = path, dtype, row, 0
@@ -365,7 +365,8 @@ def _arrays(data: Data, folder: Path, split: str, count: int) -> dict[str, np.nd
 
 
 def _check_contents(arrays: dict[Literal["train", "heldout"], dict[str, np.ndarray]], digest: str) -> None:
-    """Raise ValueError if the arrays have at most `HASHED` bytes and the SHA-256 of their contents is not `digest`."""
+    """Raise ValueError if the arrays have at most 64 MiB (`HASHED`) and the SHA-256 of their contents is not
+    `digest`. `arrays`: split -> field of `Rows` -> array."""
     if sum(array.nbytes for each in arrays.values() for array in each.values()) > HASHED:
         return
     content = hashlib.sha256()

@@ -148,7 +148,12 @@ class Hub(Documents):
 @part
 class HubSplit(Documents):
     """One text column of one split of a dataset on the Hub or on disk, one row per document, to be scored, not trained
-    on: all documents are held out. Settings and errors are those of `Hub`, without `heldout_split`."""
+    on: all documents are held out.
+
+    `config`: configuration of the dataset (None: its default); `revision`: a commit, the SHA-256 of a local source's
+    files, or UNRESOLVED (any). Raises ConnectionError where the Hub cannot be reached, ValueError for an unknown name,
+    revision or column.
+    """
 
     source: str
     config: str | None

@@ -43,13 +43,13 @@ def own_data(base: Data, source: str, tokenizer: str | None, length: int | None)
     resolved.
 
     Text is cut into rows as in `base` (packed or padded); if `base` holds no such rows, all text is joined and cut
-    (`Stream`). Chats are written in the template of `base`; if `base` has none, or `tokenizer` is given, they become
-    `Chats` with `TEMPLATE`. `tokenizer`: "characters", "gpt2", "bpe:SIZE" (trained on the training documents), a
-    folder, or a name on the Hub; None keeps the tokenizer of `base`, or takes the characters of the data if `base` has
-    none. `length`: ids per row, None for as many as in `base`.
+    (`Stream`). Chats are written in the template of `base`; if `base` has none, or `tokenizer` is given, as `Chats` in
+    a plain template (role, content). `tokenizer`: "characters", "gpt2", "bpe:SIZE" (trained on the training documents),
+    a folder, or a name on the Hub; None keeps the tokenizer of `base`, or takes the characters of the data if `base`
+    has none. `length`: ids per row, None for as many as in `base`.
 
-    Raises ValueError for data or a tokenizer that cannot be read, for fewer than `FEWEST` documents, and for a dataset
-    with neither of the columns `text` and `messages`; ConnectionError where the Hub cannot be reached.
+    Raises ValueError for data or a tokenizer that cannot be read, for fewer than four documents, and for a dataset with
+    neither of the columns `text` and `messages`; ConnectionError where the Hub cannot be reached.
     """
     while isinstance(base, DelegatedData):
         base = base.data
@@ -69,7 +69,7 @@ def own_documents(source: str) -> Documents:
     """The documents of `source`, a file, a folder or a dataset on the Hub: `Files` for plain text; for a dataset (JSON,
     Parquet, CSV or Hub) `Messages` if it has a column `messages`, else `Column` if it has a column `text`.
 
-    Raises ValueError for a dataset with neither column, and for fewer than `FEWEST` documents.
+    Raises ValueError for a dataset with neither column, and for fewer than four documents.
     """
     if not source:
         raise ValueError("the name of the data is empty; give a file, a folder or OWNER/NAME")
@@ -159,8 +159,8 @@ def _chats(base: Data, documents: Messages, tokenizer: str | None, length: int) 
 
 
 def _alphabet(documents: Documents) -> Alphabet:
-    """One id for each character of all documents, also held-out ones (an alphabet, not a statistic); for chats also for
-    each character of `TEMPLATE` and of `ROLES`."""
+    """A tokenizer with one id for each character of all documents, also held-out ones (an alphabet, not a statistic);
+    for chats also for the characters of the template and of the roles' names."""
     texts = (text for split in ("train", "heldout") for _, text in documents.texts(split))
     found = set("".join(TEMPLATE.format(role=role, content="") for role in ROLES))
     if not isinstance(documents, Messages):

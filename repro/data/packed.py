@@ -79,8 +79,8 @@ class Joined(Written):
 
 @part
 class Packed(Joined):
-    """Rows cut from joined documents ("wrapped"), with the boundary id E after each document; each row is L - 2 ids of
-    the stream between BOS and E, which are neither corrupted nor scored."""
+    """Rows cut from joined documents ("wrapped"), with the boundary id E after each document. A row is BOS, L - 2 ids
+    of the stream, and E; its first and its last id are neither corrupted nor scored."""
 
     version = 2
 

@@ -77,8 +77,8 @@ class Released(Data):
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer in a file tokenizer.json, without truncation and padding, which some files switch on; ValueError
-    for another file, and for a tokenizer that fails on a short text."""
+    """The tokenizer in the file `path`, a tokenizer.json, without truncation and padding, which some files switch on.
+    ValueError for a file of another format, and for a tokenizer that fails on a short text."""
     from tokenizers import Tokenizer
 
     content = read_text(path)

@@ -134,8 +134,8 @@ def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset
     """Rows of one split (a split expression of `datasets`, e.g. "train[:-1000]"), memory-mapped.
 
     A single local file is the split "train"; in a local folder, file names determine the splits. `config`: name of a
-    configuration of the dataset (None: the default one); `pinned`: as in `revision`. Raises ConnectionError where the
-    Hub cannot be reached, ValueError for an unknown name or revision.
+    configuration of the dataset (None: the default one); `pinned`: expected revision (commit or SHA-256), or
+    UNRESOLVED. Raises ConnectionError where the Hub cannot be reached, ValueError for an unknown name or revision.
     """
     path, found = local(source), revision(source, pinned, "dataset")
     import datasets
@@ -165,8 +165,9 @@ def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset
 
 @lru_cache(maxsize=4)
 def tokenizer(source: str, pinned: str) -> PreTrainedTokenizerFast:
-    """Tokenizer of a Hub name or a local folder; `pinned`: as in `revision`. Raises ConnectionError where the Hub
-    cannot be reached, ValueError for an unknown name or revision, or a tokenizer not of the library `tokenizers`."""
+    """Tokenizer of a Hub name or a local folder; `pinned`: expected revision (commit or SHA-256), or UNRESOLVED. Raises
+    ConnectionError where the Hub cannot be reached, ValueError for an unknown name or revision, and for a tokenizer
+    that is not of the library `tokenizers`."""
     path = local(source)
     if path is None:
         path = _snapshot(source, pinned, "model", _TOKENIZER_FILES)
@@ -184,9 +185,10 @@ def tokenizer(source: str, pinned: str) -> PreTrainedTokenizerFast:
 
 
 def weights(source: str, pinned: str) -> Path:
-    """Folder with safetensors, configuration and tokenizer: a local one, or that of a Hub name, downloaded once.
+    """Folder with safetensors, configuration and tokenizer: a local folder, or that of a Hub name, downloaded once.
 
-    Raises ConnectionError where the Hub cannot be reached, ValueError for an unknown name or revision.
+    `pinned`: expected revision (commit, or SHA-256 of the local safetensors files), or UNRESOLVED. Raises
+    ConnectionError where the Hub cannot be reached, ValueError for an unknown name or revision.
     """
     path = local(source)
     if path is None:
