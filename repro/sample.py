@@ -118,7 +118,11 @@ def stream(
 
     Iterate over the `Stream` for ids, text and confidence after each step (`repro.samplers.stream.StreamStep`); in a
     notebook, the `Stream` shows all steps. The last text is that of `sample` with the same arguments, but not cut at
-    the first id that ends a text. Arguments and errors are those of `sample`.
+    the first id that ends a text.
+
+    `model`: a loaded model, or a folder or name for `load`; `sampler`: a preset; `gen_length`: tokens to generate, in
+    blocks of `block_length` tokens and `steps` steps over all blocks; `seed`: random seed; `cache`: an approximate KV
+    cache. Values, defaults and errors are those of `sample`.
     """
     model = model if isinstance(model, Model) else load(model)
     rng.check_seeds(seed)

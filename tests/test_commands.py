@@ -211,7 +211,7 @@ def test_a_checkpoint_that_does_not_load(program, trained, tmp_path, line):
     (tmp_path / "pickled").mkdir()
     torch.save({"weight": torch.zeros(1)}, tmp_path / "pickled" / "model.pt")
     assert "model.pt is a pickle; only safetensors are read" in of(tmp_path / "pickled")
-    assert "is a file; a checkpoint is a folder" in of(tmp_path / "pickled" / "model.pt")
+    assert "is a file, but a checkpoint is a folder" in of(tmp_path / "pickled" / "model.pt")
     broken = shutil.copytree(trained, tmp_path / "broken")
     for file in ("model.safetensors", "ema.safetensors"):
         path = broken / "step_00000001" / file

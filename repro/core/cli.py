@@ -102,7 +102,8 @@ def say(lines: Iterable[str], file: TextIO | None = None) -> None:
 
 
 def broken(line: str, room: int) -> list[str]:
-    """The text `line` wrapped between words to lines of at most `room` characters, indented as `say` describes."""
+    """The text `line` wrapped between words to lines of at most `room` characters. Lines after the first are indented
+    by 4 spaces more, or begin below the second column if `line` has two columns (see `say`)."""
     if len(line) <= room:
         return [line]
     column = re.match(r"\s*\S.{0,30}?\s{2,}(?=\S)", line)

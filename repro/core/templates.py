@@ -101,8 +101,8 @@ class _Limited(Template):
 
 
 class Environment(ImmutableSandboxedEnvironment):
-    """jinja2's immutable sandbox, in which an unknown name is an error and each template is limited in time and memory
-    (see `limited`)."""
+    """jinja2's immutable sandbox, in which an unknown name is an error and each template is limited to 5 seconds of CPU
+    time and 512 MiB of memory (`limited`)."""
 
     template_class = _Limited
 

@@ -54,7 +54,7 @@ def local(source: str) -> Path | None:
 
 def check_rows(file: Path) -> None:
     """Raise ValueError for a JSON or JSON Lines file that is not UTF-8, begins with neither an object nor a list, or
-    has values nested more than `DEPTH` levels deep: pyarrow, which reads the file, would crash the process."""
+    has values nested more than 64 levels deep: pyarrow, which reads the file, would crash the process."""
     if FORMATS.get(file.suffix) != "json":
         return
     with open(regular(file), "rb") as handle:

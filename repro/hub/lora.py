@@ -27,10 +27,11 @@ LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 class Lora(Wrapper):
     """The network of `backbone` with frozen released weights, and trained adapters of the package peft beside them.
 
-    Each matrix W [out, in] of the layers that `targets` names (some of `LINEAR`) acts as W + (alpha / rank) B A, with A
-    [rank, in] and B [out, rank]; B is 0 at the start. `dropout`: rate at which inputs of A are dropped in training;
-    `mask_embedding`: whether the input embedding of the mask id is trained too. A checkpoint holds the adapters alone;
-    for inference they are merged into W, so that sizes are those of `backbone`.
+    Each matrix W [out, in] of the layers that `targets` names (of "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj",
+    "up_proj", "down_proj") acts as W + (alpha / rank) B A, with A [rank, in] and B [out, rank]; B is 0 at the start.
+    `dropout`: rate at which inputs of A are dropped in training; `mask_embedding`: whether the input embedding of the
+    mask id is trained too. A checkpoint holds the adapters alone; for inference they are merged into W, so that sizes
+    are those of `backbone`.
 
     Raises ValueError for settings out of range, an unknown target, and a backbone that is no Llama or Qwen2 with
     released weights; `module` also if peft is not installed, and for a mask embedding without a mask id.

@@ -63,8 +63,8 @@ class _Index(Struct, frozen=True):
 @dataclass(frozen=True)
 class StoredTensor:
     """One tensor of a safetensors `file` (a name in the folder). `ours`: name of the parameter that the tensor fills,
-    None if it is ignored; `reason`: why it is ignored, or "used", "renamed" (for a parameter of another name) or the
-    text `TIED` (compared with the weight of which it is a copy)."""
+    None if it is ignored; `reason`: why it is ignored, or "used", "renamed" (its parameter has another name) or "tied:
+    ..." (it is a second copy of a weight, and only compared with the first)."""
 
     name: str
     file: str

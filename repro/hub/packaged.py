@@ -47,7 +47,8 @@ PACKAGES = MappingProxyType(
 
 
 def named(name: str | Path) -> bool:
-    """Whether `name` is a key of `PACKAGES` and not also the name of a file or folder in the working directory."""
+    """Whether `name` is that of a model that can be fetched ("smollm2"; a key of `PACKAGES`), and no file or folder in
+    the working directory has this name."""
     return str(name) in PACKAGES and not Path(name).exists()
 
 

@@ -342,7 +342,7 @@ _SHORT = 12
 def _indented(rows: Sequence[tuple[str, str, str, str]], room: int) -> Iterator[str]:
     """Lines for `rows` of (mark, dotted path, value, source), at most `room` characters long where words allow that:
     the last word of the path, indented by its depth, the value, and in the third column the source (on the next line
-    if the value has more than `_SHORT` characters)."""
+    if the value has more than 12 characters)."""
     names = ["  " * pin.count(".") + pin.rpartition(".")[2] for _, pin, *_ in rows]
     wide = max(map(len, names))
     column = 2 + wide + 2 + _SHORT + 2

@@ -164,8 +164,10 @@ def save(
 ) -> Path:
     """Write a checkpoint of `recipe` atomically under the run folder `folder`; returns the new step folder.
 
-    `seed`: random seed of the run; `step`: optimizer steps done; `corpus`, `resolved`, `base`: as in `Checkpoint`;
-    `files`: file name -> tensors to be written (by name), or the path of a finished file to be moved into the folder.
+    `seed`: random seed of the run; `step`: optimizer steps done; `corpus`: digest of the prepared training data;
+    `resolved`: dotted path -> value of the data's settings that are UNRESOLVED in the recipe; `files`: file name ->
+    tensors to be written (by name), or the path of a finished file to be moved into the folder; `base`: SHA-256 of
+    frozen weights that the files leave out, None if there are none.
     """
     from safetensors.torch import save_file
 

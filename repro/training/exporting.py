@@ -37,8 +37,9 @@ OURS = "repro"
 class Exported(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Content of repro.json. `format`: version of the file format; `recipe`: canonical form; `weights`: whether the raw
     or the averaged (ema) weights of the run were exported; `digest`: digest of the checkpoint with these weights
-    (`Checkpoint.digest`), by which evaluation records name the model; `corpus`, `resolved`: as in `Checkpoint`; `file`:
-    SHA-256 of model.safetensors."""
+    (`Checkpoint.digest`), by which evaluation records name the model; `corpus`: digest of the prepared training data;
+    `resolved`: dotted path -> value of the data's settings that are UNRESOLVED in the recipe; `file`: SHA-256 of
+    model.safetensors."""
 
     format: int
     recipe: dict[str, Any]

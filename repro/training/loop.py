@@ -109,7 +109,7 @@ def microbatches(
 
 class Training:
     """State of a training run. `made`: the engine, which holds network, master weights and optimizer; `corpus`: the
-    prepared training data; `resolved`: values of the data's settings that the recipe leaves open, as in `Checkpoint`;
+    prepared training data; `resolved`: dotted path -> value of the data's settings that are UNRESOLVED in the recipe;
     `saved`: checkpoint to resume, None for a new run.
 
     Raises ValueError if the batch does not split evenly into processes and microbatches.

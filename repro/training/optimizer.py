@@ -4,7 +4,7 @@ Precision (a setting of the recipe; an engine that does not support it raises Va
     float32         everything in float32
     bf16_autocast   float32 weights, forward and backward under bfloat16 autocast
     bf16_master     bfloat16 weights in the network, float32 master weights in the optimizer
-    bf16_pure       weights, gradients and Adam states in bfloat16 (the reference script of masked diffusion;
+    bf16_pure       weights, gradients and Adam states in bfloat16 (as tom-pollak/dllm's train_dllm.py;
                     docs/method.md#masked-script)
 """
 
