@@ -24,7 +24,7 @@ _ROTARY = {"model.layers.{i}.self_attn.rotary_emb.inv_freq": ROTARY}
 
 
 def qwen2_names(prefix: str) -> TensorNames:
-    """Which of Qwen2's tensors fills which parameter of this suite's network: each the parameter PREFIX.NAME."""
+    """Which of Qwen2's tensors fills which parameter of this suite's network: the tensor NAME fills PREFIX.NAME."""
     return TensorNames(used=within(prefix, _QWEN2), ignored=_ROTARY)
 
 

@@ -40,8 +40,9 @@ COPIES_UNIFORM, COPIES_CE = 7.25, 3
 class State:
     """Bytes per parameter that training in one precision needs.
 
-    `value`: one weight of the network, or its gradient in backward; `weights`, `gradients`: all copies of a weight and
-    of its gradient; `optimizer`: optimizer state, with a float32 master weight where there is one.
+    `value`: one number of the network, a weight or its gradient in backward; `weights`: a weight of the network;
+    `gradients`: all copies of its gradient; `optimizer`: optimizer state, with the float32 master weight if that is a
+    copy of its own.
     """
 
     value: int

@@ -359,7 +359,7 @@ def train(
 
 @contextlib.contextmanager
 def _sigterm() -> Generator[Callable[[], bool]]:
-    """Context manager that yields a function that returns whether SIGTERM has been received since then.
+    """Context manager that yields a function that returns whether SIGTERM has been received within the context.
 
     The signal only sets a flag, so that the current step is finished. Outside the main thread signals cannot be
     handled, and the function always returns False.

@@ -62,7 +62,7 @@ class Progress:
         and returns its loss."""
 
     def row(self, row: Mapping[str, float]) -> None:
-        """Show a row of metrics.jsonl."""
+        """Show a row of metrics.jsonl, metric name -> value."""
 
 
 class ProgressLines(Progress):

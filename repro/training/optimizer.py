@@ -108,8 +108,8 @@ class MasterWeights:
         return self.precision == "bf16_master"
 
     def collect_gradients(self) -> None:
-        """If master weights are separate: add the gradients of the network's parameters to theirs, in float32, and
-        clear the former."""
+        """If master weights are separate: add the gradients of the network's parameters to those of the master weights,
+        in float32, and delete the former."""
         if not self.separate:
             return
         for name, parameter in self.network_weights.items():

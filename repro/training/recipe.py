@@ -146,7 +146,7 @@ class TrainedTeacher(Teacher):
 @part
 class ReleasedTeacher(Teacher):
     """A teacher with released weights. `source`: a folder in the layout of the weights' authors, or a name on the Hub;
-    `revision`: its commit, or UNRESOLVED (any)."""
+    `revision`: a commit, the SHA-256 of a folder's weights, or UNRESOLVED (any)."""
 
     source: str
     revision: str

@@ -69,7 +69,7 @@ class Engine:
 
     def no_sync(self, last: bool) -> AbstractContextManager[None]:
         """Context manager for the forward or backward of a microbatch. `last`: whether the microbatch is the step's
-        last one; engines for which this saves work exchange gradients between processes only then."""
+        last one; where that saves work, gradients are exchanged between processes in the last one only."""
         return nullcontext()
 
     def run(self, work: Callable[[Denoiser], T], last: bool) -> T:
@@ -197,8 +197,8 @@ class Single(Engine):
 
 
 class Ddp(Engine):
-    """Engine of torch's DDP: whole weights in every process; gradients are averaged in backward, or (with separate
-    master weights) summed in float32 after it."""
+    """Engine of torch's DDP: whole weights in every process; gradients are averaged over processes during backward, or
+    (if float32 master weights are separate copies) summed in float32 after backward."""
 
     distributed = (DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
 
