@@ -8,8 +8,8 @@
 >>> print(results.table())
 >>> print(certify(my_sampler).text())
 
-Models are given as loaded ones, as folders or by name. A wrong value raises ValueError, an unknown argument TypeError,
-with one sentence.
+A model may be given as what `load` returns, as a folder, or by name. A wrong value raises ValueError, an unknown
+argument TypeError, each with one sentence that names it.
 """
 
 from __future__ import annotations

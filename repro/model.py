@@ -1,8 +1,8 @@
 """Load a model for sampling and scoring, from a checkpoint folder or by name.
 
 load("runs/mdlm@nano-s0")            last checkpoint of a training run
-load("mdlm@nano")                    the run of that recipe in runs/mdlm@nano-s0, else its adapters in results/adapters
-load("oracle:mdlm@nano")             exact denoiser (oracle) of the synthetic language of that recipe; reads no file
+load("mdlm@nano")                    run of recipe mdlm@nano in runs/mdlm@nano-s0, else its adapters in results/adapters
+load("oracle:mdlm@nano")             exact denoiser (oracle) of the synthetic language of recipe mdlm@nano; needs no run
 load("LLaDA-8B-Base")                local folder of released weights, in its authors' layout (repro.hub.release)
 load("GSAI-ML/LLaDA-8B-Base")        released weights on the Hugging Face Hub, at the revision in evals/checkpoints.toml
 """
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded network with its recipe, or the description of its release if others published the weights.
+    """A loaded network, `denoiser`, with its recipe, or with a description (`Release`) if others published the weights.
 
     `weights`: "raw", "ema" (averaged), or "exact" for an oracle, the exact denoiser of a synthetic language. `digest`:
     SHA-256 that identifies the weights. `seed`, `step`: of the training run; 0 for oracles and releases.
@@ -73,7 +73,7 @@ class Model:
         return self.recipe.unfinished(self.step) if isinstance(self.recipe, Recipe) else ""
 
     def before_stop(self, ids: Sequence[int]) -> list[int]:
-        """The generated ids before the first that ends a text: EOS, or a stop id of released weights."""
+        """The generated ids before the first id that ends a text: EOS, or one of `stop_ids`."""
         ends = {*self.stop_ids, self.data.vocabulary().eos}
         return list(itertools.takewhile(lambda each: each not in ends, ids))
 
@@ -93,14 +93,15 @@ def load(
     template: Template | Literal["auto"] = "auto",
     device: str | None = None,
 ) -> Model:
-    """The model of a checkpoint folder (of a run or of one step), of released weights, or of an oracle by name.
+    """The model that `ckpt` names: a checkpoint folder (of a run or of one step), released weights (folder, Hub name or
+    GGUF file), a recipe with a run, or an oracle.
 
     `device`: "cuda", "cuda:1", "mps" or "cpu"; None: the GPU if there is one (CUDA, then MPS), else the CPU; an oracle
     runs on the CPU unless `device` is given. `weights`: "auto" takes averaged weights if the checkpoint has them.
-    `precision` and `template` (chat template of prompts; "auto": the one that evals/checkpoints.toml gives for the
+    `precision` and `template` (chat template of prompts; "auto": the one that evals/checkpoints.toml lists for the
     name, else none) are for released weights only. Raises ValueError for a missing, truncated or unsupported
-    checkpoint, for an unknown name (with the most similar valid one) and for a device that is not here; ConnectionError
-    if the Hub cannot be reached.
+    checkpoint, for an unknown name (with the most similar valid one) and for a device that this machine lacks;
+    ConnectionError if the Hub cannot be reached.
     """
     if str(ckpt).startswith("oracle:"):
         from repro.recipes.scale import by_name
@@ -132,8 +133,8 @@ def load(
 
 
 def _run_of(name: str | Path) -> Path | None:
-    """The run folder of a recipe's name (RECIPE or RECIPE@SCALE) with seed 0, else the folder of its released adapters;
-    None for other names, if neither folder exists, and if there is a file or folder called `name`."""
+    """For a recipe's name (RECIPE or RECIPE@SCALE): the folder of its run with seed 0, else that of its adapters in
+    results/adapters. None for any other name, if neither folder exists, and if a file or folder is called `name`."""
     recipe = str(name).partition("@")[0]
     if recipe not in registry.RECIPES or Path(name).exists():
         return None
@@ -142,10 +143,11 @@ def _run_of(name: str | Path) -> Path | None:
 
 
 def _check_ours(ckpt: str | Path, precision: Precision, template: Template | Literal["auto"]) -> None:
-    """Raise ValueError for settings of released weights given with a checkpoint of this suite."""
+    """Raise ValueError if `precision` or `template`, which are for released weights only, are given with a checkpoint
+    of this suite."""
     if template != "auto":
         raise ValueError(
-            f"{ckpt} is a checkpoint of ours (trained by this suite), whose data has its template; leave out"
+            f"{ckpt} is a checkpoint of ours (trained by this suite), with prompts as in its training data; leave out"
             " --chat-template"
         )
     if precision != "float32":
@@ -155,7 +157,8 @@ def _check_ours(ckpt: str | Path, precision: Precision, template: Template | Lit
 
 
 def _exported(folder: Path, weights: Literal["auto", "raw", "ema"], device: str) -> Model:
-    """The model of a folder that `python -m repro.checkpoint export` wrote; ValueError if it holds other `weights`."""
+    """The model of a folder that `python -m repro.checkpoint export` wrote; ValueError if the folder holds the raw
+    weights and `weights` is "ema", or the reverse."""
     found = open_export(folder)
     if weights not in ("auto", found.weights):
         raise ValueError(f"{folder} holds {found.weights} weights; leave out --weights {weights}")
@@ -173,7 +176,8 @@ def _exported(folder: Path, weights: Literal["auto", "raw", "ema"], device: str)
 
 
 def _check_no_recipe(name: str | Path) -> None:
-    """Raise ValueError for a recipe's name (RECIPE or RECIPE@SCALE) that is no file or folder and has no run."""
+    """Raise ValueError, which says how to train, if `name` is a recipe's (RECIPE or RECIPE@SCALE) and no file or folder
+    is called `name`; to be called if the recipe has no run."""
     recipe, at, scale = str(name).partition("@")
     if recipe in registry.RECIPES and not Path(name).exists():
         train = f"python -m repro.recipes.{recipe}" + (f" --scale {scale}" if at else "")
@@ -183,8 +187,8 @@ def _check_no_recipe(name: str | Path) -> None:
 
 
 def _place(ckpt: str | Path) -> tuple[Path, str | None]:
-    """The local folder of a checkpoint, downloaded from the Hub or unpacked from a GGUF file if needed, and its name on
-    the Hub (None: a local one)."""
+    """(local folder of a checkpoint, its name on the Hub or None for a local one); the folder is downloaded from the
+    Hub, or unpacked from a GGUF file, if needed."""
     unpacked = gguf_folder(ckpt)
     if unpacked is not None:
         return unpacked, None

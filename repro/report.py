@@ -1,6 +1,6 @@
 """Write the tables made from the records in results/raw, or check that the written ones are up to date.
 
-python -m repro.report [--raw DIR] [--out DIR]      # write them
+python -m repro.report [--raw DIR] [--out DIR]      # write the tables
 python -m repro.report --check                      # exit code 1 if a written table is out of date
 python -m repro.report --methods --raw DIR          # a paragraph about what ran, and its BibTeX
 
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _own(arguments.raw, arguments.out, arguments.check, arguments.width or WIDTH)
     if arguments.width is not None:
         raise Usage(
-            "--width is for tables of records of your own; give --raw FOLDER and --out FOLDER, or leave it out"
+            "--width is for tables of records of your own; give --raw FOLDER and --out FOLDER, or leave out --width"
         )
     out = arguments.out or TABLES
     folder = arguments.certificates
@@ -99,13 +99,14 @@ def inches(text: str) -> float:
     except ValueError:
         raise ArgumentTypeError(f"{text!r} is no number of inches; give one, for example 5.5") from None
     if not 2 <= value <= 20:
-        raise ArgumentTypeError(f"{text} inches are no width of a text; give 2 to 20, for example 5.5")
+        raise ArgumentTypeError(f"{text} inches is no width of a page's text; give 2 to 20, for example 5.5")
     return value
 
 
 def _own(raw: Path, out: Path, check: bool, width: float) -> int:
-    """Write or check the tables of a user's records in `raw`, in LaTeX at most `width` inches wide: only those that
-    have rows, and none that are made from committed results. Returns the exit code (see `_write`)."""
+    """Write to `out`, or with `check` compare with the files there, the tables of a user's records in `raw`: only
+    tables that have rows, and none that are made from this project's own results; in LaTeX at most `width` inches wide.
+    Returns the exit code: 1 if `check` finds a file that is out of date, else 0."""
     records = collect(raw)
     fewer = len(records) - len(largest(records))
     files = tables(records)
@@ -137,7 +138,8 @@ def _write(files: Mapping[str, str], out: Path, check: bool) -> int:
 
 
 def _former_parts(files: Mapping[str, str], out: Path) -> list[Path]:
-    """Paths in `out` of further parts (NAME-2.tex, ...) of LaTeX tables that now have fewer parts in `files`."""
+    """Paths in `out` of files NAME-2.tex, NAME-3.tex, ..., parts of a long LaTeX table, that are not among `files`
+    (names of all files to be written) although NAME.tex is: an earlier call wrote more parts."""
     parts = [path for path in out.glob("*-*.tex") if re.fullmatch(r".+-\d+\.tex", path.name)]
     return sorted(p for p in parts if p.name not in files and f"{p.stem.rpartition('-')[0]}.tex" in files)
 

@@ -54,10 +54,11 @@ def sample(
     """Generated texts: `n` continuations of each of `prompts` (a string is one prompt), prompt by prompt, or `n` texts
     without a prompt.
 
-    `model`: a loaded one, or what `load` takes; `sampler`: a preset, as "low_confidence:temperature=1.0" (default:
-    `repro.samplers.presets.default_preset`); `gen_length`: tokens to generate (default: all that the model has room
-    for), in blocks of `block_length` (default: one block, or what the network requires); `steps` over all blocks
-    (default: one per token); `cache`: "prefix", "dual" or "dual:refresh=4", an approximate KV cache (default: none).
+    `model`: a loaded model, or a folder or name for `load`; `sampler`: a preset such as
+    "low_confidence:temperature=1.0" (default: by the model's noise, `repro.samplers.presets.default_preset`);
+    `gen_length`: tokens to generate (default: as many as the model has room for), in blocks of `block_length` (default:
+    one block, or what the network requires); `steps`: decoding steps over all blocks (default: one per token); `seed`:
+    random seed; `cache`: "prefix", "dual" or "dual:refresh=4", an approximate KV cache (default: none).
     Raises ValueError if the sampler is not for the model's noise process, if lengths, steps and cache cannot be
     combined, or if a prompt is too long or cannot be encoded.
     """
@@ -80,8 +81,8 @@ def _samples(
     seed: int,
     cache: str | None,
 ) -> list[dict[str, Any]]:
-    """One JSON object per generated text, in the order of `sample`: prompt, text, ids, number of forward passes, and
-    checkpoint, sampler, seed and plan. Arguments as in `sample`."""
+    """One JSON object per generated text, in the order of `sample` and with its arguments: prompt, text, ids, number of
+    forward passes, and checkpoint, sampler, seed and plan (lengths, steps and cache)."""
     ids = _prompts(model, prompts, n)
     rule = preset(sampler)
     plan = _plan(model, rule, ids, gen_length, block_length, steps, cache)
@@ -113,11 +114,15 @@ def stream(
     seed: int = 0,
     cache: str | None = None,
 ) -> Stream:
-    """The steps of the decode of one text, from `prompt` or without a prompt; a step is computed when it is read.
+    """The decoding of one text step by step, from `prompt` or without a prompt; a step is computed when it is read.
 
     Iterate over the `Stream` for ids, text and confidence after each step (`repro.samplers.stream.StreamStep`); in a
-    notebook it shows all steps. The last text is that of `sample` with the same arguments, without the cut at a stop
-    id. For arguments and errors see `sample`.
+    notebook, the `Stream` shows all steps. The last text is that of `sample` with the same arguments, but not cut at
+    the first id that ends a text.
+
+    `model`: a loaded model, or a folder or name for `load`; `sampler`: a preset; `gen_length`: tokens to generate, in
+    blocks of `block_length` tokens and `steps` steps over all blocks; `seed`: random seed; `cache`: an approximate KV
+    cache. Values, defaults and errors are those of `sample`.
     """
     model = model if isinstance(model, Model) else load(model)
     rng.check_seeds(seed)
@@ -137,7 +142,7 @@ def _frames(
 
 
 def text_of(model: Model, ids: Sequence[int]) -> str:
-    """The text of generated ids; for released weights only the text before EOS or the end of a turn."""
+    """The text of the generated token ids `ids`; for released weights only the text before EOS or the end of a turn."""
     return model.data.text(model.before_stop(ids) if model.stop_ids else ids)
 
 
@@ -163,7 +168,7 @@ def _plan(
 def _prompts(model: Model, prompts: Sequence[str] | None, n: int) -> list[list[int]]:
     if n < 1 or (prompts is not None and not prompts):
         raise ValueError(
-            f"n={n}, prompts={prompts}: nothing to generate; give n of 1 or more, and 1 prompt or more or None"
+            f"n={n}, prompts={prompts}: nothing to generate; give n of 1 or more, and a prompt or more, or prompts=None"
         )
     if prompts is None:
         return [[] for _ in range(n)]
@@ -180,8 +185,8 @@ def _gen_length(model: Model, ids: list[list[int]], wanted: int | None) -> int:
     length = room - longest if wanted is None else wanted
     if not 1 <= length <= room - longest:
         raise ValueError(
-            f"gen_length={length}: after a prompt of {longest} ids it must be 1 to {room - longest}, as this model has"
-            f" {room} positions"
+            f"gen_length={length}: after a prompt of {longest} ids this model, of {room} positions, has room for"
+            f" {room - longest}; give 1 to {room - longest}"
         )
     return length
 
@@ -194,9 +199,10 @@ def follow(
     seed: int,
     watch: Watch | None,
 ) -> Trace:
-    """Decode one text, from `prompt` or without one, and return the trace of every token written.
+    """Decode one text by `sampler`, from `prompt` or (None) without a prompt, and return its trace: which token was
+    written at which step.
 
-    `watch`: live display that is updated after each step (None: no display).
+    `plan`: lengths, steps and cache; `watch`: live display that is updated after each step (None: no display).
     """
     trace = Trace(model)
     ids = _prompts(model, None if prompt is None else [prompt], 1)
@@ -287,10 +293,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     if args.n < 1:
-        raise ValueError("--n 0 generates nothing; give 1 or more")
+        raise ValueError("--n 0 generates nothing; give --n 1 or more")
     if (args.json or args.out) and (args.watch or args.trace):
         raise ValueError(
-            "--json and --out write finished texts, --watch and --trace the steps of one; leave out either pair"
+            "--json and --out write finished texts, --watch and --trace the steps of a text; leave out either pair"
         )
     if args.n > 1 and (args.watch or args.trace):
         raise ValueError(f"--watch and --trace show a single text; leave out --n {args.n}")

@@ -1,6 +1,6 @@
 """Compare stored records with published numbers (`repro.evals.published.verify`).
 
-python -m repro.verify [RAW]                      # folder of records (default results/raw); may be empty
+python -m repro.verify [RAW]                      # all numbers; RAW: folder of records (default results/raw)
 python -m repro.verify --cell duo.t5.mdlm.1024    # one published number in detail, its cost first
 python -m repro.verify --json
 """

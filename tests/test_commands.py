@@ -161,7 +161,7 @@ def test_arguments(program, arguments, message, line):
         ),
         (
             ("--prompt", "AB", "--gen-length", "31"),
-            "gen_length=31: after a prompt of 2 ids it must be 1 to 30",
+            "gen_length=31: after a prompt of 2 ids this model, of 32 positions, has room for 30",
         ),
         (("--gen-length", "0"), "gen_length=0: "),
         (("--prompt", "a"), "no symbol 'a'"),
@@ -211,7 +211,7 @@ def test_a_checkpoint_that_does_not_load(program, trained, tmp_path, line):
     (tmp_path / "pickled").mkdir()
     torch.save({"weight": torch.zeros(1)}, tmp_path / "pickled" / "model.pt")
     assert "model.pt is a pickle; only safetensors are read" in of(tmp_path / "pickled")
-    assert "is a file; a checkpoint is a folder" in of(tmp_path / "pickled" / "model.pt")
+    assert "is a file, but a checkpoint is a folder" in of(tmp_path / "pickled" / "model.pt")
     broken = shutil.copytree(trained, tmp_path / "broken")
     for file in ("model.safetensors", "ema.safetensors"):
         path = broken / "step_00000001" / file

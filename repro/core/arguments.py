@@ -1,7 +1,7 @@
-"""Functions for notebooks whose arguments are checked: a wrong one is a ValueError that names it.
+"""Checks of the arguments of functions for notebooks: each error names the wrong argument.
 
 @checked
-def sample(model: Model, n: int = 1) -> list[str]: ...
+def sample(model: Model, prompts: Sequence[str] = (), n: int = 1) -> list[str]: ...
 
 sample(model, n="4")                  ValueError: sample: n='4' is no int
 sample(model, promt="A")              TypeError: sample: no argument 'promt'; nearest is 'prompts'
@@ -37,8 +37,8 @@ same."""
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
     """`function` with checked arguments: a call raises ValueError for an argument that is not of its annotated type,
-    and TypeError, as any function, for a missing or unknown one, with the nearest name. Numbers of numpy become
-    Python's. Annotations are read at the first call from the names of the function's module."""
+    and TypeError for a missing or an unknown argument (with the nearest name). Numbers of numpy become Python's.
+    Annotations are resolved at the first call, among the names of the function's module."""
     signature, called = inspect.signature(function), getattr(function, "__name__", "")
 
     @functools.lru_cache
@@ -81,8 +81,8 @@ def _meant(name: str, known: Iterable[str]) -> str:
 
 
 def _misfit(value: Any, hint: Any) -> str:
-    """End of a message about a value that is not of the type `hint`: the nearest valid value if the type is a fixed set
-    of strings, else the names of the types."""
+    """End of a message about a value that is not of the type `hint`: "is unknown; nearest is 'B'" for a string where
+    `hint` is a Literal, else "is no " and the names of the types in `hint`."""
     literals, others = _alternatives(hint)
     if isinstance(value, str) and literals and not others:
         return f"is unknown; {nearest(value, map(str, literals))}"
@@ -90,7 +90,7 @@ def _misfit(value: Any, hint: Any) -> str:
 
 
 def _alternatives(hint: Any) -> tuple[list[Any], list[str]]:
-    """The values of the literals in a type, and the names of the other types in it."""
+    """Values and type names in a type hint: `Literal["a", "b"] | int` gives (["a", "b"], ["int"])."""
     origin, within = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return list(within), []

@@ -1,10 +1,10 @@
-"""Bootstrap resampling in numpy, from bitwise the same random numbers as `repro.core.rng` gives in torch.
+"""Bootstrap resampling in numpy, with the random numbers of `repro.core.rng` (equal in every bit), but without torch.
 
-    rows = resampled(256, 1000)                     # [1000, 256] row numbers: 1000 resamples with replacement
-    low, high = band(values, 0.95)
+    rows = resampled(256, 1000)                     # [1000, 256] row numbers: 1000 resamples of 256 rows
+    low, high = band(data[rows].mean(1), 0.95)      # data: [256]
 
-All evaluation records with equally many rows are resampled by the same row numbers. Rows of the same number share their
-decoding randomness across samplers and temperatures, so differences between records are paired.
+All evaluation records of equally many rows (samples or items) are resampled with the same row numbers: rows with the
+same number were decoded with the same random numbers, so that differences between records are paired.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def _fold(keys: np.ndarray, value: np.ndarray) -> np.ndarray:
 
 
 def uniform(purpose: int, rows: int, count: int) -> np.ndarray:
-    """Uniform draws in (0, 1), float64 [rows, count], equal to `rng.uniform(rng.keys(0, purpose, 0, range(rows)),
-    count)`."""
+    """Uniform draws in (0, 1), float64 [rows, count]. `purpose`: a constant of `repro.core.rng`, such as RESAMPLE;
+    draws of different purposes are independent. Equal to `rng.uniform(rng.keys(0, purpose, 0, range(rows)), count)`."""
     keys = np.zeros(rows, np.uint64)
     for value in (0, purpose, 0):
         keys = _fold(keys, np.full(rows, value))
@@ -45,12 +45,13 @@ def uniform(purpose: int, rows: int, count: int) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def resampled(count: int, draws: int) -> np.ndarray:
-    """Row numbers in 0..count-1 of `draws` bootstrap resamples with replacement, [draws, count] int64."""
+    """`draws` bootstrap resamples of `count` rows, drawn with replacement: row numbers from 0 to count - 1,
+    [draws, count] int64."""
     return (uniform(RESAMPLE, draws, count) * count).astype(np.int64)
 
 
 def band(values: np.ndarray, level: float) -> Interval:
-    """Percentile bootstrap interval of coverage `level`, from a statistic's values on the resamples, [draws] (Efron and
-    Tibshirani 1993, section 13.3)."""
+    """Percentile bootstrap interval of coverage `level` in (0, 1). `values`: the statistic on each resample, [draws]
+    (Efron and Tibshirani 1993, section 13.3)."""
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))

@@ -1,4 +1,4 @@
-"""The commit of a git checkout, of ours or of another project."""
+"""Which commit a git checkout (of this project or another) is at."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ CHANGED = "+"
 
 
 def head(folder: Path) -> str | None:
-    """Commit of the git checkout that holds `folder`, 40 hexadecimal digits; None where it is no checkout, and without
-    git."""
+    """Commit of the git checkout that holds `folder`, 40 hexadecimal digits; None where `folder` is in no checkout, or
+    git is not installed."""
     return _git(folder, "rev-parse", "HEAD")
 
 
 def commit(folder: Path, files: Collection[str]) -> str | None:
-    """The commit that `head` finds, followed by `CHANGED` if Python files differ from those of the commit. None also if
-    the commit lacks one of `files`, paths below `folder`: then the folder is a copy within the checkout of another
-    project. Missing files do not count as changed, because a checkout may hold only a part of its project."""
+    """Commit of the git checkout that holds `folder`, followed by "+" (`CHANGED`) if Python files in `folder` differ
+    from the commit's; None without a checkout, and if the commit lacks one of `files` (paths below `folder`): then
+    `folder` is a copy within another project's checkout. Files that are missing on disk do not count as changed,
+    because a checkout may hold only a part of its project."""
     found = head(folder)
     held = _git(folder, "ls-tree", "-r", "--name-only", "HEAD", "--", *files)
     if found is None or held is None or not set(files) <= set(held.splitlines()):
@@ -29,7 +30,7 @@ def commit(folder: Path, files: Collection[str]) -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What a git command prints about a folder, in which it writes nothing; None if it fails."""
+    """What `git` with these `arguments`, run in `folder` without writing there, prints; None if it fails."""
     command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -93,16 +93,17 @@ def width(otherwise: int = 120) -> int:
 
 
 def say(lines: Iterable[str], file: TextIO | None = None) -> None:
-    """Print lines of text to `file` (None: stdout). A line longer than the terminal (or $COLUMNS) is wrapped between
-    words. The lines after the first are indented by 4, or, if the text is a first column, two spaces or more and a
-    second column, stand below the second column."""
+    """Print lines of text to `file` (None: stdout). A line wider than the terminal (or $COLUMNS) is wrapped between
+    words. Its continuation lines are indented by 4 spaces more; if the line has two columns (a text, two spaces or
+    more, another text), they begin below the second column."""
     room = width(sys.maxsize)
     for line in lines:
         print("\n".join(broken(line, room)), file=file)
 
 
 def broken(line: str, room: int) -> list[str]:
-    """One line of text wrapped to lines of at most `room` characters, as `say` prints it."""
+    """The text `line` wrapped between words to lines of at most `room` characters. Lines after the first are indented
+    by 4 spaces more, or begin below the second column if `line` has two columns (see `say`)."""
     if len(line) <= room:
         return [line]
     column = re.match(r"\s*\S.{0,30}?\s{2,}(?=\S)", line)
@@ -112,8 +113,8 @@ def broken(line: str, room: int) -> list[str]:
 
 def fill(head: str, text: str, further: int = 0, room: int | None = None) -> list[str]:
     """`head` followed by `text`, wrapped between words to lines of `room` (None: `width()`) characters; the lines after
-    the first are indented by the length of `head` plus `further`. If `head` takes more than 45 % of a line, or a word
-    does not fit beside it, the text begins below it, indented by 4."""
+    the first are indented by the length of `head` plus `further` spaces. If `head` takes more than 45 % of a line, or a
+    word of `text` does not fit beside `head`, the text begins on the line below, indented by 4 spaces."""
     room = room or width()
     longest = max(map(len, text.split()), default=0)
     if head.strip() and (len(head) > 0.45 * room or len(head) + longest > room):
@@ -129,7 +130,8 @@ def fill(head: str, text: str, further: int = 0, room: int | None = None) -> lis
 
 
 def natural(text: str) -> int:
-    """The integer from 0 to `LARGEST_COUNT` in `text`, for argparse's `type`; ArgumentTypeError for other text."""
+    """The integer from 0 to 2^53 (`LARGEST_COUNT`) that `text` denotes, for argparse's `type`; ArgumentTypeError for
+    other text."""
     try:
         value = int(text)
     except ValueError:
@@ -142,7 +144,7 @@ def natural(text: str) -> int:
 
 
 def positive(text: str) -> int:
-    """The integer >= 1 that `text` denotes, for argparse's `type`; ArgumentTypeError for other text."""
+    """The integer from 1 to 2^53 that `text` denotes, for argparse's `type`; ArgumentTypeError for other text."""
     value = natural(text)
     if value == 0:
         raise argparse.ArgumentTypeError("0 is too few; give 1 or more")
@@ -170,8 +172,8 @@ def add_chat_template(parser: Parser) -> None:
 
 
 def launched() -> tuple[int, int]:
-    """Index of this process, and number of the processes that torchrun or `accelerate launch` started (variables RANK
-    and WORLD_SIZE); (0, 1) without a launcher. ValueError unless 0 <= RANK < WORLD_SIZE."""
+    """Index of this process and the number of processes, as torchrun or `accelerate launch` sets them in the
+    environment variables RANK and WORLD_SIZE; (0, 1) without a launcher. ValueError unless 0 <= RANK < WORLD_SIZE."""
     rank, world = (os.environ.get(name, default) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
         raise ValueError(
@@ -181,15 +183,15 @@ def launched() -> tuple[int, int]:
 
 
 def first() -> bool:
-    """Whether this process is the one that prints: rank 0 of a distributed launch, or no launcher; ValueError as
-    `launched`."""
+    """Whether this process is the one that prints: rank 0 of a distributed launch, or the only process. ValueError
+    unless 0 <= RANK < WORLD_SIZE (environment variables)."""
     return launched()[0] == 0
 
 
 def run(main: Callable[[Sequence[str] | None], int], prog: str) -> NoReturn:
     """Run a command's `main` and exit with the code that it returns; bad input gives one line on stderr, which begins
-    with the command's name `prog`, and code 2; Ctrl-C gives code 130, a closed pipe code 141, and a run stopped by
-    SIGTERM or its time limit code 143.
+    with the command's name `prog`, and code 2; Ctrl-C gives code 130, a closed pipe code 141, and code 143 means that
+    SIGTERM or a time budget ended the command early (`Stopped`).
 
     Uses one thread unless OMP_NUM_THREADS is set: results on a CPU depend on the number of threads.
     """

@@ -1,4 +1,4 @@
-"""Tables of text whose names are broken into lines where the terminal is narrow; numbers never are."""
+"""Tables of plain text: where the terminal is narrow, long names are broken into several lines; numbers never are."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 
 
 def packed(name: str, longest: int) -> str:
-    """A name broken into lines of at most `longest` characters, after one of ":,+/_" or a space; a longer piece stays
-    whole, and the mark of an unfinished network (`Labels.marked`) takes at most two lines."""
+    """A name with line breaks after some of its ":,+/_" and spaces, so that each line has at most `longest` characters;
+    a piece without such a place stays whole. "(step 39 of 900)", which marks a network whose training stopped early,
+    takes at most two lines."""
     lines = [""]
     for piece in re.split(r"(?<=[:,+/_ ])(?<!\(step )(?<! of )", name.replace("\n", "")):
         if lines[-1] and len(lines[-1]) + len(piece) > longest:
@@ -21,9 +22,9 @@ def packed(name: str, longest: int) -> str:
 def columns(
     rows: Sequence[Sequence[str]], names: Sequence[int], right: Sequence[int], room: int
 ) -> Iterator[str]:
-    """Lines of a table with the cells `rows`, at most `room` characters wide where its cells allow. If the table would
-    be wider, cells of the columns `names` are broken into pieces that are as long as possible (`packed`). The columns
-    `right` are aligned to the right, all others to the left. A cell may have several lines."""
+    """Lines of a table at most `room` characters wide, where its cells allow that. `rows`: the text of the cells, row
+    by row; a text may have several lines. `names`: numbers (from 0) of the columns whose cells may be broken into more
+    lines (`packed`) if the table would be too wide. `right`: numbers of the columns that are aligned to the right."""
     for longest in (room, 48, 36, 24, 16, 8):
         cells = [
             [

@@ -1,4 +1,4 @@
-"""The commands of the package. `repro NAME ARGUMENTS` runs the `main` of a command's module."""
+"""Names of the commands, with their modules. `repro NAME ARGUMENTS` runs the function `main` of the module of NAME."""
 
 COMMANDS = {
     "doctor": (

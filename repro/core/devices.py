@@ -1,8 +1,8 @@
-"""The device on which models run: the one that was asked for, else the GPU if there is one (CUDA, then MPS), else the
+"""The device on which models run: the one that the user chose, else the GPU if there is one (CUDA, then MPS), else the
 CPU.
 
-take_device("cuda:1")     from here on, models of this process run there
-device()                  where they run
+take_device("cuda:1")     from now on, models of this process run on this GPU
+device()                  "cuda:1", where models run
 processor()               name of the CPU
 """
 
@@ -25,7 +25,7 @@ def device(name: str | None = None) -> str:
     """The name of a device of this machine: `name` itself, checked; for None the device that `take_device` was given,
     else a GPU if there is one, else the CPU.
 
-    Raises ValueError for a name that torch does not have, and for a device that is not here.
+    Raises ValueError for a name other than cpu, mps, cuda and cuda:N, and for a device that this machine lacks.
     """
     if name is None:
         return _taken[-1] if _taken else _best()
@@ -44,12 +44,12 @@ def device(name: str | None = None) -> str:
 
 
 def take_device(name: str | None = None) -> str:
-    """Let all models that are loaded or trained from here on run on the device `name` (None: a GPU if there is one,
-    else the CPU) and return its name; of several processes on one machine (a launcher has set LOCAL_RANK) each takes a
-    GPU of its own.
+    """Let all models that are loaded or trained from now on run on the device `name` (None: a GPU if there is one,
+    else the CPU), and return its name. If a launcher has started several processes on the machine (LOCAL_RANK is set),
+    `cuda` is for each process a GPU of its own.
 
-    Raises ValueError for a device that is unknown or not here, and for a numbered GPU where a launcher gives each
-    process its own.
+    Raises ValueError for a name other than cpu, mps, cuda and cuda:N, for a device that this machine lacks, and for
+    cuda:N where LOCAL_RANK is set.
     """
     chosen = device(name) if name is not None else _best()
     rank = os.environ.get("LOCAL_RANK")
@@ -70,13 +70,13 @@ def _best() -> str:
 
 
 def processor() -> str:
-    """The processor's name where the system tells it, else its architecture."""
+    """Model name of the CPU where the system tells it, else its architecture, such as x86_64."""
     return _described("model name") or platform.processor() or platform.machine()
 
 
 def processor_maker() -> str:
-    """The processor's maker as it names itself, such as GenuineIntel or AuthenticAMD; on systems other than Linux a
-    text that holds this name, where they tell it."""
+    """Vendor id of the CPU, such as GenuineIntel or AuthenticAMD; on systems other than Linux Python's
+    `platform.processor()`, which may contain the id or be empty."""
     return _described("vendor_id") or platform.processor()
 
 

@@ -1,6 +1,6 @@
 """What this machine can do: device, bfloat16, threads, memory, disk, Hub, launchers and optional packages.
 
-repro doctor               asks no network
+repro doctor               uses no network
 repro doctor --network     also whether the Hugging Face Hub answers
 repro doctor --json        the same as a JSON object
 """
@@ -130,7 +130,8 @@ def _precision() -> str:
 
 
 def _rate(kind: torch.dtype, device: str) -> float:
-    """Floating-point operations per second, in units of 1e12, of products of two SIZE x SIZE matrices."""
+    """Speed of products of two SIZE x SIZE matrices of the type `kind` on `device`, in 1e12 floating-point operations
+    per second."""
     a = torch.ones(SIZE, SIZE, dtype=kind, device=device)
     own = device == "cpu" and kind == torch.float32 and onednn_is_faster()
     multiply = onednn if own else torch.mm
@@ -167,8 +168,8 @@ def _memory() -> str:
 
 # --- files --------------------------------------------------------------------------------------------------
 def _folder(path: Path, what: str) -> str:
-    """One sentence about the folder `path`, which is for `what`: its free space, whether it can be written, and whether
-    its file system locks files."""
+    """One sentence about the folder `path`: its free space, whether files can be written there, and whether its file
+    system locks files. `what`: what the folder is for, such as "published records"."""
     there = next(each for each in (path.absolute(), *path.absolute().parents) if each.is_dir())
     free = f"{path} ({what}): {shutil.disk_usage(there).free / 2**30:.0f} GiB free"
     if not os.access(there, os.W_OK):

@@ -21,9 +21,8 @@ LONGEST = 600
 
 
 def nearest(name: str, valid: typing.Iterable[str]) -> str:
-    """End of an error message about an unknown `name`: "nearest is 'elbo'" where a valid name is similar (see
-    `similar`), else "valid: " and the valid names (at most `MOST`; where there are more than `MANY`, only their
-    number)."""
+    """End of an error message about an unknown `name`: "nearest is 'elbo'" where a valid name is `similar`, else
+    "valid: " and the first 40 valid names in alphabetical order; if there are more than 400, only their number."""
     valid = sorted(valid)
     close = similar(name, valid)
     if close is not None:
@@ -35,9 +34,12 @@ def nearest(name: str, valid: typing.Iterable[str]) -> str:
 
 
 def similar(name: str, valid: typing.Sequence[str]) -> str | None:
-    """The valid name that `name` most likely stands for, None where none is likely: the one that it misspells (see
-    `misspelt`), else the shortest one that begins with it, whose words all occur in `name`, or that has all words of
-    `name` (`temp`, `confidence`, `random_sampler`). Case and separators do not count."""
+    """The valid name that `name` most likely stands for; None where no valid name is likely.
+
+    It is the valid name of which `name` is a misspelling (`misspelt`), else the shortest of the valid names that begin
+    with `name` (`temp`: `temperature`), contain all its words (`confidence`: `low_confidence`) or consist of words of
+    `name` (`random_sampler`: `random`). Case and separators do not count.
+    """
     found = misspelt(name, valid)
     if found is not None:
         return found
@@ -47,10 +49,12 @@ def similar(name: str, valid: typing.Sequence[str]) -> str | None:
 
 
 def misspelt(name: str, valid: typing.Sequence[str]) -> str | None:
-    """The valid name of which `name` is most likely a misspelling, None where none is likely: the one with the fewest
-    edits (a character inserted, left out, replaced, or swapped with its neighbour), if these are at most a third of the
-    longer name, as in GCC's suggestions (gcc-mirror/gcc gcc/spellcheck.cc, get_edit_distance_cutoff). A share of
-    common letters would also find unrelated words."""
+    """The valid name of which `name` is most likely a misspelling; None where no valid name is likely.
+
+    It is the valid name that the fewest edits (a character inserted, left out, replaced, or swapped with its neighbour)
+    turn `name` into, if their number is at most a third of the longer name's length, as in GCC's suggestions
+    (gcc-mirror/gcc gcc/spellcheck.cc, get_edit_distance_cutoff).
+    """
     wanted = _plain(name[:100])
     edits = [(_edits(wanted, _plain(each)), each) for each in valid]
     return min(((count, each) for count, each in edits if count is not None), default=(0, None))[1]
@@ -62,8 +66,8 @@ def _plain(name: str) -> str:
 
 
 def _is_part(name: str, other: str) -> bool:
-    """Whether `other` begins with `name`, or one of the two contains all words of the other; words of fewer than
-    `SHORT` characters, which occur in many names, do not count."""
+    """Whether the name `other` begins with `name`, or one of the two contains all words of the other; words of fewer
+    than three characters, which occur in many names, do not count."""
     words, others = ({word for word in each.split("_") if len(word) >= SHORT} for each in (name, other))
     within = bool(words and others) and (words <= others or others <= words)
     return within or (len(name) >= SHORT and other.replace("_", "").startswith(name.replace("_", "")))
@@ -91,7 +95,7 @@ def _edits(name: str, other: str) -> int | None:
 
 
 class UnknownSymbol(ValueError):
-    """A text has a symbol for which a vocabulary has no id."""
+    """Error: a text contains a symbol for which the vocabulary has no id."""
 
 
 @contextmanager
@@ -109,8 +113,8 @@ class Usage(ValueError):
 
 
 class Stopped(Exception):
-    """A training run received SIGTERM or reached its time limit, and has saved its state; exit code 143, as for
-    SIGTERM."""
+    """Raised when a command stops early with its results saved: a training run after SIGTERM, an evaluation at the end
+    of its time budget (--max-hours). The exit code is 143, as for SIGTERM."""
 
 
 def one_line(error: BaseException) -> str:

@@ -48,11 +48,11 @@ WORKPLACE = ".repro-tmp"
 
 @contextmanager
 def atomically(path: Path) -> Generator[Path]:
-    """Yield a temporary path for a file or folder that is renamed to `path` on success and removed on failure. Its
-    files have the mode that the umask gives, whatever wrote them.
+    """Context manager that yields a temporary path, at which the caller makes a file or folder. Without an error this
+    is then renamed to `path`, else removed. Its files get the permission bits that the umask gives to new files.
 
     Raises FileExistsError where `path` is an existing folder, a device or a pipe, and OSError (ENOSPC) where the disk
-    is full, also where safetensors raises an error of its own type.
+    is full, also in place of a SafetensorError that says so.
     """
     if _is_special(path):
         raise FileExistsError(f"{path} is a device or a pipe; choose another path")
@@ -74,7 +74,8 @@ def atomically(path: Path) -> Generator[Path]:
 
 
 def write_source(path: Path, text: str) -> None:
-    """Write a generated file of the repository below `ROOT`; ValueError where there is only an installed package."""
+    """Write `text` to `path`, a generated file of the git checkout; ValueError if the package is installed from a
+    wheel, not run in a checkout."""
     if not CHECKOUT:
         raise ValueError(f"{path} belongs to the installed package; run this in a git checkout")
     write_text(path, text)
@@ -87,9 +88,9 @@ def lacks_locks(error: OSError) -> bool:
 
 @contextmanager
 def locked(path: Path) -> Generator[None]:
-    """Context manager that holds the lock file `path`, which one process at a time can hold; after `WAIT` seconds of
-    waiting a line on stderr names the file. Where the file system has no locks, the lock is a file PATH.soft, which
-    only the process that made it removes."""
+    """Context manager that holds a lock on the file `path`, as one process at a time can; after a second of waiting a
+    line on stderr names the file. Where the file system has no locks, the lock is held while a file PATH.soft
+    exists; if its process was killed, the next process on the same machine removes this file, else the user must."""
     try:
         lock = _held(FileLock(path))
     except OSError as error:
@@ -103,7 +104,7 @@ def locked(path: Path) -> Generator[None]:
 
 
 def _held(lock: BaseFileLock) -> BaseFileLock:
-    """Acquire `lock` and return it; after `WAIT` seconds a line on stderr says that another process holds it."""
+    """Acquire `lock` and return it; after a second of waiting, say on stderr that another process holds it."""
     try:
         lock.acquire(timeout=WAIT)
     except Timeout:
@@ -127,26 +128,26 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _is_special(path: Path) -> bool:
-    """Whether a path leads to something that is neither a file nor a folder; a rename would replace it by a file."""
+    """Whether `path` is a device, a pipe or a socket, which a rename to this path would replace by a file."""
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def remove(path: Path) -> None:
-    """Remove a file or folder so that, whenever this process is killed, `path` is whole or gone."""
+    """Remove a file or folder. If this process is killed meanwhile, `path` is complete or gone, never half removed."""
     with _workplace(path) as place:
         os.replace(path, place / path.name)
 
 
 def _mode(fresh: Path) -> int:
-    """Permission bits of a new file, found by making the file `fresh`: the umask itself can only be read by setting it,
-    for all threads."""
+    """Permission bits that the umask gives to new files, read from the file `fresh`, which is made for this: Python
+    can read the umask only by setting it, for all threads."""
     fresh.touch()
     return stat.S_IMODE(fresh.stat().st_mode)
 
 
 def _finish(path: Path, mode: int) -> None:
-    """Sync a file, or all files of a folder, and give them the mode of new files: safetensors writes files that nobody
-    but their owner may read, and a copy has the mode of its source."""
+    """Write a file, or all files of a folder, through to the disk (fsync), and give them the permission bits `mode`:
+    those written by safetensors only their owner may read, and copies have the bits of their source."""
     for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
         with open(file, "rb") as handle:
             os.fsync(handle.fileno())
@@ -156,10 +157,8 @@ def _finish(path: Path, mode: int) -> None:
 
 @contextmanager
 def _workplace(path: Path) -> Generator[Path]:
-    """Context manager that yields a new hidden folder beside `path` for this writer alone and removes it afterwards;
-    folders that killed writers left are removed first.
-
-    Where the file system has no locks, folders that killed writers left stay.
+    """Context manager that yields a new hidden folder beside `path` for this writer alone and removes it afterwards.
+    Such folders of writers that were killed are removed first (not where the file system has no locks).
     """
     for left in path.parent.glob(f".*{WORKPLACE}"):
         with suppress(OSError):  # it is gone, or another user's
@@ -204,6 +203,6 @@ def file_digest(path: Path) -> str:
 
 
 def stale(folder: Path, files: Mapping[str, str]) -> list[Path]:
-    """Paths of the files in `files` (name -> text) that are missing from a folder or differ there."""
+    """Paths of those of `files` (name -> expected text) that are missing from `folder` or contain something else."""
     paths = {folder / name: text.encode() for name, text in files.items()}
     return [path for path, data in paths.items() if not path.is_file() or path.read_bytes() != data]

@@ -1,7 +1,7 @@
-"""A stand-in for the module torch, which it imports on first attribute access: `from repro.core.lazy import torch`.
+"""A stand-in for the module torch that imports torch on first attribute access: `from repro.core.lazy import torch`.
 
 Importing torch takes more than a second, and `--help`, `--print` and errors in arguments must be faster. Modules that
-use torch in methods only, not at import time, import it from here; type checkers see the real module.
+use torch in functions only, not at import time, import this stand-in; type checkers see the real module.
 """
 
 from __future__ import annotations

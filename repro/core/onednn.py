@@ -1,11 +1,11 @@
-"""float32 matrix products on CPUs where torch's own leave half of the speed unused.
+"""float32 matrix products by oneDNN on AMD processors with AVX-512, where those of torch take twice as long.
 
-torch multiplies float32 matrices with MKL, which uses AVX-512 on Intel's processors alone; oneDNN, which torch holds
-too, uses it on AMD's as well. There a product by oneDNN takes .4 to .5 of the time (256 rows and more) or .6 (16 rows;
-docs/method.md#cpu-products). Both sum in float32 and differ by rounding, as two processors do. With oneDNN a row of a
-product has the same bits whatever the other rows are, from 2 rows on (MKL: from 4).
+torch multiplies float32 matrices with MKL, which uses AVX-512 on Intel's processors alone; oneDNN, a library that torch
+contains too, uses AVX-512 on AMD's as well. There a product by oneDNN takes 0.4 to 0.5 of MKL's time with 256 rows and
+more, 0.6 with 16 rows (docs/method.md#cpu-products). Both sum in float32; their results differ by rounding. The bits of
+a row of a product do not depend on the other rows if there are at least 2 rows (MKL: 4).
 
-Elsewhere, in other precisions, under autocast and on other devices, products are torch's own.
+On other processors and devices, in other precisions and under autocast, torch's own products are used.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ def onednn_is_faster() -> bool:
 
 
 def onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x [..., D] times the transpose of weight [V, D], plus bias [V], by oneDNN and without gradient. A transposed
-    matrix is taken as it is; tensors with other strides are copied (oneDNN would use a slow product of its own)."""
+    """[..., V]: x [..., D] times the transpose of weight [V, D], plus bias [V], float32, by oneDNN, without gradient.
+    Tensors that are neither contiguous nor a transposed contiguous matrix are copied first: oneDNN would multiply them
+    slowly."""
     x, weight = (
         t if t.is_contiguous() or (t.ndim == 2 and t.T.is_contiguous()) else t.contiguous()
         for t in (x, weight)

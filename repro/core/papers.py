@@ -1,6 +1,6 @@
-"""Papers by arXiv number (evals/papers.toml): what lists print beside a name, and BibTeX.
+"""The papers in evals/papers.toml, by arXiv number: how tables name them, and their BibTeX entries.
 
-papers()["2502.09992"].shown        "LLaDA, arXiv 2502.09992"
+shown("2502.09992")                 "LLaDA, arXiv 2502.09992"
 papers()["2502.09992"].bibtex("2502.09992")
 of_task("gsm8k_256")                the arXiv number of GSM8K
 """
@@ -19,11 +19,11 @@ FILE = ROOT / "evals" / "papers.toml"
 
 
 class Paper(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An entry of evals/papers.toml; its number on arXiv is the entry's name.
+    """A paper: an entry of evals/papers.toml, where the name of its table is the arXiv number.
 
-    `authors`: as BibTeX writes them; `venue`: of publication besides arXiv, "" for none; `recipes`: beginnings of the
-    names of the recipes that follow the paper; `tasks`: beginnings of the names of the tasks that use its benchmark;
-    `asks`: what these tasks ask.
+    `key`: of the BibTeX entry; `name`: short name; `authors`: as BibTeX writes them; `venue`: where it was published
+    besides arXiv, "" for nowhere; `recipes`: beginnings of the names of the recipes that follow the paper; `tasks`:
+    beginnings of the names of the tasks that use its benchmark; `asks`: what these tasks ask, in a few words.
     """
 
     key: str
@@ -54,7 +54,7 @@ class Paper(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @lru_cache(maxsize=1)
 def papers() -> dict[str, Paper]:
-    """arXiv number -> paper, in the order of the file; ValueError for a wrong field of the file."""
+    """arXiv number -> paper, in the order of evals/papers.toml; ValueError for a wrong field in this file."""
     return {
         number: convert(data, Paper, f"{FILE}, {number}", "correct it")
         for number, data in read_toml(FILE, dict).items()

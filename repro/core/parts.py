@@ -49,7 +49,7 @@ NATURAL = {
 
 
 class Part(ABC):  # noqa: B024 (its subclasses have the abstract methods)
-    """Base class of every configurable component (data source, backbone, noise process, objective, sampler, ...)."""
+    """Base class of *parts*, the configurable components: data sources, backbones, noise processes, samplers, ..."""
 
     version: ClassVar[int] = 1
 
@@ -122,12 +122,12 @@ def _is_kind(hint: Any) -> bool:
 
 
 def read(data: Any, kind: Any = Part, path: str = "") -> Any:
-    """The component (or value of a setting) that the canonical form `data` describes, read strictly. `kind`: the
-    expected type; `path`: the dotted path of `data` in the whole form, for messages.
+    """The part (or value of a setting) that the canonical form `data` describes, read strictly. `kind`: the expected
+    type; `path`: the dotted path of `data` in the form of which it is an element ("" for a whole form), for messages.
 
-    Raises ValueError with the dotted path, the offending value and the nearest valid name for: an unknown component,
-    setting or version; a missing setting; a value of the wrong type (`true`, `"5"` and `5.0` are not integers); a
-    component of another base class than expected.
+    Raises ValueError, which names the path, the wrong value and the remedy, for: an unknown part or setting; another
+    version than the class's; a missing setting; a value of the wrong type (`true`, `"5"` and `5.0` are not integers) or
+    out of range; a part that is not derived from `kind`.
     """
     where = f" at {path!r}" if path else ""
     if isinstance(data, dict):
@@ -197,7 +197,7 @@ def _leaf(data: Any, hint: Any, path: str) -> Any:
             )
         if isinstance(each, float) and name.endswith("temperature") and 0 < each < COLDEST:
             raise ValueError(
-                f"{path}={json.dumps(data)}: logits divided by it overflow; give 0 (the argmax) or {COLDEST:g} or more"
+                f"{path}={json.dumps(data)}: too low, logits would overflow; give 0 (the argmax) or {COLDEST:g} or more"
             )
         if isinstance(each, int) and each.bit_length() > 63:
             raise ValueError(f"{path}={json.dumps(data)[:200]}: expected an integer of 64 bits")
@@ -214,9 +214,10 @@ def _name(hint: Any) -> str:
 
 # --- deriving -----------------------------------------------------------------------------------------------------
 def derive(root: P, overrides: dict[str, Any]) -> P:
-    """A copy of `root` with settings replaced: dotted path -> JSON value, part, or canonical form of a part.
+    """A copy of `root` with settings replaced. `overrides`: dotted path of a setting -> its new value (a JSON value, a
+    part, or the canonical form of a part, where "version" may be left out).
 
-    Raises ValueError for an unknown path (the nearest valid setting is named) or a value of the wrong type.
+    Raises ValueError for an unknown path (the nearest valid one is named), and for a value that `read` refuses.
     """
     data = canonical(root)
     for path, value in overrides.items():
@@ -285,7 +286,7 @@ def changes(first: Part, second: Part) -> list[tuple[str, Any, Any]]:
 
 
 def brief(value: Any) -> str:
-    """JSON text of a setting's value for a message; of a part its name and its settings, `cosine(warmup=100)`."""
+    """Text of a setting's value (canonical form) for a message: JSON, but `cosine(warmup=100)` for a part."""
     if isinstance(value, dict) and "part" in value:
         pins = [f"{k}={brief(v)}" for k, v in value.items() if k not in ("part", "version")]
         return f"{value['part']}({', '.join(pins)})" if pins else value["part"]
@@ -293,11 +294,11 @@ def brief(value: Any) -> str:
 
 
 def parse_overrides(pairs: typing.Iterable[str]) -> dict[str, Any]:
-    """Dotted path -> value of override texts: `["optimizer.lr=1e-3"]` -> `{"optimizer.lr": 0.001}`; values are parsed
-    as JSON, and are strings where they are not JSON.
+    """The overrides (dotted path of a setting -> value) that texts PATH=VALUE describe: `["optimizer.lr=1e-3"]` gives
+    `{"optimizer.lr": 0.001}`. A VALUE that is not JSON is taken as a string.
 
-    Raises ValueError for text without "=", a setting that is given twice, and a component given after one of its own
-    settings.
+    Raises ValueError for a text without "=", a path that is given twice, and a part that is given after one of its own
+    settings, which it would overwrite.
     """
     found: dict[str, Any] = {}
     for pair in pairs:

@@ -1,11 +1,12 @@
 """Reading files that others wrote: whatever is wrong with a file is a ValueError of one line that names the file.
 
     config = read_json(Path("config.json"), dict)        an object; read_json(path, Struct) a typed structure
-    rows = read_json_lines(Path("rows.jsonl"), Row)      one value a line, errors as FILE:LINE
+    rows = read_json_lines(Path("rows.jsonl"), Row)      one JSON value a line; errors begin with FILE:LINE
     with foreign(path, "tokenizer"):                     around the call of a library that parses the file
         tokenizer = Tokenizer.from_file(str(path))
 
-JSON is read strictly: no key twice, no NaN or infinity, at most `DIGITS` digits an integer and `DEPTH` levels.
+JSON is read strictly: no key twice in an object, no NaN or infinity, at most 40 digits an integer and 64 levels of
+nesting. `remedy`, an argument of most functions: the end of the error message, which says what to do.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def regular(path: Path) -> Path:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a file; ValueError for a path that is no file or is larger than `LARGEST`."""
+    """The bytes of a file; ValueError for a path that is no file, and for a file larger than 1 GiB."""
     if regular(path).stat().st_size > LARGEST:
         raise ValueError(f"{path} has more than {LARGEST} bytes; give a smaller file")
     try:
@@ -75,7 +76,7 @@ def read_bytes(path: Path) -> bytes:
 
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file without the byte order mark that some editors put before it, line ends unchanged;
-    ValueError for a path that is no file, a file larger than `LARGEST` bytes, not in UTF-8 or compressed, and a pointer
+    ValueError for a path that is no file, for a file larger than 1 GiB, not in UTF-8 or compressed, and for a pointer
     of Git LFS in place of the file."""
     data = read_bytes(path)
     packed = next((name for begin, name in PACKED.items() if data.startswith(begin)), None)
@@ -92,14 +93,14 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path, kind: Any = Any, remedy: str = COPY) -> Any:
-    """The JSON value in a file, converted by msgspec to the type `kind`; ValueError, which ends with `remedy`, where
-    that fails."""
+    """The JSON value in a file, converted by msgspec to the type `kind`. ValueError, which ends with `remedy`, for a
+    file that is not JSON or whose value is not of this type."""
     return parse_json(read_text(path), kind, str(path), remedy)
 
 
 def read_json_lines(path: Path, kind: Any = Any, remedy: str = COPY) -> Iterator[Any]:
-    """The JSON values in the lines of a file, converted by msgspec to the type `kind`; ValueError `FILE:LINE: FAULT;
-    REMEDY` where that fails."""
+    """The JSON values in the lines of a file, each converted by msgspec to the type `kind`. ValueError
+    `FILE:LINE: FAULT; REMEDY` for a line that is not JSON or whose value is not of this type."""
     for number, line in enumerate(json_lines(path), start=1):
         yield parse_json(line, kind, f"{path}:{number}", remedy)
 
@@ -114,11 +115,11 @@ def json_lines(path: Path) -> list[str]:
 
 
 def parse_json(text: str | bytes, kind: Any, where: str, remedy: str = COPY, *, lenient: bool = False) -> Any:
-    """The JSON value in `text`, converted by msgspec to the type `kind`; ValueError `WHERE: FAULT; REMEDY` where that
-    fails.
+    """The JSON value in `text`, converted by msgspec to the type `kind`. ValueError `WHERE: FAULT; REMEDY` for text
+    that is not JSON or whose value is not of this type; `where`: the place of the text, such as a file's name.
 
-    `lenient`, for what another program sends: -Infinity, which Python's own json writes, is read, and half of a
-    surrogate pair, which JavaScript writes for half of a character, becomes U+FFFD.
+    `lenient`, for answers of servers: -Infinity, which Python's own json writes, is accepted, and half of a surrogate
+    pair, which JavaScript writes for half of a character, becomes U+FFFD.
     """
     try:
         if lenient:
@@ -139,8 +140,8 @@ def parse_json(text: str | bytes, kind: Any, where: str, remedy: str = COPY, *, 
 
 
 def convert(data: Any, kind: Any, where: str, remedy: str = COPY) -> Any:
-    """Plain data (dicts, lists, numbers, text) converted by msgspec to the type `kind`; ValueError, with the path of
-    the wrong value, where that fails."""
+    """Plain data (dicts, lists, numbers, text) converted by msgspec to the type `kind`. ValueError `WHERE: FAULT;
+    REMEDY`, whose FAULT includes the path of the wrong value, for data that are not of this type."""
     try:
         return msgspec.convert(data, kind, strict=True)
     except msgspec.ValidationError as error:
@@ -149,8 +150,8 @@ def convert(data: Any, kind: Any, where: str, remedy: str = COPY) -> Any:
 
 
 def read_toml(path: Path, kind: Any = Any) -> Any:
-    """The tables of a TOML file, converted by msgspec to the type `kind`; ValueError where that fails, and for NaN and
-    infinity."""
+    """The tables of a TOML file, converted by msgspec to the type `kind`. ValueError for a file that is not TOML, for
+    tables that are not of this type, and for NaN and infinity."""
     text = read_text(path)
     try:
         found = tomllib.loads(text)
@@ -164,11 +165,12 @@ def read_toml(path: Path, kind: Any = Any) -> Any:
 
 @contextmanager
 def foreign(path: Path, what: str, remedy: str = COPY) -> Generator[None]:
-    """Context manager in which a library parses the file or folder `path`, and nothing else is done: whatever it raises
-    becomes a ValueError, and what it writes to the standard error (warnings, progress, a panic of Rust) is left out.
+    """Context manager for the call of a library that parses the file or folder `path`, and for nothing else: whatever
+    the library raises becomes a ValueError that ends with `remedy`, and what it writes to the standard error (warnings,
+    progress, a panic of Rust) is discarded. `what`: what the file should be, for the message, such as "tokenizer".
 
-    tokenizers raises bare exceptions, and BaseExceptions for panics; safetensors, pyarrow and transformers have types
-    of their own. `what`: what the file should be.
+    Every exception is caught because the libraries have no common type: tokenizers raises bare Exceptions, and
+    BaseExceptions for panics; safetensors, pyarrow and transformers raise types of their own.
     """
     try:
         with silent():

@@ -1,4 +1,5 @@
-"""Registry of components (parts) and recipes: name -> "MODULE:CLASS" or module, imported on first use.
+"""Registry of parts (configurable components) and recipes. `PARTS`: name of a part -> "MODULE:CLASS"; `RECIPES`: name
+of a recipe -> its module. Modules are imported on first use.
 
 To add a part or a recipe, write its file and add its line here; tests that run over these tables then cover it.
 """
@@ -267,7 +268,7 @@ def resolve(path: str) -> Any:
 
 
 def part_class(name: str) -> type[Part]:
-    """The class registered under a part's name; ValueError names the nearest registered name."""
+    """The class registered under a part's name. ValueError for an unknown name, with the nearest registered one."""
     if name not in PARTS:
         raise ValueError(f"no component (part) {name!r}; {nearest(str(name), PARTS)}")
     return resolve(PARTS[name])
@@ -283,7 +284,7 @@ def part_name(cls: type[Part]) -> str:
 
 
 def recipe_module(name: str) -> str:
-    """Name of the module of a registered recipe; ValueError names the nearest registered name."""
+    """Name of the module of a registered recipe. ValueError for an unknown name, with the nearest registered one."""
     if name not in RECIPES:
         raise ValueError(
             f"no recipe {name!r}; {nearest(name, RECIPES)} (`python -m repro.recipes` lists all)"
@@ -292,5 +293,6 @@ def recipe_module(name: str) -> str:
 
 
 def recipe(name: str) -> Recipe:
-    """The full-scale recipe registered under a name; ValueError names the nearest registered name."""
+    """The full-scale recipe registered under a name. ValueError for an unknown name, with the nearest registered
+    one."""
     return importlib.import_module(recipe_module(name)).RECIPE

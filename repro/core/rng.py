@@ -55,7 +55,7 @@ _MIX2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
 def check_seeds(*seeds: int) -> None:
-    """Raise ValueError for a negative or too large seed: two that differ by 2^64 would give the same draws."""
+    """Raise ValueError for a seed below 0 or above 2^53; seeds that differ by 2^64 would give the same draws."""
     for seed in seeds:
         if not 0 <= seed <= LARGEST_COUNT:
             raise ValueError(f"seed={seed} is no seed; give 0 to {LARGEST_COUNT:,}")
@@ -67,7 +67,7 @@ def _shift(x: Bits, bits: int) -> Bits:
 
 
 def _wrapped(x: Bits) -> Bits:
-    """x modulo 2^64 as int64; torch's tensors have wrapped already."""
+    """x modulo 2^64, as a signed 64-bit integer; a tensor is returned unchanged, since torch's int64 already wraps."""
     return ((x + (1 << 63)) & ((1 << 64) - 1)) - (1 << 63) if isinstance(x, int) else x
 
 
@@ -84,13 +84,14 @@ def _fold(key: Any, value: Any) -> Any:
 
 
 def fold(keys: Tensor, value: Tensor | int) -> Tensor:
-    """New keys [...]: each key of `keys` [...] hashed with `value`, an integer or a tensor that broadcasts, as by one
-    more argument of the function `keys`."""
+    """New keys, int64 [...]: each of `keys` [...] hashed with `value` (an integer, or a tensor that broadcasts), so
+    that draws for different values are independent."""
     return _fold(keys, value if isinstance(value, int) else torch.as_tensor(value, device=keys.device))
 
 
 def keys(seed: int, purpose: int, step: int | Tensor, rows: Tensor | Sequence[int] | int) -> Tensor:
-    """Random keys, one per row: int64 [B] for row numbers [B], a scalar for an integer row; `step` may be [B] too."""
+    """Random keys, one per row: int64 [B] for row numbers `rows` [B], a scalar tensor for an integer. `purpose`: a
+    constant of this module; `step`: number of the optimizer step, decoding step or epoch, an integer or [B]."""
     key = 0  # Python integers are hashed as such: with a tensor it takes a hundred times as long
     for value in (seed, purpose, step):
         key = _fold(key, value)

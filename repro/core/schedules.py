@@ -12,7 +12,7 @@ from repro.core.parts import Part, part
 
 
 class Rate(Part):
-    """Base class of schedules of the learning rate."""
+    """Base class of schedules of the learning rate: `factor` times the optimizer's `lr` is the rate of a step."""
 
     @abstractmethod
     def factor(self, step: int, steps: int) -> float:
@@ -97,9 +97,9 @@ class WarmupStableDropDecay(Rate):
 
 @part
 class Prolonged(Rate):
-    """Learning rate of a run that was made longer (docs/method.md#longer): before step `until` that of schedule `first`
-    for a run of `until` steps, then that of schedule `then`, begun at its step 0, for a run of the remaining steps.
-    ValueError for `until` below 1."""
+    """Learning rate of a run that was made longer (docs/method.md#longer): before step `until` the schedule `first`, as
+    in a run of `until` steps; from step `until` on the schedule `then`, from its own step 0, as in a run of the
+    remaining steps. ValueError for `until` below 1."""
 
     first: Rate
     until: int
@@ -116,7 +116,8 @@ class Prolonged(Rate):
 
 
 class Temperature(Part):
-    """Base class of schedules of tau, the softmax temperature of the relaxed corruption."""
+    """Base class of schedules of tau, the softmax temperature at which training with a uniform process turns a noisy
+    Gaussian relaxation of a token into a soft token, weights over the vocabulary (docs/method.md#duo-curriculum)."""
 
     @abstractmethod
     def tau(self, step: int) -> float:
@@ -124,13 +125,13 @@ class Temperature(Part):
 
     @abstractmethod
     def hottest(self) -> float:
-        """The largest tau of a run, at which the most entries of a soft token have weight."""
+        """The largest tau of a run, at which soft tokens spread their weight over the most vocabulary entries."""
 
 
 @part
 class LinearToZero(Temperature):
-    """Softmax temperature that falls linearly: tau(step) = max(start (1 - step / steps), 0) + floor
-    (docs/method.md#uniform-script)."""
+    """Softmax temperature that falls linearly from `start` + `floor` at step 0 to `floor` at step `steps`:
+    tau(step) = max(start (1 - step / steps), 0) + floor (docs/method.md#uniform-script)."""
 
     start: float
     steps: int

@@ -41,7 +41,9 @@ def two_sided(level: float, degrees: float) -> float:
     if not 0 < level < 1:
         raise ValueError(f"level={level} is not strictly between 0 and 1 (for example 0.95)")
     if degrees < 1:
-        raise ValueError(f"degrees={degrees} gives no interval; give 1 or more (two observations have 1)")
+        raise ValueError(
+            f"degrees={degrees} of freedom give no interval; give 1 or more (two observations have 1)"
+        )
     return float(t.ppf((1 + level) / 2, degrees))
 
 
@@ -129,9 +131,9 @@ def wilson(share: float, n: int, level: float) -> Interval:
 
 def paired_difference(gained: int, lost: int, n: int, level: float) -> tuple[float, float]:
     """Difference of two proportions of the same `n` items, of which `gained` are right only in the second and `lost`
-    only in the first, and half of its confidence interval: Wald's after adding half an item to each of the four counts
-    (Agresti and Min, Statistics in Medicine 24, 2005, page 729), so that its width is positive even if no item
-    differs."""
+    only in the first, and half the width of its confidence interval of coverage `level`: Wald's, after half an item is
+    added to each of the four counts (right in both, in the first, in the second, in neither; Agresti and Min,
+    Statistics in Medicine 24, 2005, page 729), so that the width is positive even if no item differs."""
     from scipy.stats import norm
 
     b, c, total = gained + 0.5, lost + 0.5, n + 2

@@ -1,13 +1,13 @@
-"""Jinja templates of others (chat templates, templates of tasks) as data: they reach no object of Python, end soon and
-take little memory.
+"""Rendering Jinja templates that others wrote (chat templates, templates of tasks): they reach no object of Python, and
+their time and memory are limited.
 
     with limited("the chat template of X"):           around compiling and rendering
         refuse_power(text)
         Environment().from_string(text).render(...)
 
 jinja2's sandbox stops neither a `{% for %}` within a `{% for %}` nor `'x' * 10**10`. Therefore a trace function checks
-the thread's CPU time at every line that runs, and the address space may grow by `MEMORY` only, so that a larger value
-is a MemoryError.
+the thread's CPU time at every line of Python that runs (at most 5 seconds), and the address space may grow by 512 MiB
+only, so that a larger value is a MemoryError.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ class Refused(ValueError):
 
 
 class TookTooLong(Exception):
-    """Error for a template that has run longer than `SECONDS`."""
+    """Error for a template that has used more than 5 seconds of CPU time (`SECONDS`)."""
 
 
 @contextmanager
 def limited(what: str) -> Generator[None]:
-    """Context manager in which a template is compiled or rendered, and nothing else is done. Whatever it raises, more
-    than `SECONDS` of CPU time and more than `MEMORY` bytes become the error Refused, which names `what`. Use it in one
-    thread at a time."""
+    """Context manager for compiling or rendering a template, and for nothing else. Any exception of the template, more
+    than 5 seconds of CPU time and more than 512 MiB of memory raise Refused, whose message begins with `what`, the name
+    of the template. Use it in one thread at a time."""
     before, end = sys.gettrace(), time.thread_time() + SECONDS
 
     def watch(frame: FrameType, event: str, argument: Any) -> Any:
         if time.thread_time() > end:
-            raise TookTooLong(f"it takes more than {SECONDS:g} seconds")
+            raise TookTooLong(f"rendering takes more than {SECONDS:g} seconds")
         return watch
 
     try:
@@ -67,7 +67,8 @@ def limited(what: str) -> Generator[None]:
 
 @contextmanager
 def _memory() -> Generator[None]:
-    """Context manager in which the address space may grow by `MEMORY` bytes, where the system can limit it (Linux)."""
+    """Context manager in which the address space may grow by 512 MiB (`MEMORY`), where the system can limit it (on
+    Linux)."""
     if not STATM.is_file():
         yield
         return
@@ -84,11 +85,12 @@ def _memory() -> Generator[None]:
 
 
 def refuse_power(text: str) -> None:
-    """Raise ValueError for a template that raises to a power: `9 ** 9 ** 9` is one step, which no clock interrupts."""
+    """Raise ValueError for a template that uses the operator `**`: Python computes `9 ** 9 ** 9` in one step, during
+    which the limit of time is not checked."""
     before = ""
     for _, kind, value in Plain().lex(text):
         if kind == "operator" and value == "**" and before not in ("(", ","):  # else the arguments of a call
-            raise ValueError("it raises to a power; multiply instead")
+            raise ValueError("the template uses the operator **; multiply instead")
         before = before if kind == "whitespace" else value
 
 
@@ -99,8 +101,8 @@ class _Limited(Template):
 
 
 class Environment(ImmutableSandboxedEnvironment):
-    """jinja2's immutable sandbox, in which an unknown name is an error and each template is limited in time and memory
-    (see `limited`)."""
+    """jinja2's immutable sandbox, in which an unknown name is an error and each template is limited to 5 seconds of CPU
+    time and 512 MiB of memory (`limited`)."""
 
     template_class = _Limited
 

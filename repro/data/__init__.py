@@ -4,5 +4,5 @@ Start at `corpus.py`: the interface `Data`, and `prepared`, which builds a corpu
 Sources with known laws: `language.py` (hidden Markov models, `hmm.py`) and `sudoku.py`. Sources of text: `documents.py`
 gives the texts, `text.py` and `pretrained.py` turn them into ids, `packed.py` and `rows.py` into rows; `chat.py`,
 `chats.py` and `dialogues.py` are for fine-tuning, `own.py` puts data of the user into a recipe. `sources.py` finds
-files and Hub names. Imports the subpackage core only.
+files and Hub names. This subpackage imports only `repro.core`.
 """

@@ -1,12 +1,12 @@
-"""Chats for fine-tuning: one question and one answer per row, as in the two reference scripts
-(docs/method.md#masked-script, docs/method.md#uniform-script).
+"""Chats for fine-tuning: one question and one answer per row, as in the two scripts of tom-pollak/dllm from which this
+project started (docs/method.md#masked-script, docs/method.md#uniform-script).
 
     Chat(source="allenai/tulu-3-sft-mixture-0225", revision=UNRESOLVED, ..., scored="answer")
     Chat(source="evals/data/chats.jsonl", ...)                # about 120 chats of this repository, no download
 
 A row is [CLS] User: QUESTION <newline> [SEP] <newline> Assistant: <newline> ANSWER [SEP] [PAD]*, from the *first two*
-messages; where the first is a system message, the user's turn becomes the "answer". Symbols: L ids per row, N rows of
-the source, n of them used.
+messages of a chat: where the first is a system message, the user's message becomes the "answer". Symbols: L ids per
+row, N chats in the source, n of them used.
 """
 
 from __future__ import annotations
@@ -31,8 +31,12 @@ if TYPE_CHECKING:
 
 @part
 class SourceOfChats(Data):
-    """Base class of rows from the column `messages` of a dataset, on the Hub or on disk, with the `tokenizer` of a Hub
-    name or a folder. `source_rows`: N; if `revision` is resolved, a source with another number of rows is an error."""
+    """Base class of data sources that read chats from the column `messages` of a dataset.
+
+    `source`: name on the Hub, file or folder of the dataset; `revision`: its commit, the SHA-256 of local files, or
+    UNRESOLVED (any); `split`: split expression of `datasets`; `source_rows`: N, the number of chats (checked unless
+    `revision` is UNRESOLVED); `tokenizer`, `tokenizer_revision`: Hub name or folder of the tokenizer, and its revision.
+    """
 
     source: str
     revision: str
@@ -52,8 +56,8 @@ class SourceOfChats(Data):
         return self._tokenizer().backend_tokenizer.decode(list(map(int, ids)), skip_special_tokens=False)
 
     def _source(self) -> Any:
-        """The dataset. Raises ConnectionError, with a one-line message, where it cannot be reached, and ValueError for
-        another number of rows."""
+        """The dataset. Raises ConnectionError, with a one-line message, where the Hub cannot be reached, and ValueError
+        if the dataset has not `source_rows` rows."""
         source = sources.dataset(self.source, None, self.revision, self.split)
         if self.revision != UNRESOLVED and len(source) != self.source_rows:
             raise ValueError(
@@ -63,22 +67,22 @@ class SourceOfChats(Data):
 
     @abstractmethod
     def _tokenizer(self) -> PreTrainedTokenizerFast:
-        """The tokenizer; ValueError if a setting of the vocabulary contradicts it."""
+        """The tokenizer; ValueError if a setting of this data source (vocabulary size, special id) contradicts it."""
 
 
 @part
 class Chat(SourceOfChats):
-    """Chat rows of L = `max_length` ids. Vocabulary size and special ids are settings, so that cost plans need no
-    tokenizer.
+    """Chat rows of L = `max_length` ids. Vocabulary size (`size`; `total` with special ids) and special ids are
+    settings, so that cost plans need no tokenizer. `template`: text of a row, with {user}, {sep} and {assistant}.
 
-    `scored`: with "answer" the candidates are the positions after the first SEP that are neither PAD nor SEP (including
-    the tokens of "<newline>Assistant:<newline>", but not the closing SEP), and rows without candidates, whose prompt
-    was cut off, are dropped; with "all" they are the positions that are not PAD. `heldout_fraction` f: the first
-    ceil(f n) of default_rng(`split_seed`).permutation(n) are held out, as by `Dataset.train_test_split`. A row's name
-    (`Rows.example`) is its number in the source.
+    `scored`: "answer": candidates (positions that are corrupted and scored) are those after the first SEP that are
+    neither PAD nor SEP, so also those of "<newline>Assistant:<newline>", but not the closing SEP; rows without
+    candidates, whose answer was cut off, are dropped. "all": candidates are all positions that are not PAD.
+    `heldout_fraction` f: of the n rows used, the first ceil(f n) of numpy's default_rng(`split_seed`).permutation(n)
+    are held out, as by `Dataset.train_test_split`. A row's name (`Rows.example`) is its number in the source.
 
-    A literal "[SEP]" in a question becomes the SEP id, so that the answer starts within the question, as in the
-    reference scripts; `prompt` does so too.
+    A literal "[SEP]" in a question becomes the SEP id, here and in `prompt`, so that the answer starts within the
+    question, as in tom-pollak/dllm.
     """
 
     template: str
@@ -110,7 +114,7 @@ class Chat(SourceOfChats):
         return self.max_length
 
     def expected_rows(self) -> int:
-        """Number of training rows if no row is dropped."""
+        """Number of training rows if every chat of the source gives one."""
         return self.source_rows - self._heldout(self.source_rows)
 
     def build(self) -> dict[Literal["train", "heldout"], Rows]:
@@ -129,7 +133,7 @@ class Chat(SourceOfChats):
             used = np.flatnonzero(np.concatenate(fit))
             if len(used) == 0:
                 raise ValueError(
-                    f"{self.source}: no answer begins within max_length={self.max_length}; give a larger one"
+                    f"{self.source}: no answer begins within max_length={self.max_length}; increase max_length"
                 )
             every = spool.read()
             order = used[np.random.default_rng(self.split_seed).permutation(len(used))]
@@ -138,8 +142,8 @@ class Chat(SourceOfChats):
             yield "heldout", self._rows(every, order[:first])
 
     def _rows(self, every: Spooled, order: np.ndarray) -> Iterator[Rows]:
-        """The rows whose numbers in the source are `order` [n], in chunks; `every` holds the ids of all rows of the
-        source."""
+        """The rows of the chats whose numbers in the source are `order` [n], in chunks; `every` holds the ids [L] of
+        all chats of the source."""
         for chosen in np.split(order, range(CHUNK, len(order), CHUNK)):
             ids = np.stack([every[i] for i in chosen])
             yield Rows(ids, self._candidates(ids), chosen)
@@ -158,14 +162,14 @@ class Chat(SourceOfChats):
         """Ids of a question as in a training row, up to the answer: [CLS] and the filled template
         (docs/method.md#script-departures, 14).
 
-        ValueError where no position is left for an answer. The README of the reference script uses another prompt
-        format, which is in `repro.hub.templates`.
+        ValueError where no position is left for an answer. The README of tom-pollak/dllm uses another prompt format,
+        which is in `repro.hub.templates`.
         """
         before, sep = self.template.removesuffix("{assistant}"), self._tokenizer().sep_token
         ids = [self.cls, *self.encode(before.format(user=text, sep=sep))]
         if len(ids) >= self.max_length:
             raise ValueError(
-                f"the prompt takes {len(ids)} ids, so that max_length={self.max_length} leaves no answer; shorten it"
+                f"the prompt takes {len(ids)} ids, so max_length={self.max_length} leaves no answer; shorten the prompt"
             )
         return ids
 
@@ -211,6 +215,6 @@ class Chat(SourceOfChats):
                 raise ValueError(f"{pin}={pinned}, but {self.tokenizer} has {found}; set {pin}={found}")
         if len(tokenizer) > self.total:
             raise ValueError(
-                f"total={self.total}, but {self.tokenizer} has {len(tokenizer)} ids; set total to that or more"
+                f"total={self.total}, but {self.tokenizer} has {len(tokenizer)} ids; set total to that number or more"
             )
         return tokenizer

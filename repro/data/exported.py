@@ -1,7 +1,8 @@
-"""The tokenizer of training data as an object of the library `tokenizers`, for folders that other programs read.
+"""The tokenizer of a data source as an object of the library `tokenizers`, for exported folders that other programs
+read.
 
-Oracle languages, sudoku and characters have one id per character; their tokenizer is made here. Byte-level BPE, GPT-2's
-and pretrained tokenizers are returned as the data use them.
+Oracle languages, sudoku and characters have one id per character; their tokenizer is made here. A byte-level BPE that
+was trained here, GPT-2's and pretrained tokenizers are returned as they are.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ SPECIAL = (("mask", "[MASK]"), ("bos", "[BOS]"), ("eos", "[EOS]"), ("pad", "[PAD
 
 
 def tokenizer_of(data: Data) -> Tokenizer:
-    """The tokenizer of `data`, with the ids that the network reads; it adds no special token to a text.
+    """The tokenizer of `data`, which gives a text the ids that the network was trained on, without special tokens.
 
     ConnectionError if the tokenizer is on the Hub and the Hub cannot be reached.
     """

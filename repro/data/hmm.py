@@ -22,11 +22,12 @@ TINY = 1e-300
 
 @dataclass(frozen=True, eq=False)
 class Hmm:
-    """A hidden Markov model in float64 whose rows have L = `length` positions; `transition` is indexed (from, to).
+    """A hidden Markov model whose rows have L = `length` positions: float64 probabilities `initial` [S] of the first
+    state, `transition` [S, S] (from, to) and `emission` [S, V] of tokens.
 
-    *Evidence* [n, L, S] is p(z_l | state s), the likelihood of each observed token under each state. Methods take any
-    number of positions; for fewer than `length` they give the exact marginal law of the prefix. A sequence that the
-    model cannot produce has log-likelihood -inf, and its conditionals are 0.
+    *Evidence* [n, L, S] is p(z_l | state s), the likelihood of each observed token under each state. Methods take rows
+    of any number of positions; for fewer than `length` they give the exact marginal law of the prefix. A sequence that
+    the model cannot produce has log-likelihood -inf, and its conditionals are 0.
     """
 
     initial: Tensor  # [S]
@@ -148,8 +149,8 @@ class Hmm:
 
 
 def _look_up(table: Tensor, ids: Tensor) -> Tensor:
-    """The entries of `table` [K, S] for ids [n, L] below K, [n, L, S]. In memory the position is the outermost axis,
-    because the forward and backward passes read one position at a time."""
+    """The rows of `table` [K, S] whose numbers are `ids` [n, L]: [n, L, S]. In memory L is the outermost axis, because
+    the forward and backward passes read one position at a time."""
     return table[ids.T].transpose(0, 1)
 
 

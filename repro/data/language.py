@@ -40,10 +40,10 @@ CHUNK = 1 << 12
 
 
 def estimate_entropy(hmm: Hmm, seed: int, count: int) -> tuple[float, float]:
-    """Entropy of a language in nats per token and its standard error: the mean of -log p(x) / L over `count` drawn
-    rows. (It has no closed form for a hidden Markov model.)
+    """Entropy of a language in nats per token and its standard error: the mean of -log p(x) / L over `count` rows of L
+    tokens drawn by `seed`. (The entropy of a hidden Markov model has no closed form.)
 
-    The random keys have step 1, those of training and held-out rows step 0, so that no such row is drawn again.
+    The random keys have step 1, those of training and held-out rows step 0: the estimate is independent of those rows.
     """
     keys = rng.keys(seed, rng.SENTENCE, 1, torch.arange(count))
     nll = torch.cat([-hmm.log_likelihood(hmm.sample(chunk)) for chunk in keys.split(CHUNK)]) / hmm.length
@@ -65,8 +65,8 @@ def read_symbols(text: str, symbols: str) -> list[int]:
 
 
 def spell(ids: Sequence[int], symbols: str) -> str:
-    """Text of ids, one character each; the two ids after the symbols are [MASK] and [BOS], and larger ids raise
-    ValueError."""
+    """Text of ids: id i is the character `symbols[i]`, the two ids after the symbols are [MASK] and [BOS]; ValueError
+    for larger ids."""
     shown = [*symbols, "[MASK]", "[BOS]"]
     for token in ids:
         if not 0 <= token < len(shown):
@@ -80,8 +80,8 @@ def spell(ids: Sequence[int], symbols: str) -> str:
 @part
 class Language(Data):
     """Rows drawn independently from a synthetic language with known probabilities; every position is a candidate
-    (corrupted and scored). `table`, `table_sha256`: name of the language, and SHA-256 of its table; `rows`, `heldout`:
-    numbers of training and held-out rows."""
+    (corrupted and scored). `table`: name of the language; `table_sha256`: SHA-256 of its table; `rows`, `heldout`:
+    numbers of training and held-out rows; `seed`: random seed of the draw."""
 
     table: str
     table_sha256: str
@@ -133,7 +133,8 @@ class Language(Data):
 
 @functools.lru_cache
 def _load(name: str, digest: str) -> dict[str, Any]:
-    """The committed table of a language, from JSON; ValueError where its SHA-256 is not `digest`."""
+    """Content of the committed JSON table of the language `name`; ValueError where the file's SHA-256 is not
+    `digest`."""
     if name not in DRAWN:
         raise ValueError(f"no language {name!r}; {nearest(name, DRAWN)}")
     text = (FOLDER / f"{name}.json").read_text("utf-8")
@@ -154,8 +155,8 @@ def _hmm(name: str, digest: str) -> Hmm:
 
 
 def assemble(table: dict[str, Any]) -> Hmm:
-    """Hidden Markov model of a table; each distribution p over n outcomes is smoothed to (1 - eps) p + eps / n, eps the
-    table's `smoothing`, so that every row is possible."""
+    """Hidden Markov model of a table (content of a language's JSON file). Each distribution p over n outcomes is
+    smoothed to (1 - eps) p + eps / n, eps the table's `smoothing`, so that every row has a probability above 0."""
     states = table["states"]
     names = [str(index) for index in range(len(states))]
 
@@ -173,7 +174,8 @@ def assemble(table: dict[str, Any]) -> Hmm:
 
 def draw_strong(seed: int) -> dict[str, Any]:
     """Table (see `assemble`) of the hidden Markov model `strong`: 16 states with 2 successors and 3 emitted symbols
-    each, drawn by the random `seed`. Their weights are uniform on (.1, 1), divided by their sum."""
+    each, drawn by the random `seed`. Probabilities of successors and of symbols are draws uniform on (.1, 1), divided
+    by their sum."""
     symbols, states = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 16
     rows = torch.arange(states)
 
@@ -236,7 +238,8 @@ an entropy of 1.68, a bigram entropy of 1.86 and a unigram entropy of 3.03 nats.
 
 
 def render(table: dict[str, Any], entropy: float, error: float) -> str:
-    """JSON text of a table and its estimated entropy, one line per field and per state."""
+    """JSON text of a table, one line per field and per state, with its estimated `entropy` and the standard `error` of
+    the estimate, in nats per token."""
     fields = table | {"entropy": round(entropy, 6), "entropy_se": round(error, 6)}
     head = [f" {json.dumps(key)}: {json.dumps(value)}," for key, value in fields.items() if key != "states"]
     states = ",\n".join(f"  {json.dumps(state)}" for state in table["states"])

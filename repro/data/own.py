@@ -1,12 +1,12 @@
-"""Data of the user's own in a recipe: `--data FILE|FOLDER|OWNER/NAME --tokenizer DIR|NAME`.
+"""The user's own data in a recipe, as given by `--data FILE|FOLDER|OWNER/NAME --tokenizer NAME|FOLDER`.
 
     own_data(recipe.data, "book.txt", None, None)             text: blank lines separate documents
     own_data(recipe.data, "notes/", "gpt2", 128)              text: every .txt file is a document
     own_data(recipe.data, "chats.jsonl", "bpe:2048", 256)     chats: {"messages": [{"role": ..., "content": ...}]}
     own_data(recipe.data, "OWNER/NAME", None, None)           a dataset on the Hub with a column `text` or `messages`
 
-The SHA-256 of the files (of a Hub name the commit) is a setting of the result, so a run knows its data by content.
-Every 20th document or chat is held out; if there are fewer than 40, two are (`STRIDE`).
+The result's settings include the SHA-256 of the files (of a Hub name the commit), which identifies the data of a run by
+content. Every 20th document or chat is held out; if there are fewer than 40, two of them.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def own_data(base: Data, source: str, tokenizer: str | None, length: int | None)
     resolved.
 
     Text is cut into rows as in `base` (packed or padded); if `base` holds no such rows, all text is joined and cut
-    (`Stream`). Chats are written in the template of `base`; if `base` has none, or `tokenizer` is given, they become
-    `Chats` with `TEMPLATE`. `tokenizer`: "characters", "gpt2", "bpe:SIZE" (trained on the training documents), a
-    folder, or a name on the Hub; None keeps the tokenizer of `base`, or takes the characters of the data if `base` has
-    none. `length`: ids per row, None for as many as in `base`.
+    (`Stream`). Chats are written in the template of `base`; if `base` has none, or `tokenizer` is given, as `Chats` in
+    a plain template (role, content). `tokenizer`: "characters", "gpt2", "bpe:SIZE" (trained on the training documents),
+    a folder, or a name on the Hub; None keeps the tokenizer of `base`, or takes the characters of the data if `base`
+    has none. `length`: ids per row, None for as many as in `base`.
 
-    Raises ValueError for data or a tokenizer that cannot be read, for fewer than `FEWEST` documents, and for a dataset
-    with neither of the columns `text` and `messages`; ConnectionError where the Hub cannot be reached.
+    Raises ValueError for data or a tokenizer that cannot be read, for fewer than four documents, and for a dataset with
+    neither of the columns `text` and `messages`; ConnectionError where the Hub cannot be reached.
     """
     while isinstance(base, DelegatedData):
         base = base.data
@@ -69,7 +69,7 @@ def own_documents(source: str) -> Documents:
     """The documents of `source`, a file, a folder or a dataset on the Hub: `Files` for plain text; for a dataset (JSON,
     Parquet, CSV or Hub) `Messages` if it has a column `messages`, else `Column` if it has a column `text`.
 
-    Raises ValueError for a dataset with neither column, and for fewer than `FEWEST` documents.
+    Raises ValueError for a dataset with neither column, and for fewer than four documents.
     """
     if not source:
         raise ValueError("the name of the data is empty; give a file, a folder or OWNER/NAME")
@@ -94,8 +94,8 @@ def own_documents(source: str) -> Documents:
 
 
 def own_units(tokenizer: str, documents: Documents) -> Units:
-    """The tokenizer that `tokenizer` names (see `own_data`), for text of `documents`; ValueError where it cannot be
-    read."""
+    """The tokenizer that the text `tokenizer` names: "characters" (those of `documents`), "gpt2", "bpe:SIZE" (trained
+    on `documents`), a folder, or a name on the Hub. ValueError where it cannot be read."""
     kind, _, size = tokenizer.partition(":")
     if tokenizer == "characters":
         return _alphabet(documents)
@@ -147,8 +147,8 @@ def _units(base: Data, documents: Documents) -> Units:
 
 
 def _chats(base: Data, documents: Messages, tokenizer: str | None, length: int) -> Data:
-    """The user's chats in the form of `base` if `base` is a source of chats and `tokenizer` is None, else as
-    `Chats`."""
+    """Data source of the user's chats `documents`: rows in the format of the recipe's data source `base` if that has
+    chats and `tokenizer` is None, else `Chats`, with `length` ids per row."""
     if isinstance(base, Chat | Dialogues) and not tokenizer:
         rows = len(sources.dataset(documents.source, None, documents.revision, documents.split))
         pins = {"source": documents.source, "revision": documents.revision, "split": documents.split}
@@ -159,8 +159,8 @@ def _chats(base: Data, documents: Messages, tokenizer: str | None, length: int) 
 
 
 def _alphabet(documents: Documents) -> Alphabet:
-    """One id for each character of all documents, also held-out ones (an alphabet, not a statistic); for chats also for
-    each character of `TEMPLATE` and of `ROLES`."""
+    """A tokenizer with one id for each character of all documents, also held-out ones (an alphabet, not a statistic);
+    for chats also for the characters of the template and of the roles' names."""
     texts = (text for split in ("train", "heldout") for _, text in documents.texts(split))
     found = set("".join(TEMPLATE.format(role=role, content="") for role in ROLES))
     if not isinstance(documents, Messages):
@@ -169,8 +169,8 @@ def _alphabet(documents: Documents) -> Alphabet:
 
 
 def _pretrained(source: str) -> Pretrained:
-    """The tokenizer of a folder or a Hub name. A text ends with EOS, else SEP, and begins with BOS, else CLS, else the
-    id that ends it; ValueError without EOS and SEP."""
+    """The tokenizer of a folder or a Hub name. The id that ends a text is its EOS, else its SEP; the id that begins a
+    text its BOS, else its CLS, else the id that ends a text. ValueError without EOS and SEP."""
     path = sources.local(source)
     if path is not None:
         source = os.path.normpath(source)

@@ -53,8 +53,9 @@ def with_boundary(special: Special, size: int) -> Vocabulary:
 
 @part
 class Joined(Written):
-    """Base class of rows cut from joined documents. `batch` documents are joined at a time, and the remainder of each
-    batch is dropped (0: all documents are joined)."""
+    """Base class of data sources that join documents and cut rows of `length` ids from them. `batch`: number of
+    documents that are joined at a time; ids left over at the end of a batch are dropped. 0: all documents are
+    joined."""
 
     batch: int
 
@@ -78,7 +79,8 @@ class Joined(Written):
 
 @part
 class Packed(Joined):
-    """Rows cut from joined documents ("wrapped"), with the boundary id E after each document."""
+    """Rows cut from joined documents ("wrapped"), with the boundary id E after each document. A row is BOS, L - 2 ids
+    of the stream, and E; its first and its last id are neither corrupted nor scored."""
 
     version = 2
 
@@ -88,8 +90,8 @@ class Packed(Joined):
 
 @part
 class PackedPlain(Joined):
-    """Rows cut from joined documents ("wrapped") with nothing between documents, as s-sahoo/duo has the sets of its
-    zero-shot perplexities (`insert_eos=False`)."""
+    """Rows cut from joined documents ("wrapped") with nothing between documents, as in the data on which s-sahoo/duo
+    measures zero-shot perplexity (`insert_eos=False`)."""
 
     def chunks(self, split: Split) -> Iterator[Rows]:
         return self._wrapped(split, marked=False)

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 class Pretrained(Units):
     """A published tokenizer with `size` ids, which include BOS `begin`, EOS `end` and, unless None, padding and mask.
 
-    Texts are tokenised without special tokens, truncation or padding. Raises ConnectionError where the Hub cannot be
-    reached, and ValueError for an unknown name or revision, or a tokenizer with more ids than `size`.
+    `source`: Hub name or folder; `revision`: commit, SHA-256 of the folder's files, or UNRESOLVED (any). Texts are
+    tokenised without special tokens, truncation or padding. Raises ConnectionError where the Hub cannot be reached, and
+    ValueError for an unknown name or revision, or a tokenizer with more ids than `size`.
     """
 
     source: str

@@ -1,7 +1,7 @@
 """The vocabulary of released weights: the tokenizer that came with them; there are no rows to train on.
 
-`Released` identifies the tokenizer by its SHA-256 only, so that a model does not depend on the location of its folder;
-`store_tokenizer` puts a copy where `Released` finds it.
+`Released` identifies the tokenizer by its SHA-256 only, so that a model does not depend on the location of its folder.
+It reads a copy of tokenizer.json under runs/data, which `store_tokenizer` makes when the folder is loaded.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 @part
 class Released(Data):
-    """Vocabulary and tokenizer of released weights; texts are tokenised without special tokens. `length`: ids of the
-    longest row that the weights were trained on."""
+    """Vocabulary and tokenizer of released weights; texts are tokenised without special tokens. `tokenizer_sha256`: of
+    the file tokenizer.json; `size`, `total`: number of ids without and with those that are only special; `length`: ids
+    of the longest row that the weights were trained on."""
 
     tokenizer_sha256: str
     size: int
@@ -76,8 +77,8 @@ class Released(Data):
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer in a file tokenizer.json, without truncation and padding, which some files switch on; ValueError
-    for another file, and for a tokenizer that fails on a short text."""
+    """The tokenizer in the file `path`, a tokenizer.json, without truncation and padding, which some files switch on.
+    ValueError for a file of another format, and for a tokenizer that fails on a short text."""
     from tokenizers import Tokenizer
 
     content = read_text(path)
@@ -95,7 +96,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
 
 
 def store_tokenizer(path: Path) -> str:
-    """Copy a file tokenizer.json to where `Released` finds it, and return its SHA-256."""
+    """Copy the file `path`, a tokenizer.json, to runs/data, where `Released` looks for it; return its SHA-256."""
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if not _stored(digest).is_file():

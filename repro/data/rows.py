@@ -5,9 +5,9 @@
     wrapped       documents joined and cut, each cut between BOS and EOS
     padded        one document per row: BOS, its first L - 2 ids, EOS, padding
 
-`wrapped` and `padded` are those of s-sahoo/duo and kuleshov-group/mdlm (dataloader.py). A stream is (document number,
-ids) pairs. The name of a row (`Rows.example`) that begins in document `number` is `number << 32 | k`: it keeps the
-document, since rows of one document are statistically dependent. Symbols: L ids per row, n rows of a chunk.
+`wrapped` and `padded` follow s-sahoo/duo and kuleshov-group/mdlm (dataloader.py). A stream yields pairs (document
+number, token ids). The name of a row (`Rows.example`) that begins in document `number` is `number << 32 | k`: it keeps
+the document, since rows of one document are statistically dependent. Symbols: L ids per row, n rows of a chunk.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def joined(stream: Stream, length: int, mark: tuple[int, ...], batch: int) -> It
     """Rows of documents joined, with the ids `mark` after each, and cut every `length` ids, in chunks; every position
     is a candidate.
 
-    `batch` documents are joined at a time, and their remainder is dropped (0: all documents are joined).
+    `batch`: number of documents that are joined at a time; ids left over at the end of a batch are dropped. 0: all
+    documents are joined.
     """
     row = 0
     after = np.array(mark, np.int64)
@@ -60,8 +61,8 @@ def joined(stream: Stream, length: int, mark: tuple[int, ...], batch: int) -> It
 def wrapped(
     stream: Stream, length: int, begin: int, end: int, mark: tuple[int, ...], batch: int
 ) -> Iterator[Rows]:
-    """Rows of L = `length` ids, in chunks: each row of `joined` with L - 2 ids, put between the ids `begin` and `end`,
-    which are not candidates."""
+    """Rows of L = `length` ids, in chunks: L - 2 ids cut from joined documents (by `joined`, with its `mark` and
+    `batch`), between the ids `begin` and `end`, which are not candidates."""
     for cut in joined(stream, length - 2, mark, batch):
         ids = np.pad(cut.ids, ((0, 0), (1, 1)), constant_values=((0, 0), (begin, end)))
         candidates = np.pad(cut.candidates, ((0, 0), (1, 1)))

@@ -39,7 +39,9 @@ _TOKENIZER_FILES = ["tokenizer*", "special_tokens_map.json", "vocab*", "merges.t
 
 
 def local(source: str) -> Path | None:
-    """The local file or folder of this name, None for a Hub name; ValueError for a path that does not exist."""
+    """The local file or folder that `source` names (in the working directory, else beside the suite's own `evals/`);
+    None for a name on the Hub. ValueError for what looks like a path (by its beginning or suffix) and does not
+    exist."""
     for base in (Path(), ROOT):
         if (base / source).exists():
             return base / source
@@ -51,8 +53,8 @@ def local(source: str) -> Path | None:
 
 
 def check_rows(file: Path) -> None:
-    """ValueError for a file of JSON rows that begins with neither an object nor a list, or whose values are nested more
-    than `DEPTH` levels deep: on both pyarrow, which reads it, crashes the process."""
+    """Raise ValueError for a JSON or JSON Lines file that is not UTF-8, begins with neither an object nor a list, or
+    has values nested more than 64 levels deep: pyarrow, which reads the file, would crash the process."""
     if FORMATS.get(file.suffix) != "json":
         return
     with open(regular(file), "rb") as handle:
@@ -77,8 +79,8 @@ def check_rows(file: Path) -> None:
 
 
 def _nested(line: bytes, depth: int) -> tuple[int, int]:
-    """Number of brackets that are open after a line of JSON, and the largest number open within it, where `depth` are
-    open before it; brackets in strings do not count."""
+    """(number of brackets open after the line, largest number open at once within the line), if `depth` brackets are
+    open before this `line` of JSON; brackets in strings do not count."""
     deepest = depth
     for bracket in re.findall(rb"[\[\]{}]", re.sub(rb'"(?:[^"\\]|\\.)*"', b"", line)):
         depth += 1 if bracket in b"[{" else -1
@@ -87,8 +89,8 @@ def _nested(line: bytes, depth: int) -> tuple[int, int]:
 
 
 def shipped(package: str, release: str, folder: str) -> Path:
-    """Path of the data folder `folder` within an installed Python package, which is not imported; ValueError, which
-    says to install `release`, where it is not installed."""
+    """Path of the data folder `folder` within the installed Python package `package`, which is not imported.
+    ValueError, which says to install the version `release`, where the package is not installed."""
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
         raise ValueError(f"package {package!r} is not installed; run `pip install {package}=={release}`")
@@ -132,8 +134,8 @@ def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset
     """Rows of one split (a split expression of `datasets`, e.g. "train[:-1000]"), memory-mapped.
 
     A single local file is the split "train"; in a local folder, file names determine the splits. `config`: name of a
-    configuration of the dataset (None: the default one); `pinned`: as in `revision`. Raises ConnectionError where the
-    Hub cannot be reached, ValueError for an unknown name or revision.
+    configuration of the dataset (None: the default one); `pinned`: expected revision (commit or SHA-256), or
+    UNRESOLVED. Raises ConnectionError where the Hub cannot be reached, ValueError for an unknown name or revision.
     """
     path, found = local(source), revision(source, pinned, "dataset")
     import datasets
@@ -163,8 +165,9 @@ def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset
 
 @lru_cache(maxsize=4)
 def tokenizer(source: str, pinned: str) -> PreTrainedTokenizerFast:
-    """Tokenizer of a Hub name or a local folder; `pinned`: as in `revision`. Raises ConnectionError where the Hub
-    cannot be reached, ValueError for an unknown name or revision, or a tokenizer not of the library `tokenizers`."""
+    """Tokenizer of a Hub name or a local folder; `pinned`: expected revision (commit or SHA-256), or UNRESOLVED. Raises
+    ConnectionError where the Hub cannot be reached, ValueError for an unknown name or revision, and for a tokenizer
+    that is not of the library `tokenizers`."""
     path = local(source)
     if path is None:
         path = _snapshot(source, pinned, "model", _TOKENIZER_FILES)
@@ -182,9 +185,10 @@ def tokenizer(source: str, pinned: str) -> PreTrainedTokenizerFast:
 
 
 def weights(source: str, pinned: str) -> Path:
-    """Folder with safetensors, configuration and tokenizer: a local one, or that of a Hub name, downloaded once.
+    """Folder with safetensors, configuration and tokenizer: a local folder, or that of a Hub name, downloaded once.
 
-    Raises ConnectionError where the Hub cannot be reached, ValueError for an unknown name or revision.
+    `pinned`: expected revision (commit, or SHA-256 of the local safetensors files), or UNRESOLVED. Raises
+    ConnectionError where the Hub cannot be reached, ValueError for an unknown name or revision.
     """
     path = local(source)
     if path is None:
@@ -194,8 +198,9 @@ def weights(source: str, pinned: str) -> Path:
 
 
 def shown(files: Iterable[Path], folder: Path) -> list[Path]:
-    """`files` of a folder, sorted by path, without hidden ones (a name on the way begins with a dot), as `datasets`
-    leaves them out: a system's own, caches, and what macOS stores beside a file (`._book.txt`)."""
+    """Those of `files` that are not hidden, sorted by path: neither their name nor that of a folder between them and
+    `folder` begins with a dot. Hidden files are caches and what systems store, such as macOS's `._book.txt`; `datasets`
+    leaves them out too."""
     return sorted(
         file for file in files if not any(name.startswith(".") for name in file.relative_to(folder).parts)
     )

@@ -1,9 +1,10 @@
-"""Token ids on disk between reading a source and writing its rows in another order, for sources beyond memory.
+"""Temporary storage on disk for the token ids of a data source that is read in one order and written in another, and
+may be larger than memory.
 
 with Spool(np.dtype(np.uint32)) as spool:
-    spool.append(ids)
+    spool.append(ids)           array 0, [length]
     again = spool.read()
-    again[0]
+    again[0]                    equal to ids
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Spooled:
 
 
 class Spool:
-    """Arrays of ids of type `dtype` in a file below `runs()` that has no name, so that a killed process leaves none.
+    """Context manager that holds arrays of ids of type `dtype` in a temporary file under runs/data. The file has no
+    name, so nothing is left of it after the process has ended, however it ends.
 
     Raises OSError for a full disk.
     """
@@ -52,7 +54,7 @@ class Spool:
         self.file.close()
 
     def append(self, ids: np.ndarray) -> None:
-        """Write one array; ValueError for an id that `dtype` cannot hold."""
+        """Write the array `ids` [length]; ValueError for an id that `dtype` cannot hold."""
         narrow = ids.astype(self.dtype)
         if not np.array_equal(narrow, ids):
             raise ValueError(

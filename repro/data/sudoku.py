@@ -114,7 +114,7 @@ def _agreeing() -> np.ndarray:
 class Sudoku(Data):
     """Rows of a puzzle and its answer: a uniformly drawn board, of which a uniformly drawn number of cells (clues_low
     to clues_high) at uniformly drawn places are given as clues. The 16 cells of the answer are candidates (corrupted
-    and scored).
+    and scored). `rows`, `heldout`: numbers of training and held-out rows; `seed`: random seed of the draw.
 
     No puzzle of the evaluation task (evals/data/sudoku.jsonl) occurs in either split, and no held-out puzzle in the
     training rows.
@@ -140,7 +140,8 @@ class Sudoku(Data):
         return self.rows
 
     def build(self) -> dict[Literal["train", "heldout"], Rows]:
-        """Rows of both splits. Raises ValueError where there are too few puzzles for disjoint splits."""
+        """Rows of both splits. Raises ValueError for a wrong range of clues, and where there are too few puzzles for
+        disjoint splits."""
         if not 0 <= self.clues_low <= self.clues_high <= CELLS:
             raise ValueError(
                 f"clues {self.clues_low}-{self.clues_high} are no range; give 0 <= clues_low <= clues_high <= {CELLS}"
@@ -165,8 +166,8 @@ class Sudoku(Data):
         return self.encode(clues + "=")
 
     def _draw(self, first: int, count: int, reserved: Tensor) -> Rows:
-        """`count` rows, named from `first`; a row whose puzzle is in `reserved` is drawn again from its next random
-        key."""
+        """`count` rows, whose names (`Rows.example`) are `first`, `first` + 1, ... A row is drawn again, from its next
+        random key, while the number of its puzzle is in `reserved`."""
         example = torch.arange(first, first + count)
         ids = torch.empty(count, LENGTH, dtype=torch.int64)
         again = torch.ones(count, dtype=torch.bool)

@@ -188,7 +188,7 @@ class Written(Data):
         return self.length
 
     def expected_rows(self) -> int:
-        """Exact number of training rows; it prepares the corpus to count them."""
+        """Exact number of training rows; the first call prepares the corpus to count them."""
         return len(prepared(self).train)
 
     def clusters(self, example: np.ndarray) -> np.ndarray:
@@ -298,8 +298,8 @@ AROUND = 12
 
 
 def _unknown_character(text: str, at: int, alphabet: str) -> str:
-    """Message about the character `at` (an index) of a text, which is outside the alphabet; it shows the text around it
-    and names the character of the alphabet that is closest to its base letter."""
+    """Message about the character `text[at]`, which is not in `alphabet`: it shows the text around this character, and
+    names the character of the alphabet that is nearest in Unicode to its base letter (e for é)."""
     base = ord(unicodedata.normalize("NFKD", text[at])[0])
     close = min(alphabet, key=lambda known: abs(ord(known) - base))
     shown = text[max(0, at - AROUND) : at + AROUND + 1]
@@ -310,7 +310,7 @@ def _unknown_character(text: str, at: int, alphabet: str) -> str:
 
 
 def _byte_level(model: Model) -> Tokenizer:
-    """Tokenizer over the bytes of words, without special tokens, normalisation or a leading space."""
+    """Byte-level tokenizer with the merges of `model`: no special tokens, no normalisation, no space added in front."""
     from tokenizers import Tokenizer, decoders, pre_tokenizers
 
     made = Tokenizer(model)
@@ -320,7 +320,8 @@ def _byte_level(model: Model) -> Tokenizer:
 
 
 def learn_bpe(documents: Documents, size: int) -> Tokenizer:
-    """A byte-level BPE tokenizer of `size` ids, trained on the training documents; ValueError where they give fewer.
+    """A byte-level BPE tokenizer of `size` ids, trained on the training documents; ValueError where their text gives
+    fewer ids.
 
     The same documents give the same merges: pairs are ranked by frequency, then by id.
     """
@@ -338,8 +339,8 @@ def learn_bpe(documents: Documents, size: int) -> Tokenizer:
 
 @lru_cache(maxsize=8)
 def trained_tokenizer(documents: Documents, size: int) -> Tokenizer:
-    """The BPE tokenizer of the training documents, trained once per machine; ValueError where they give fewer than
-    `size` ids."""
+    """The byte-level BPE tokenizer of `size` ids trained on the training documents, from runs/data if it was trained
+    before; ValueError where the text gives fewer ids."""
     from tokenizers import Tokenizer
 
     content = hashlib.sha256(f"byte-level BPE, {size}".encode())
@@ -355,7 +356,8 @@ def trained_tokenizer(documents: Documents, size: int) -> Tokenizer:
 
 @lru_cache(maxsize=8)
 def _of_merges(units: BpeMerges) -> Tokenizer:
-    """The tokenizer of a file of merges; ids 0 to 255 are the bytes in the order of their printed characters."""
+    """The byte-level BPE tokenizer of a file of merges. Ids 0 to 255 are the bytes, sorted by the characters that stand
+    for them in the file; id 256 + k is the piece that merge k makes."""
     from tokenizers import models, pre_tokenizers
 
     file = sources.local(units.path)

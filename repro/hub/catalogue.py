@@ -33,9 +33,9 @@ Fact = bool | Literal["unknown"]
 class Shape(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Sizes of a released network that determine the cost of its forward pass.
 
-    `ffn`: inner width of a feed-forward layer; `matrices`: number of its weight matrices, 3 if gated, else 2;
-    `vocabulary`: rows of the output layer; `active`: parameters of all layers that one token uses in a mixture of
-    experts (0: all of them).
+    `ffn`: inner width of a feed-forward layer; `matrices`: number of a feed-forward layer's weight matrices, 3 if
+    gated, else 2; `vocabulary`: rows of the output layer; `active`: number of parameters of all layers that one token
+    uses in a mixture of experts (0: no mixture, a token uses all).
     """
 
     layers: int
@@ -48,7 +48,8 @@ class Shape(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     active: int = 0
 
     def size(self, parameters: int) -> Size:
-        """Sizes for the cost model (`repro.training.cost`) of a network of this shape with `parameters` parameters."""
+        """The sizes that the cost model (`repro.training.cost`) needs, for a network of this shape and with this number
+        of `parameters`."""
         kv_width = self.width // self.heads * self.kv_heads
         attention = 2 * self.width**2 + 2 * self.width * kv_width
         return Size(
@@ -65,15 +66,15 @@ class Shape(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Catalogue entry of one released checkpoint.
 
-    `layout`: name in `repro.core.registry.LAYOUTS`, or `unlisted: NAME` for one that is not there; `process`: noise
-    process of its training; `meaning`: what its output estimates, the clean token given all noisy tokens (`x0_mean`) or
-    all but the position's own (`leave_one_out`; docs/method.md#uniform-samplers); `mask`, `eos`, `eot` (end of a turn)
-    and `pad`: token ids; `length`: longest supported row, in tokens; `right_shift`: whether the logits at i predict
-    position i + 1; `ema`: whether the weights are an average; `template`: chat template, `none`, `own` (the
-    tokenizer's) or `seed` (that of the reference script, docs/method.md#masked-script); `fingerprint`: SHA-256 of the
-    weights' bytes in the order of their files; `number_of`: name of a published number that tells this checkpoint from
-    another of the same configuration; `suites`: evaluation suites with its published numbers; `source`: where these
-    facts are from.
+    `name`: on the Hub; `layout`: name in `repro.core.registry.LAYOUTS`, or `unlisted: NAME` for a format that this
+    suite cannot read; `process`: noise process of its training; `meaning`: what its output estimates, the clean token
+    given all noisy tokens (`x0_mean`) or all but the position's own (`leave_one_out`;
+    docs/method.md#uniform-samplers); `mask`, `eos`, `eot` (end of a turn) and `pad`: token ids; `length`: longest
+    supported row, in tokens; `right_shift`: whether the logits at i predict position i + 1; `ema`: whether the weights
+    are an average over training; `template`: chat template, `none`, `own` (the tokenizer's) or `seed` (that of the
+    script tom-pollak/dllm, docs/method.md#masked-script); `fingerprint`: SHA-256 of the weights' bytes in the order of
+    their files; `number_of`: name of a published number that tells this checkpoint from another of the same
+    configuration; `suites`: evaluation suites with its published numbers; `source`: where these facts are from.
     """
 
     name: str
@@ -102,12 +103,12 @@ class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def folder(self) -> str:
-        """Name of its local folder when copied from the Hub: the Hub name without the owner."""
+        """Name of the checkpoint's local folder when copied from the Hub: the Hub name without the owner."""
         return self.name.rpartition("/")[2]
 
     def check(self, fingerprint: str, entries: Mapping[str, Entry]) -> None:
-        """Raise ValueError if weights with this fingerprint belong to another of `entries` (Hub name -> entry), or
-        differ from this entry's recorded fingerprint."""
+        """Raise ValueError if `fingerprint`, computed from weights that are said to be this entry's, is that of another
+        of `entries` (Hub name -> entry), or is not the fingerprint that this entry records."""
         others = [e for e in entries.values() if e.fingerprint == fingerprint and e.name != self.name]
         if others:
             raise ValueError(
@@ -126,8 +127,8 @@ class _CatalogueFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 @lru_cache(maxsize=8)
 def read(path: Path = FILE) -> Mapping[str, Entry]:
-    """Hub name -> entry of each checkpoint in the TOML file, parsed once per process; ValueError for a wrong field, and
-    for a name or fingerprint that stands twice."""
+    """Hub name -> entry of each checkpoint in the TOML file `path`, parsed once per process; ValueError for a wrong
+    field, and for a name, folder name or fingerprint that two entries have."""
     found = read_toml(path, _CatalogueFile).checkpoint
     for what in ("name", "folder"):
         twice = [name for name, n in Counter(getattr(each, what) for each in found).items() if n > 1]

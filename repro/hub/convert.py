@@ -34,11 +34,12 @@ COPIED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 def convert(source: Path, out: Path, weights: Literal["raw", "ema"]) -> int:
-    """Write the tensors of a pickle, or of a folder of pickles, as a safetensors file into the new folder `out`,
-    together with the configuration and tokenizer beside the pickle.
+    """Write the tensors of the pickle `source`, or of the folder of pickles `source`, as a safetensors file into the
+    new folder `out`, together with the configuration and tokenizer beside the pickle. `weights`: "raw", or "ema" for
+    the averaged weights of a Lightning checkpoint.
 
     Returns the number of tensors. Raises ValueError, with a one-line message, if `out` exists, if `source` is no
-    pickle, or if its config.json is missing or of no supported model.
+    pickle, or if config.json beside the pickle is missing or of no supported model.
     """
     from safetensors.torch import save_file
 
@@ -48,7 +49,7 @@ def convert(source: Path, out: Path, weights: Literal["raw", "ema"]) -> int:
     files = sorted(p for p in folder.iterdir() if p.suffix in PICKLES) if source.is_dir() else [source]
     if not files or not all(file.is_file() for file in files):
         raise ValueError(
-            f"{source} is neither a pickle nor a folder of pickles ({', '.join(PICKLES)}); give one"
+            f"{source} is neither a pickle nor a folder of pickles ({', '.join(PICKLES)}); give one of these"
         )
     layout, _ = layouts.recognise(folder)
     found: dict[str, Tensor] = {}
@@ -88,7 +89,7 @@ STORAGES = {
 
 
 class Placeholder:
-    """Stand-in for any object of a pickle that is not a tensor; it ignores what the unpickler passes to it."""
+    """Inert stand-in for any object of a pickle that is not a tensor: its methods ignore their arguments."""
 
     def __init__(self, *ignored: object) -> None: ...
 
@@ -109,7 +110,8 @@ class _Storage:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Unpickler of one PyTorch zip; each storage is read once (`storages`, by key), so that tied weights stay tied."""
+    """Unpickler of one PyTorch zip. `storages`: key -> flat tensor of each storage read so far; each is read once, so
+    that tied weights share it."""
 
     def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
         super().__init__(archive.open(name))
@@ -117,7 +119,8 @@ class _Unpickler(pickle.Unpickler):
         self.storages: dict[str, Tensor] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """The stand-in for a class or function that the pickle names: a function of this module, or a placeholder."""
+        """What replaces the class or function `module`.`name` that the pickle names: for those that make tensors a
+        function of this module, for dictionaries OrderedDict, for all others `Placeholder`."""
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if module == "torch" and name in STORAGES:
@@ -129,7 +132,8 @@ class _Unpickler(pickle.Unpickler):
         return Placeholder
 
     def persistent_load(self, saved: tuple) -> Tensor:
-        """The flat tensor of a storage; `saved`: ("storage", its type, its key, its device, its number of elements)."""
+        """The flat tensor of the storage that the tuple `saved` describes: ("storage", type, key, device, number of
+        elements)."""
         _, kind, key, _, length = saved
         if key not in self.storages:
             data = bytearray(self.archive.read(f"{self.prefix}data/{key}"))
@@ -155,21 +159,21 @@ def _load(path: Path) -> Any:
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(names) != 1:
-            raise ValueError(f"it holds {len(names)} files data.pkl instead of 1")
+            raise ValueError(f"the zip holds {len(names)} files data.pkl instead of 1")
         order = names[0].removesuffix("data.pkl") + "byteorder"
         if order in archive.namelist() and archive.read(order) != b"little":
             raise ValueError(
-                "its byte order is not little-endian; save it on a usual (little-endian) machine"
+                "the byte order is not little-endian; save the weights on a little-endian machine"
             )
         return _Unpickler(archive, names[0]).load()
 
 
 def read_pickle(path: Path, weights: Literal["raw", "ema"], names: TensorNames) -> dict[str, Tensor]:
-    """Tensors of the pickle at `path`, by their names in it; with `weights` "ema" the averaged weights replace those
-    whose names match `names`.
+    """Name -> tensor for the tensors of the pickle at `path`. `weights` "ema": those whose names match a `used` pattern
+    of `names`, the parameters of the network, are replaced by their averages over training.
 
     Raises ValueError, with a one-line message, if the file is not a PyTorch zip, holds no tensors, or (for "ema") holds
-    no averages of the weights' shapes.
+    no averages, or averages of other shapes.
     """
     with foreign(regular(path), "zip of PyTorch 1.6 or later"):
         whole = _load(path)
@@ -182,11 +186,11 @@ def read_pickle(path: Path, weights: Literal["raw", "ema"], names: TensorNames) 
         return tensors
     average = whole.get("ema")
     if not isinstance(average, Mapping) or SHADOW not in average:
-        raise ValueError(f"{path} has no averages (ema.{SHADOW}); use --weights raw")
+        raise ValueError(f"{path} has no averaged weights (ema.{SHADOW}); use --weights raw")
     averaged = [name for name in tensors if names.knows(name)]
     if [tensors[name].shape for name in averaged] != [tensor.shape for tensor in average[SHADOW]]:
         raise ValueError(
-            f"{path}: its {len(average[SHADOW])} averages do not have the shapes of its {len(averaged)} weights;"
-            " use --weights raw"
+            f"{path}: {len(average[SHADOW])} averaged weights do not have the shapes of the {len(averaged)} raw"
+            " weights; use --weights raw"
         )
     return {**tensors, **dict(zip(averaged, average[SHADOW], strict=True))}

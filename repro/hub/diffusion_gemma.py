@@ -29,7 +29,8 @@ _OWN = (
 
 
 def _period(config: Config) -> int:
-    """The n of a network whose every n-th layer attends globally; ValueError for any other `layer_types`."""
+    """The n for which exactly every n-th layer attends globally (the others within a sliding window), from the field
+    `layer_types` of a config.json; ValueError if there is none."""
     layers, kinds = config["num_hidden_layers"], config["layer_types"]
     wide = [i for i, kind in enumerate(kinds) if kind == "full_attention"]
     every = wide[0] + 1 if wide else layers
@@ -42,8 +43,8 @@ def _period(config: Config) -> int:
 
 
 def _backbone(config: Config) -> Backbone:
-    """The backbone of a config.json; widths of global layers are in `per_layer_config` or in separate fields
-    (`global_head_dim`)."""
+    """The backbone that a config.json describes. The head width of layers that attend globally, and their number of key
+    and value heads, are in `per_layer_config` or in separate fields such as `global_head_dim`."""
     every = _period(config)
     other = config.get("per_layer_config", {}).get(str(every - 1), {})
     global_heads = other.get("num_key_value_heads", config.get("num_global_key_value_heads"))

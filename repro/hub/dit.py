@@ -58,7 +58,7 @@ BD3_NAMES = TensorNames(
 
 
 def _pins(config: Config) -> Config:
-    """The settings that all DiT backbones share, from the fields of a config.json."""
+    """The settings that all DiT backbones share (name -> value), from the fields of a config.json."""
     width = config["hidden_dim"]
     return {
         "layers": config["n_blocks"],
@@ -71,7 +71,8 @@ def _pins(config: Config) -> Config:
 
 
 def _dit(config: Config, conditional: bool) -> Backbone:
-    """The backbone of MDLM, of Duo, and of BD3-LM without blocks; `conditional`: whether it reads the noise level."""
+    """The backbone of MDLM, of Duo, and of BD3-LM without blocks, from the fields of a config.json. `conditional`:
+    whether the network reads the noise level."""
     alpha_end = ALPHA_END if conditional else None
     return Dit(**_pins(config), condition=config["cond_dim"], frequencies=256, alpha_end=alpha_end)
 
@@ -81,7 +82,8 @@ def _causal(config: Config) -> Backbone:
 
 
 def _blocks(config: Config) -> Backbone:
-    """BD3-LM's block-causal backbone; it has no adaptive layer norm (modulation) if `adaln` is false."""
+    """BD3-LM's block-causal backbone, from the fields of a config.json; the network has no adaptive layer norm
+    (modulation by the noise level) if `adaln` is false."""
     condition = config["cond_dim"] if config["adaln"] else 0
     return DitBlocks(**_pins(config), condition=condition, frequencies=256, block=config["block_size"])
 

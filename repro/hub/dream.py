@@ -1,7 +1,8 @@
 """Layout of released Dream weights: a bidirectional Qwen2 whose logits at position i predict the token at i + 1
 (docs/method.md#dream-rules).
 
-Tensor names and fields of config.json are those of modeling_dream.py as Dream-org/Dream-v0 ships it, which are Qwen2's.
+Tensor names and fields of config.json are those of modeling_dream.py in the Hub's repositories Dream-org/Dream-v0-*;
+they equal Qwen2's.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Released weights in a GGUF file, llama.cpp's format: read once into a folder of safetensors that loads as any other.
+"""Released weights in a GGUF file, llama.cpp's format: unpacked once into a folder of safetensors, which is loaded.
 
     folder = unpacked(file)                 runs/data/gguf-DIGEST/NAME, made at the first call
 
-Architectures (llama.cpp's names): `llama`, `qwen2`, `llada`, `dream`. Quantised tensors are multiplied out to float32
-by the package `gguf`; configuration, tokenizer and chat template come from the file's metadata. The folder is in the
+Architectures (llama.cpp's names): `llama`, `qwen2`, `llada`, `dream`. Quantised tensors are dequantised to float32 by
+the package `gguf`; configuration, tokenizer and chat template come from the file's metadata. The folder is in the
 layout of the family's authors (`repro.hub.llama`, `.llada`, `.dream`), so its tensors pass the same checks.
 
 llama.cpp stores the rows of the query and key matrices of `llama` and `llada` in another order, because it rotates
@@ -87,8 +87,9 @@ CONTROL, USER_DEFINED = 3, 4
 class Architecture:
     """How a GGUF file of one of llama.cpp's architectures is converted to the layout in which its authors released it.
 
-    `config`: function from the metadata to config.json; `layer`: pattern of the prefix of a layer's tensors; `layers`,
-    `top`: names of tensors in and outside layers; `pairs`: whether query and key rows must be reordered (`_halves`).
+    `config`: function from the metadata to config.json; `layer`: prefix of the authors' names of the tensors of layer
+    {i}; `layers`, `top`: llama.cpp's name -> authors' name of tensors in and outside layers; `pairs`: whether the rows
+    of query and key matrices must be reordered (`_halves`).
     """
 
     config: Callable[[Metadata], dict[str, Any]]
@@ -98,7 +99,7 @@ class Architecture:
     pairs: bool
 
     def name(self, theirs: str) -> str:
-        """The authors' name of llama.cpp's tensor `theirs`; an unknown name is kept, and refused by `account`."""
+        """The authors' name of the tensor that llama.cpp calls `theirs`; an unknown name is returned unchanged."""
         stem, _, kind = theirs.rpartition(".")
         if stem in self.top:
             return f"{self.top[stem]}.{kind}"
@@ -109,7 +110,7 @@ class Architecture:
 
 
 class Metadata:
-    """The key-value pairs of a GGUF file; `block_count` stands for the architecture's key `llama.block_count`."""
+    """The key-value pairs of a GGUF file; the key `block_count` finds that of the architecture, `llama.block_count`."""
 
     def __init__(self, path: Path, fields: Mapping[str, Any]) -> None:
         self.path, self._fields = path, fields
@@ -135,7 +136,7 @@ class Metadata:
         return found
 
     def tokens(self) -> list[str]:
-        """The texts of all tokens, in the order of their ids; ValueError for a token that stands twice."""
+        """The texts of all tokens, in the order of their ids; ValueError if two ids have the same text."""
         found = self.need("tokenizer.ggml.tokens", list[str])
         if len(set(found)) < len(found):
             twice = next(token for token, times in Counter(found).items() if times > 1)
@@ -161,9 +162,8 @@ class Metadata:
 def unpacked(path: Path) -> Path:
     """The folder with the contents of the GGUF file `path`: config.json, tokenizer.json and float32 safetensors.
 
-    It is written once, under a name that holds the file's SHA-256. Raises ValueError, with a one-line message, for a
-    file that is truncated or of an unsupported architecture, tokenizer or quantisation, and where the package `gguf` is
-    missing.
+    Written at the first call, under a name with the file's SHA-256. Raises ValueError, with a one-line message, if the
+    file is truncated or of an unsupported architecture, tokenizer or quantisation, or the package `gguf` is missing.
     """
     check_header(path)
     folder = runs() / "data" / f"gguf-{file_digest(path)[:16]}" / path.stem
@@ -198,7 +198,7 @@ def unpacked(path: Path) -> Path:
 
 
 def gguf_folder(name: str | Path) -> Path | None:
-    """The unpacked folder of a GGUF file, given by its path or by a name of `repro.hub.packaged`; None for others."""
+    """Unpacked folder of the GGUF file `name`: a path, or a name of `repro.hub.packaged` ("smollm2"); else None."""
     path = packaged.file(str(name)) if packaged.named(name) else Path(name)
     return unpacked(path) if path.suffix.lower() == SUFFIX and path.is_file() else None
 
@@ -215,12 +215,12 @@ def _reader(path: Path) -> GGUFReader:
 
 
 def _value(content: Any) -> Any:
-    """A value of the metadata; a float32 is read by its shortest decimal form (1e-05, not 9.99999975e-06)."""
+    """A value of the metadata; a float32 becomes the shortest decimal that rounds to it (1e-05, not 9.99999975e-06)."""
     return float(str(np.float32(content))) if isinstance(content, float) else content
 
 
 def _tensors(path: Path, reader: GGUFReader, metadata: Metadata, to: Architecture) -> dict[str, np.ndarray]:
-    """Every tensor of the file as float32 under its name in the authors' layout, `to`."""
+    """Authors' name -> float32 array of every tensor of the file; `to` says what the authors call each tensor."""
     heads = {"attn_q": metadata.need("attention.head_count", Size)}
     heads["attn_k"] = metadata.get("attention.head_count_kv", Size, heads["attn_q"])
     found: dict[str, np.ndarray] = {}
@@ -252,15 +252,15 @@ def _dequantised(path: Path, tensor: ReaderTensor) -> np.ndarray:
 
 
 def _halves(rows: np.ndarray, heads: int) -> np.ndarray:
-    """The `rows` [heads * 2 P, ...] of a query or key matrix or bias in the order of transformers: for each head first
-    the first members of its P rotated pairs (two neighbours in `rows`), then all second members."""
+    """The `rows` [heads * 2 P, ...] of a query or key matrix or bias, reordered as in transformers: the P pairs of
+    neighbours in a head, which the rotary embedding rotates, become all first members, then all second members."""
     return np.ascontiguousarray(
         rows.reshape(heads, -1, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
     )
 
 
 def _tokenizer(metadata: Metadata) -> Tokenizer:
-    """The byte-level BPE tokenizer of the metadata; ValueError for another kind, and for an unknown text split."""
+    """The byte-level BPE tokenizer of the metadata; ValueError for another kind, and for an unknown word splitting."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
     kind, split = metadata.need("tokenizer.ggml.model", str), metadata.get("tokenizer.ggml.pre", str, "gpt-2")
@@ -352,7 +352,7 @@ def _like_llama(kind: str) -> Callable[[Metadata], dict[str, Any]]:
 
 
 def _llada(metadata: Metadata) -> dict[str, Any]:
-    """The fields of a config.json of LLaDA's authors, from the metadata."""
+    """The fields of a config.json in the format of LLaDA's authors, from the metadata."""
     heads = metadata.need("attention.head_count", Size)
     _unscaled(metadata)
     return {
@@ -376,7 +376,7 @@ def _llada(metadata: Metadata) -> dict[str, Any]:
 
 
 def _unscaled(metadata: Metadata) -> str:
-    """The `rope_type` of positions that are not rescaled, "default"; ValueError if the metadata rescale them."""
+    """transformers' `rope_type` of unscaled positions, "default"; ValueError if the metadata rescale positions."""
     kind = metadata.get("rope.scaling.type", str, "none")
     if kind != "none":
         raise ValueError(

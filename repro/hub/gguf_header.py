@@ -1,7 +1,7 @@
-"""Check of a GGUF file before the package `gguf` reads it, and of where its tensors lie.
+"""Checks of a GGUF file: of its header before the package `gguf` reads the file, and of the places of its tensors.
 
-The package follows every count and length that the file gives: a wrong one makes it run without end, or read the
-numbers of another tensor. The layout is that of ggml-org/ggml (its gguf.md); as in ggml's own reader (src/gguf.cpp:
+The package trusts every count and length in the file: with a wrong one it runs without end, or reads the numbers of
+another tensor. The format is described by gguf.md in ggml-org/ggml; as in ggml's own reader (src/gguf.cpp:
 gguf_init_from_file_impl), the tensors must follow one another without gaps.
 """
 
@@ -28,7 +28,8 @@ COPY = "copy the file from its source again"
 
 
 class _Cursor:
-    """A position in a file that moves forward and never past the file's end; `left`: number of bytes after it."""
+    """A reading position in a file, which moves forward and never past the file's end; `left`: number of bytes from the
+    position to the end."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path, self.file, self.left = path, file, path.stat().st_size
@@ -44,13 +45,14 @@ class _Cursor:
         self.file.seek(count, 1)
 
     def number(self, form: str) -> int:
-        """The next unsigned integer, of the format `form` of the module struct."""
+        """The unsigned integer in the next bytes of the file; `form`: its format in the module `struct`, "I" for 32
+        bits, "Q" for 64."""
         return struct.unpack(f"<{form}", self.take(struct.calcsize(f"<{form}")))[0]
 
     def _move(self, count: int) -> None:
         if count > self.left:
             raise ValueError(
-                f"{self.path} is truncated or not a GGUF file (it has no {count} bytes behind byte"
+                f"{self.path} is truncated or not a GGUF file ({count} bytes are missing after byte"
                 f" {self.file.tell()}); {COPY}"
             )
         self.left -= count
@@ -101,7 +103,9 @@ def _skip_tensor(cursor: _Cursor) -> None:
     name = cursor.take(cursor.number("Q"))
     count = cursor.number("I")
     if count > DIMENSIONS:
-        raise ValueError(f"{cursor.path}: tensor {name[:100]!r} has {count} dimensions; {COPY}")
+        raise ValueError(
+            f"{cursor.path}: tensor {name[:100]!r} has {count} dimensions, not up to {DIMENSIONS}; {COPY}"
+        )
     cursor.skip(8 * count + 4 + 8)  # dimensions, type, offset
 
 

@@ -3,8 +3,8 @@
     layout, backbone = recognise(folder)
 
 A family is one file of this package (`dit.py`, `llada.py`, ...). It holds a function from the fields of `config.json`
-to a backbone of `repro.models`, the tensor names, and one `Layout` per network. To add one, write its file and add its
-line to `LAYOUTS` of `repro.core.registry`.
+to a backbone of `repro.models`, the tensor names, and one `Layout` per network. To add a family, write its file and add
+a line for each of its layouts to `LAYOUTS` of `repro.core.registry`.
 """
 
 from __future__ import annotations
@@ -54,13 +54,14 @@ NUMBERS = ("rope_theta", "rms_norm_eps", "norm_eps", "layer_norm_epsilon")
 class Layout:
     """How the folder of one released network is read.
 
-    `tensor_names`: names of its tensors -> parameters of this suite's network. `backbone`: function from config.json to
-    a backbone of `repro.models`, without weights; it raises KeyError for a missing field and ValueError for a value
-    that the network here does not support. `process`, `meaning`, `score`: noise process (see `process_of`), meaning of
-    the output (`repro.processes.prediction`) and kind of likelihood bound that the weights were trained for. `mask`: a
-    field of config.json with the mask id, or else the text of the mask token; "last": the mask is the last id; None: no
-    mask. `required`: the only supported value of a field, checked if config.json has the field. `variant`: function
-    from config.json to the name in `LAYOUTS` of another network that shares this model_type, or None.
+    `name`: for messages. `tensor_names`: which stored tensor fills which parameter of this suite's network. `backbone`:
+    function from config.json to a backbone of `repro.models`, without weights; it raises KeyError for a missing field
+    and ValueError for a value that this suite's network does not support. `process`, `meaning`, `score`: noise process
+    (see `process_of`), meaning of the output (`repro.processes.prediction`) and kind of likelihood bound that the
+    weights were trained for. `mask`: a field of config.json with the mask id, or else the text of the mask token;
+    "last": the mask is the last id; None: no mask. `required`: field of config.json -> its only supported value,
+    checked if config.json has the field. `variant`: function from config.json to the name in `LAYOUTS` of another
+    network that shares this model_type, or None.
     """
 
     name: str
@@ -74,8 +75,8 @@ class Layout:
     variant: Callable[[Config], str | None] = lambda config: None
 
     def process_of(self, backbone: Backbone) -> Process:
-        """The noise process of weights with this backbone: absorbing noise in blocks if `process` masks tokens and the
-        network reads blocks, else `process`."""
+        """The noise process for which weights of this layout with this backbone were trained: absorbing noise block by
+        block if `process` masks tokens and the network reads blocks, else `process`."""
         block = backbone.required_block_size()
         if block is None or not self.process.masks:
             return self.process
@@ -97,8 +98,8 @@ def read_config(folder: Path) -> Config:
 
 
 def positive(path: Path, config: Config, field: str) -> int:
-    """The value of a field of the config.json at `path`; ValueError if it is not a positive integer up to `LARGEST`, or
-    `DEEPEST` for a number of layers."""
+    """`config[field]`, where `config` are the fields of the config.json at `path`; ValueError if the value is not an
+    integer from 1 to 2^24 (1,000 for a number of layers)."""
     value, largest = config[field], DEEPEST if field in LAYERS else LARGEST
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
         raise ValueError(
@@ -108,15 +109,16 @@ def positive(path: Path, config: Config, field: str) -> int:
 
 
 def check_counts(path: Path, config: Config) -> None:
-    """Raise ValueError for the first size in the config.json at `path` that `positive` refuses."""
+    """Raise ValueError for the first size (width, length, number of layers, ...) in `config`, the fields of the
+    config.json at `path`, that is not a positive integer or is too large."""
     for field in (*COUNTS, *VOCAB_SIZES, *LENGTHS, *KV_HEADS):
         if (field in COUNTS and field in config) or config.get(field) is not None:
             positive(path, config, field)
 
 
 def token_ids(path: Path, config: Config, field: str, total: int) -> list[int]:
-    """The token ids in `field` of the JSON object `config`, which was read from `path`: one, several, or none (null);
-    ValueError for a value that is no id below `total`."""
+    """The token ids that `field` of the JSON object `config` holds: one, several (a list), or none (null or no such
+    field). ValueError, which names the file `path` of the object, for a value that is no id below `total`."""
     value = config.get(field)
     ids = value if isinstance(value, list) else [] if value is None else [value]
     for each in ids:
@@ -128,7 +130,8 @@ def token_ids(path: Path, config: Config, field: str, total: int) -> list[int]:
 
 
 def find(config: Config) -> tuple[str, Layout | None]:
-    """(name in `LAYOUTS`, layout) of a config.json; (model_type, None) if its model_type is not supported."""
+    """(name in `LAYOUTS`, layout) of the network that the fields `config` of a config.json describe; (model_type, None)
+    if its model_type is not supported."""
     kind = str(config.get("model_type", "")).lower()
     layout = resolve(LAYOUTS[kind]) if kind in LAYOUTS else None
     variant = layout.variant(config) if layout else None

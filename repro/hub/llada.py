@@ -1,5 +1,5 @@
 """Layout of released LLaDA weights: tensor names and config.json fields are those of modeling_llada.py as
-GSAI-ML/LLaDA-8B ships it (its block type `llama`)."""
+the Hub's repositories GSAI-ML/LLaDA-8B-* have it (block type `llama`)."""
 
 from __future__ import annotations
 

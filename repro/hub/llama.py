@@ -24,7 +24,7 @@ _ROTARY = {"model.layers.{i}.self_attn.rotary_emb.inv_freq": ROTARY}
 
 
 def qwen2_names(prefix: str) -> TensorNames:
-    """Tensor names of Qwen2 -> parameters below `prefix` in the network of this suite."""
+    """Which of Qwen2's tensors fills which parameter of this suite's network: the tensor NAME fills PREFIX.NAME."""
     return TensorNames(used=within(prefix, _QWEN2), ignored=_ROTARY)
 
 
@@ -41,7 +41,8 @@ def _rope_base(config: Config) -> float:
 
 
 def pins(config: Config, attention: Literal["causal", "bidirectional"]) -> Config:
-    """The settings that the `Llama` and `Qwen2` backbones share, from a config.json of transformers.
+    """The settings that the `Llama` and `Qwen2` backbones share (name -> value), from the fields of a config.json of
+    transformers; `attention`: attention pattern of the backbone.
 
     Raises ValueError unless head_dim is hidden_size / num_attention_heads.
     """

@@ -25,12 +25,13 @@ LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 
 @part
 class Lora(Wrapper):
-    """`backbone`, released weights that stay as they are, with adapters of the package peft that are trained.
+    """The network of `backbone` with frozen released weights, and trained adapters of the package peft beside them.
 
-    Each matrix W [out, in] of the layers that `targets` names (some of `LINEAR`) acts as W + (alpha / rank) B A, with A
-    [rank, in] and B [out, rank]; B is 0 at the start. `dropout`: rate at which inputs of A are dropped in training;
-    `mask_embedding`: whether the input embedding of the mask id is trained too. A checkpoint holds the adapters alone;
-    for inference they are merged into W, so that sizes are those of `backbone`.
+    Each matrix W [out, in] of the layers that `targets` names (of "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj",
+    "up_proj", "down_proj") acts as W + (alpha / rank) B A, with A [rank, in] and B [out, rank]; B is 0 at the start.
+    `dropout`: rate at which inputs of A are dropped in training; `mask_embedding`: whether the input embedding of the
+    mask id is trained too. A checkpoint holds the adapters alone; for inference they are merged into W, so that sizes
+    are those of `backbone`.
 
     Raises ValueError for settings out of range, an unknown target, and a backbone that is no Llama or Qwen2 with
     released weights; `module` also if peft is not installed, and for a mask embedding without a mask id.
@@ -62,8 +63,8 @@ class Lora(Wrapper):
             raise ValueError("lora adapts the layers of a Llama or Qwen2; give a backbone of that family")
 
     def _released(self) -> PretrainedBackbone:
-        """The backbone with released weights that this one wraps, directly or within another; ValueError if there is
-        none."""
+        """The backbone with released weights that this part wraps, directly or within another wrapper; ValueError if
+        there is none."""
         inner = self.backbone
         while isinstance(inner, Wrapper) and not isinstance(inner, PretrainedBackbone):
             inner = inner.backbone
@@ -92,7 +93,7 @@ class Lora(Wrapper):
         )
 
     def _matrices(self, size: Size) -> list[tuple[int, int]]:
-        """(Inputs, outputs) of each target matrix of a layer."""
+        """(Number of inputs, number of outputs) of each matrix in `targets`, in a layer of a network of this `size`."""
         width, inner = size.width, (size.width, size.ffn)
         narrow = {"q_proj": width, "k_proj": size.kv_width, "v_proj": size.kv_width, "o_proj": width}
         shapes = {name: (width, out) for name, out in narrow.items()}

@@ -33,8 +33,8 @@ FLAGS = (
 
 
 class KeyedDropout(nn.Module):
-    """Dropout at `rate` in training, from one random key per row, `keys` [B] (None: no dropout); peft's own draws from
-    torch's global generator, so that a resumed run would differ."""
+    """Dropout at `rate` in training, drawn from one random key per row, `keys` [B] (None: no dropout). It replaces
+    peft's dropout, which draws from torch's global generator, so that a resumed run would differ."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -46,11 +46,10 @@ class KeyedDropout(nn.Module):
 
 
 class AdaptedDenoiser(Denoiser):
-    """The denoiser `network` with frozen parameters, and in its layers the adapters of the settings `pins`, which are
-    trained.
+    """The denoiser `network` with frozen parameters, and trained low-rank adapters in its layers.
 
-    `base`: SHA-256 of the frozen weights. ValueError if peft is not installed, and if the mask's embedding is to be
-    trained and the vocabulary has no mask.
+    `pins`: settings of the adapters; `seed`: of their random start; `base`: SHA-256 of the frozen weights. ValueError
+    if peft is not installed, and if the mask's embedding is to be trained but the vocabulary of `role` has no mask.
     """
 
     def __init__(self, network: Denoiser, role: Role, pins: Lora, seed: int, base: str) -> None:
@@ -79,8 +78,8 @@ class AdaptedDenoiser(Denoiser):
                     self._start(module, f"{name}.lora_A", pins.dropout, seed)
 
     def _start(self, layer: Any, name: str, rate: float, seed: int) -> None:
-        """Set the matrix A of the adapter called `name` in `layer` to its start, drawn uniformly as by peft but from a
-        random key of its name, and replace peft's dropout by `KeyedDropout` at `rate`."""
+        """Initialise the matrix A, called `name`, of the adapter in `layer`: uniform as in peft, but drawn from a
+        random key of `seed` and `name`. Replace peft's dropout by `KeyedDropout` at `rate`."""
         a = layer.lora_A[ADAPTER].weight
         a.copy_((2 * rng.uniform(parameter_key(seed, name), *a.shape) - 1) / a.shape[1] ** 0.5)
         if rate:

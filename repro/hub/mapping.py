@@ -1,4 +1,5 @@
-"""Copying of released tensors into a network of this suite: each stored tensor is first matched by name, then copied.
+"""Copying of released tensors into a network of this suite: all stored tensors are first matched with parameters by
+name, then copied.
 
     stored = account(folder, names, shapes, tied)    each tensor is used, or ignored with a reason; else ValueError
     fill(folder, stored, parameters)                 copies the used tensors from the safetensors files
@@ -34,8 +35,9 @@ layout has one."""
 class TensorNames:
     """Name patterns of the tensors in a folder of released weights.
 
-    `used`: pattern -> name of the parameter that the tensor fills; `ignored`: pattern -> why it is not needed. `{i}`
-    stands for a layer number, the same on both sides; an ignored pattern may end with `*`, which matches any ending.
+    `used`: pattern -> name of the parameter that the tensor fills; `ignored`: pattern -> why the tensor is not needed.
+    `{i}` stands for a layer number, the same in pattern and parameter; an ignored pattern may end with `*`, which
+    matches any ending.
     """
 
     used: Mapping[str, str]
@@ -47,7 +49,8 @@ class TensorNames:
 
 
 def within(prefix: str, names: Iterable[str]) -> dict[str, str]:
-    """Each tensor name -> PREFIX.NAME, for networks that hold a module of transformers at `prefix`."""
+    """Tensor name -> parameter name PREFIX.NAME, for each of `names`: for networks of this suite that hold a module of
+    transformers as their attribute `prefix`."""
     return {name: f"{prefix}.{name}" for name in names}
 
 
@@ -59,8 +62,9 @@ class _Index(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of a safetensors `file`; `ours`: name of the parameter that it fills, or None if it is ignored;
-    `reason`: why it is ignored, or how it is used."""
+    """One tensor of a safetensors `file` (a name in the folder). `ours`: name of the parameter that the tensor fills,
+    None if it is ignored; `reason`: why it is ignored, or "used", "renamed" (its parameter has another name) or "tied:
+    ..." (it is a second copy of a weight, and only compared with the first)."""
 
     name: str
     file: str
@@ -75,9 +79,9 @@ def account(
 ) -> list[StoredTensor]:
     """Every stored tensor of a folder with the parameter that it fills, read from the safetensors headers alone.
 
-    `shapes`: shape of each parameter to be filled, by name; `tied`: further names of tied parameters -> their name in
-    `shapes`. Raises ValueError, with a one-line message, for an unknown tensor name, a parameter filled by no tensor or
-    by more than one, a wrong shape, an unsupported dtype, and a missing or truncated safetensors file.
+    `shapes`: parameter name -> shape, for each parameter that must be filled; `tied`: second name of a tied parameter
+    -> its name in `shapes`. Raises ValueError, with a one-line message, for an unknown tensor name, a parameter filled
+    by no tensor or by more than one, a wrong shape, an unsupported dtype, and a missing or truncated safetensors file.
     """
     found: list[StoredTensor] = []
     filled: dict[str, str] = {}
@@ -126,7 +130,8 @@ def _check(
 
 
 def fill(folder: Path, stored: Sequence[StoredTensor], parameters: Mapping[str, Tensor]) -> None:
-    """Copy the used tensors into `parameters` (by name), one at a time, cast to the parameters' dtype.
+    """Copy those tensors of `stored` that are not ignored from the files in `folder` into `parameters` (name ->
+    tensor), one at a time, cast to the parameter's dtype.
 
     Raises ValueError if the stored copy of a tied weight differs from the weight, and for weights that are not finite.
     """
@@ -150,14 +155,15 @@ def fill(folder: Path, stored: Sequence[StoredTensor], parameters: Mapping[str, 
 
 
 def check_finite(name: str, weights: Tensor) -> None:
-    """Raise ValueError, which begins with `name`, for weights that hold NaN or an infinity, as in a file that was
-    damaged on its way: a network with such weights would generate text without an error."""
+    """Raise ValueError, whose message begins with `name`, for weights that hold NaN or an infinity, as damaged files
+    do: a network with such weights would generate text without an error."""
     if weights.numel() and not all(end.isfinite() for end in weights.aminmax()):
         raise ValueError(f"{name} holds NaN or infinite weights; copy the file from its source again")
 
 
 def shards(folder: Path) -> list[str]:
-    """Names of a folder's safetensors files; ValueError if there are none, or if one listed in its index is missing."""
+    """Names of a folder's safetensors files; ValueError if there are none, or if a file that the folder's
+    model.safetensors.index.json lists is missing."""
     if (folder / INDEX).is_file():
         files = sorted(set(read_json(folder / INDEX, _Index).weight_map.values()))
         if not files:
@@ -194,8 +200,8 @@ def _tensors(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def _place(folder: Path, names: TensorNames, name: str) -> tuple[str | None, str]:
-    """(name of the parameter that a stored tensor fills, "used" or "renamed"), or (None, why it is ignored); ValueError
-    for a tensor that no pattern of `names` matches."""
+    """For the stored tensor `name`: (name of the parameter that it fills, "used" or, if the names differ, "renamed"),
+    or (None, why it is ignored). ValueError if no pattern of `names` matches."""
     for pattern, ours in names.used.items():
         number = _match(pattern, name)
         if number is not None:

@@ -19,8 +19,9 @@ _NAMES = (
 
 
 def _backbone(config: Config) -> Backbone:
-    """The backbone of a config.json in either format of transformers: `layer_types` and `rope_parameters`, or the
-    period `global_attn_every_n_layers` and two rotary bases (`global_rope_theta`, `local_rope_theta`)."""
+    """The backbone that a config.json describes, in either format of transformers: with `layer_types` and
+    `rope_parameters`, or with `global_attn_every_n_layers` and two rotary bases (`global_rope_theta`,
+    `local_rope_theta`)."""
     layers, ropes = config["num_hidden_layers"], config.get("rope_parameters", {})
     every = config.get("global_attn_every_n_layers")
     if every is None:

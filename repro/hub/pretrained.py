@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @part
 class PretrainedBackbone(Wrapper):
-    """`backbone`, initialised with the weights of `source`: a local folder in its authors' layout, a GGUF file, a name
-    that `make models` fetches, or a Hub name at `revision` (UNRESOLVED: a placeholder for the commit, which only the
-    Hub knows).
+    """The network of `backbone`, initialised with the weights of `source`: a local folder in its authors' layout, a
+    GGUF file, a name that `make models` fetches, or a Hub name at `revision` (UNRESOLVED: a placeholder for the commit,
+    which only the Hub knows).
 
-    The attention pattern may differ from that of the weights' training (causal, bidirectional, blocks of another
-    length); every other setting must agree with their config.json. `module` raises ConnectionError if the weights
-    cannot be fetched, and ValueError if they belong to a network of other settings.
+    The attention pattern of `backbone` (causal, bidirectional, blocks of some length) may differ from that with which
+    the weights were trained; every other setting must agree with the weights' config.json. `module` raises
+    ConnectionError if the weights cannot be fetched, and ValueError if they belong to a network of other settings.
     """
 
     backbone: Llama | WithDropout

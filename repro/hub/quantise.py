@@ -3,8 +3,8 @@ bfloat16.
 
     quantise(denoiser)                 in place; embeddings, norms and the output layer are not changed
 
-This saves memory but changes every result, so such results are stored under a protocol of their own
-(`weights_precision`).
+This saves memory but changes every result. The stored protocol of such results names the precision
+(`weights_precision`), so that tables do not mix them with others.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Weights that others released, in a local folder of their authors' layout: config.json, tokenizer.json, safetensors.
 
-    opened = open_release(folder)                  its configuration, and the parameter that each stored tensor fills
+    opened = open_release(folder)                  configuration, and which parameter each stored tensor fills
     denoiser = network(opened)                     the network with these weights, in float32 or bfloat16
 
 Nothing in the folder is executed, and no pickle is read.
@@ -46,8 +46,9 @@ JINJA = "chat_template.jinja"
 class Release(Part):
     """Description of released weights for sampling and scoring; unlike a recipe, it has no training settings.
 
-    `meaning`: what the network's output estimates (`repro.processes.prediction`); `score`: the kind of likelihood bound
-    that their training loss is (`Objective.score`); `suite`: name of the default evaluation suite.
+    `data`: tokenizer and vocabulary; `process`: noise process of the weights' training; `meaning`: what the network's
+    output estimates (`repro.processes.prediction`); `score`: the kind of likelihood bound that the weights' training
+    loss is (`Objective.score`); `suite`: name of the default evaluation suite.
     """
 
     name: str
@@ -71,8 +72,9 @@ class Release(Part):
 
 @dataclass(frozen=True)
 class Opened:
-    """A folder of released weights, before the weights are read. `tensors`: each stored tensor with the parameter that
-    it fills; `blank`: the network with its parameters on the meta device, where they take no memory."""
+    """A folder of released weights of which all but the weights has been read. `layout`: how folders of the family are
+    read; `release`: description of the weights; `tensors`: each stored tensor with the parameter that it fills;
+    `blank`: the network with its parameters on torch's meta device, where they take no memory."""
 
     folder: Path
     layout: Layout
@@ -88,11 +90,12 @@ class Opened:
 
 
 def agree(opened: Opened, name: str, ours: Part, theirs: Part, free: Collection[str]) -> None:
-    """Raise ValueError for the first setting in which a recipe's component `ours` differs from that of the opened
-    folder, `theirs`. `name`: the component's field in the recipe, for the message. Settings named in `free` may differ;
-    if `free` contains `name`, the class of the component may differ too.
+    """Raise ValueError for the first setting in which a recipe's part `ours` differs from `theirs`, the corresponding
+    part of the opened folder. `name`: the part's field in the recipe, such as "backbone". Settings named in `free` may
+    differ; if `free` contains `name`, the class of the part may differ too.
 
-    Comparing tensor shapes would not be enough: they show widths, but not the computation (such as the norms' epsilon).
+    Comparing tensor shapes would not be enough: shapes show widths, but not the computation (such as the epsilon of
+    norms).
     """
     mine, given = parts.leaves(ours), parts.leaves(theirs)
     kinds = (name, registry.part_name(type(ours)), registry.part_name(type(theirs)))
@@ -106,8 +109,8 @@ def agree(opened: Opened, name: str, ours: Part, theirs: Part, free: Collection[
 
 
 def fingerprint(opened: Opened) -> str:
-    """SHA-256 of the weights' bytes in the order of their files; repro.hub.catalogue tells checkpoints of one
-    configuration apart by it."""
+    """SHA-256 of the bytes of all weights files, sorted by name and concatenated, by which `repro.hub.catalogue` tells
+    checkpoints of the same configuration apart."""
     return sources.fingerprint([opened.folder / file for file in files(opened)])
 
 
@@ -124,7 +127,8 @@ def is_release(folder: Path) -> bool:
 def open_release(folder: Path, name: str | None = None, template: Template = "none") -> Opened:
     """Open a folder of released weights: read its configuration, its tokenizer and the headers of its tensors.
 
-    `name`: name of the release (None: that of the folder); `template`: chat template of its prompts. Raises ValueError,
+    `name`: name of the release (None: that of the folder); `template`: chat template of its prompts, "none", "own" (the
+    tokenizer's), "seed" or "seed_readme" (two of tom-pollak/dllm; `repro.hub.templates`). Raises ValueError,
     with a one-line message, if a file is missing, the network is not supported, or config.json, tokenizer and tensors
     do not belong together.
     """
@@ -154,8 +158,8 @@ def network(opened: Opened, dtype: torch.dtype | None = None) -> Denoiser:
 
 
 def fill(opened: Opened, denoiser: Denoiser, dtype: torch.dtype | None = None) -> Denoiser:
-    """The network `denoiser`, which `unfilled` made without weights (as `opened.blank`), filled with the weights of the
-    folder in `dtype` (None: float32)."""
+    """The network `denoiser` (made by `unfilled`, so without memory for its weights), filled in place with the weights
+    of the opened folder in `dtype` (None: float32)."""
     import torch
 
     for parameter in denoiser.parameters():
@@ -167,23 +171,23 @@ def fill(opened: Opened, denoiser: Denoiser, dtype: torch.dtype | None = None) -
 
 
 def _weights(denoiser: Denoiser) -> dict[str, Tensor]:
-    """Name -> tensor of a network for everything that released weights fill: its parameters (a tied one once) and its
-    persistent buffers."""
+    """Name -> tensor for all that released weights fill in a network: its parameters (a tied parameter under its first
+    name only) and its persistent buffers."""
     saved = denoiser.state_dict().keys()
     buffers = {name: buffer for name, buffer in denoiser.named_buffers() if name in saved}
     return {**dict(denoiser.named_parameters()), **buffers}
 
 
 def _tied(denoiser: Denoiser) -> dict[str, str]:
-    """Further names of a network's tied weights -> the name under which `_weights` lists them."""
+    """Second name -> first name of each tied parameter of a network (a parameter that two modules share)."""
     first = {id(parameter): name for name, parameter in denoiser.named_parameters()}
     every = denoiser.named_parameters(remove_duplicate=False)
     return {name: first[id(p)] for name, p in every if first[id(p)] != name}
 
 
 def unfilled(backbone: Backbone, role: Role) -> Denoiser:
-    """The network of `backbone` with its parameters on the meta device (they take no memory and are not drawn) and its
-    buffers computed."""
+    """The network that `backbone` builds for `role`, with its parameters on torch's meta device (they take no memory
+    and are not initialised) and its buffers computed."""
     from accelerate import init_empty_weights
     from transformers import PreTrainedModel
 
@@ -196,15 +200,16 @@ def unfilled(backbone: Backbone, role: Role) -> Denoiser:
 
 
 def _data(folder: Path, layout: Layout, config: Config) -> Released:
-    """The tokenizer, vocabulary size, special ids and longest row of a folder, from its files and config.json
-    (`config`); ValueError if one is missing or invalid, or if the tokenizer has more ids than the network."""
+    """The tokenizer, vocabulary size, special ids and longest row of a folder, from its tokenizer files and `config`,
+    the fields of its config.json; ValueError if one is missing or invalid, or if the tokenizer has more ids than the
+    network."""
     path = folder / TOKENIZER
     total, length = (_first(folder, config, fields) for fields in (layouts.VOCAB_SIZES, layouts.LENGTHS))
     tokenizer = read_tokenizer(path)
     vocab_size = tokenizer.get_vocab_size()
     if vocab_size > total:
         raise ValueError(
-            f"{path} has {vocab_size} ids, the network {total}; copy the tokenizer of these weights there"
+            f"{path} has {vocab_size} ids, more than the network's {total}; copy the tokenizer of these weights there"
         )
     mask = _mask(path, layout, config, tokenizer, total)
     return Released(
@@ -220,7 +225,8 @@ def _data(folder: Path, layout: Layout, config: Config) -> Released:
 
 
 def _templated(folder: Path, layout: Layout, data: Released, template: Template) -> Data:
-    """`data` with prompts in the chat template `template`.
+    """`data` with prompts written in the chat template that `template` names: "none", "own" (the tokenizer's), "seed"
+    or "seed_readme" (`repro.hub.templates`).
 
     Raises ValueError if the folder has no chat template ("own"), or lacks a special token that the template needs.
     """
@@ -282,7 +288,7 @@ def _mask(path: Path, layout: Layout, config: Config, tokenizer: Tokenizer, tota
     ids = layouts.token_ids(path.with_name("config.json"), found, layout.mask, total)
     if len(ids) != 1:
         raise ValueError(
-            f"{path}: the mask {layout.mask!r} has no id below {total}; add it to config.json or to the tokenizer"
+            f"{path}: {layout.mask!r} gives no mask id below {total}; add it to config.json or to the tokenizer"
         )
     return ids[0]
 

@@ -1,11 +1,13 @@
-"""Chat templates for released weights: two of the reference script (tom-pollak/dllm@43ea9ff), and the tokenizer's own.
+"""Chat templates for released weights: two of tom-pollak/dllm@43ea9ff, the scripts from which this project started, and
+the tokenizer's own.
 
     seed_chat      [CLS] User: TEXT <newline> [SEP] <newline> Assistant: <newline>, as in the script's training rows
     seed_readme    User: TEXT <newline> [SEP] <newline> Assistant:, as in the script's README
     own_chat       the Jinja template of the tokenizer, with one user turn and the start of the assistant's turn
 
-The README appends the masks as *text*. The mask token strips whitespace on its left, which removes the newline after
-"Assistant:", so the first token that the network generates is that newline (docs/method.md#masked-script).
+The README appends the masks to the prompt as *text*. The tokenizer strips whitespace to the left of a mask, which
+removes the newline after "Assistant:", so the first token that the network generates is that newline
+(docs/method.md#masked-script).
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ SEED = "User: {user}\n{sep}\nAssistant:\n"
 
 @part
 class Templated(DelegatedData):
-    """Base class of chat data: ids of `data`, with prompts rendered by a chat `template`."""
+    """Base class of data sources of chat models: the vocabulary and tokenizer of `data`, with prompts written in the
+    chat `template`."""
 
     data: Released
     template: str
@@ -29,7 +32,8 @@ class Templated(DelegatedData):
 
 @part
 class SeedChat(Templated):
-    """Prompts as in the training rows of the reference script; `cls`: id of [CLS], put first; `sep`: text of [SEP]."""
+    """Prompts as in the training rows of tom-pollak/dllm's train_dllm.py; `cls`: id of [CLS], which is put first;
+    `sep`: text of [SEP]."""
 
     cls: int
     sep: str
@@ -40,7 +44,7 @@ class SeedChat(Templated):
 
 @part
 class SeedReadme(Templated):
-    """Prompts as in the README of the reference script, without [CLS] and the last newline; `sep`: text of [SEP]."""
+    """Prompts as in the README of tom-pollak/dllm, without [CLS] and the last newline; `sep`: text of [SEP]."""
 
     sep: str
 

@@ -1,4 +1,4 @@
-"""Command line for any recipe by name; without a name it lists them.
+"""Command line of any recipe by name; without a name it lists all recipes.
 
 python -m repro.recipes                       every recipe with what it trains
 python -m repro.recipes mdlm --scale nano     the same as python -m repro.recipes.mdlm --scale nano
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def listing() -> Iterator[str]:
-    """Lines of text with every recipe, what it trains (the first sentence of its file) and the paper of its method."""
+    """Lines of text with every recipe, what it trains (the first paragraph of its file) and the paper of its method."""
     yield "usage: python -m repro.recipes RECIPE ...      (RECIPE --help shows its options)"
     yield ""
     wide = max(map(len, registry.RECIPES))
@@ -42,7 +42,7 @@ def listing() -> Iterator[str]:
 
 
 def sentences() -> dict[str, str]:
-    """Recipe -> what it trains (the first sentence of its file) and the paper of its method."""
+    """Name of a recipe -> what it trains (the first paragraph of its file) and the paper of its method."""
     found = {}
     for name, module in registry.RECIPES.items():
         text = (Path(__file__).parent / f"{module.rpartition('.')[2]}.py").read_text("utf-8")

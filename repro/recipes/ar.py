@@ -1,12 +1,12 @@
-"""The autoregressive baseline of the reference scripts' diffusion models: a causal Llama of ModernBERT-large's size.
+"""The autoregressive baseline of the recipes llada and duo: a causal Llama of ModernBERT-large's size.
 
 Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.recipes.ar
 Toy      python -m repro.recipes.ar --scale nano         half a minute, one core, no download
 Cost     8 x H100: see --plan
-Expect   no published number; training starts from random weights, that of the diffusion models from the pre-trained
+Expect   no published number; this model is trained from random weights, the diffusion models start from the pre-trained
          ModernBERT-large
-Source   ours: the reference scripts have no baseline; data and optimizer are those of tom-pollak/dllm@43ea9ff
-         train_dllm.py
+Source   ours: the reference scripts, tom-pollak/dllm@43ea9ff, have no baseline; data and optimizer are those of
+         their train_dllm.py
 """
 
 from repro.core.schedules import Cosine

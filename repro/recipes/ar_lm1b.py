@@ -5,8 +5,8 @@ Toy      python -m repro.recipes.ar_lm1b --scale nano         one core, no downl
 Cost     8 x H100, 3.8 hours (--plan: arithmetic at 40 % of the peak, not measured)
 Expect   AR 22.3 perplexity on the test split (arXiv 2506.10892, table 1; 22.32 in arXiv 2406.07524); packed: 22.8
 Source   s-sahoo/duo@7c9b498 scripts/train_lm1b_ar.sh
-Packed   rows of packed sentences, also published: --set data.data={"part": "packed", "batch": 1000, ...} with the
-         fields documents, units and length of this file
+Packed   for rows of joined sentences, for which numbers are published too: --set data.data={"part": "packed",
+         "batch": 1000, ...} with the fields documents, units and length of this file
 Departs  the network reads two BOS: its own and the one at the start of each row (the original: only the row's);
          [MASK], which never occurs in a row, stays in the softmax (the original excludes it); the EOS of a
          packed row is not scored

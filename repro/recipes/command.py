@@ -5,7 +5,7 @@ python -m repro.recipes.duo --plan               parameters, tokens, steps, memo
 python -m repro.recipes.duo --scale nano.text    the same recipe on one CPU core
 python -m repro.recipes.duo --scale nano.text --data book.txt --tokenizer bpe:2048 --length 128     on data of your own
 python -m repro.recipes.duo --set optimizer.lr=1e-4 --out DIR --steps 100 --resume --seed 1
-python -m repro.recipes.duo --activation-checkpointing --compile --track tensorboard     change no result
+python -m repro.recipes.duo --activation-checkpointing --compile --track tensorboard     options that change no result
 """
 
 from __future__ import annotations
@@ -136,8 +136,8 @@ def _arguments(recipe: Recipe, argv: Sequence[str] | None) -> argparse.Namespace
 
 
 def _check_combination(args: argparse.Namespace) -> None:
-    """Raise Usage for a flag that needs another one (--json, --engine, --gpus, --tokenizer, --length) or excludes one
-    (--compile, --track, --device, --longer)."""
+    """Raise Usage for flags that are given without the flag that they need (as --gpus without --plan), and for flags
+    that exclude each other (as --compile and --print)."""
     for flag in ("tokenizer", "length"):
         if getattr(args, flag) is not None and args.data is None:
             raise Usage(f"--{flag} goes with --data; add --data, or leave out --{flag}")
@@ -199,21 +199,21 @@ def _train(recipe: Recipe, args: argparse.Namespace) -> None:
 
 
 def _prolonged(recipe: Recipe, out: Path, steps: int) -> Recipe:
-    """The recipe that continues the run in `out` up to step `steps`. The run must be of `recipe`, or of a variant of it
-    that `--set` or `--longer` made; ValueError for a run of another recipe or scale."""
+    """The recipe that continues the run in `out` up to step `steps`. ValueError unless the run is of `recipe`, or of
+    `recipe` as changed by `--set` or `--longer`."""
     from repro.training.checkpoint import open_checkpoint
     from repro.training.resuming import longer
 
     held = open_checkpoint(out).recipe
     if held.name.partition("+")[0] != recipe.name:
         raise ValueError(
-            f"{out} holds a run of {held.name}, not of {recipe.name}; give the --out and the --scale of one run"
+            f"{out} holds a run of {held.name}, not of {recipe.name}; give the --out and the --scale of the same run"
         )
     return longer(held, steps) if held.steps != steps else held
 
 
 class Own(NamedTuple):
-    """The values of the options --data, --tokenizer and --length."""
+    """The values of the options --data, --tokenizer and --length (None: not given), which name the user's own data."""
 
     source: str
     tokenizer: str | None
@@ -221,12 +221,13 @@ class Own(NamedTuple):
 
 
 def select(recipe: Recipe, scale: str, overrides: Sequence[str], own: Own | None = None) -> Recipe:
-    """The recipe at a scale ("full", "nano", ...), on the user's data `own` (None: on the recipe's data), with the
-    settings in `overrides` changed, each as `SETTING=VALUE` with a dotted path.
+    """The recipe at a scale ("full", "nano", ...), on the user's data `own` (None: on the scale's data), with settings
+    changed by `overrides`: texts `SETTING=VALUE`, where SETTING is a dotted path.
 
-    Data and overrides that change the recipe add six digits of its digest to its name (`duo+3fa9c1`). Raises ValueError
-    for an unknown scale or setting, an override of `name`, data that cannot be read (`repro.data.own`), and a tokenizer
-    for pretrained weights; ConnectionError where the Hub cannot be reached.
+    If data or overrides change the recipe, six digits of the new recipe's digest are added to its name (`duo+3fa9c1`).
+    Raises ValueError for an unknown scale or setting, an override of `name`, data that cannot be read
+    (`repro.data.own`), and a tokenizer of the user's for pretrained weights, which need their own; ConnectionError
+    where the Hub cannot be reached.
     """
     from repro.recipes.scale import data_at, scaled
 
@@ -250,7 +251,7 @@ def select(recipe: Recipe, scale: str, overrides: Sequence[str], own: Own | None
 
 
 def _check_weights(recipe: Recipe) -> None:
-    """Raise ValueError if the training starts from released weights, which need their own tokenizer."""
+    """Raise ValueError if network or teacher start from released weights, which need their own tokenizer."""
     for pin, source in parts.leaves(recipe).items():
         starts = pin.startswith("backbone.") and pin.rpartition(".")[2] in ("weights", "source")
         if source is not None and (starts or pin == "teacher.source"):
@@ -264,7 +265,8 @@ def _check_weights(recipe: Recipe) -> None:
 
 
 def citations(name: str) -> dict[str, str]:
-    """Source of each setting of a registered recipe, by dotted path: the comment on the last line of its value."""
+    """Dotted path of a setting -> its source, for the registered recipe `name`: the comment in the recipe's file, on
+    the last line of the setting's value."""
     module = registry.recipe_module(name)
     text = Path(__file__).with_name(module.rpartition(".")[2] + ".py").read_text("utf-8")
     lines = text.splitlines()
@@ -287,17 +289,17 @@ def citations(name: str) -> dict[str, str]:
 
 
 def _base(recipe: Recipe) -> str:
-    """The name of the registered recipe from which a recipe is derived."""
+    """The name of the registered recipe from which `recipe` is derived: "duo" for "duo@nano+3fa9c1"."""
     return recipe.name.removeprefix("oracle:").partition("@")[0].partition("+")[0]
 
 
 def listing(recipe: Recipe, unchanged: Recipe, room: int = sys.maxsize) -> Iterator[str]:
     """Lines of text with every setting of a recipe, its value and its source.
 
-    `unchanged`: the recipe before `--set`; the settings that differ from it are marked by `*`, with the value that they
-    had. Any other setting that differs from the full-scale recipe has scale.py as its source.
-    `room`: characters of a line. Where a dotted path, its value and its source do not fit beside each other, settings
-    stand indented below their component, by the last word of their path.
+    `unchanged`: the recipe before `--set`; settings that differ from it are marked by `*` and show the value that they
+    had. The source of any other setting that differs from the full-scale recipe is scale.py.
+    `room`: greatest length of a line. If a dotted path, its value and its source do not fit into a line, settings are
+    indented below their part, and called by the last word of their path.
     """
     rows = list(_rows(recipe, unchanged))
     marked = [pin for mark, pin, *_ in rows if mark == "* "]
@@ -318,7 +320,8 @@ def listing(recipe: Recipe, unchanged: Recipe, room: int = sys.maxsize) -> Itera
 
 
 def _rows(recipe: Recipe, unchanged: Recipe) -> Iterator[tuple[str, str, str, str]]:
-    """Mark ("* " or two spaces), dotted path, value and source of every setting (see `listing`)."""
+    """(mark, dotted path, value, source) of every setting of `recipe`, as `listing` prints them; the mark is "* " for
+    settings that differ from `unchanged`, else two spaces."""
     base = _base(recipe)
     cited, full = citations(base), dict(_settings(registry.recipe(base)))
     moved = {pin: value for pin, value, _ in parts.changes(unchanged, recipe) if pin != "name"}
@@ -338,8 +341,9 @@ _SHORT = 12
 
 
 def _indented(rows: Sequence[tuple[str, str, str, str]], room: int) -> Iterator[str]:
-    """Lines of at most `room` characters, where words allow it: the last word of each path, indented by its depth, the
-    value, and the source in the third column, below a value that is longer than `_SHORT`."""
+    """Lines for `rows` of (mark, dotted path, value, source), at most `room` characters long where words allow that:
+    the last word of the path, indented by its depth, the value, and in the third column the source (on the next line
+    if the value has more than 12 characters)."""
     names = ["  " * pin.count(".") + pin.rpartition(".")[2] for _, pin, *_ in rows]
     wide = max(map(len, names))
     column = 2 + wide + 2 + _SHORT + 2
@@ -354,14 +358,14 @@ def _indented(rows: Sequence[tuple[str, str, str, str]], room: int) -> Iterator[
 
 
 def _wrapped(source: str, room: int) -> list[str]:
-    """Lines of a source of at most `room` characters; a path that is longer is broken after its last slash."""
+    """The text `source` wrapped to lines of at most `room` characters; a longer path is broken after its last slash."""
     words = [re.sub("(.*/)", r"\1 ", word) if len(word) > room else word for word in source.split()]
     return textwrap.wrap(" ".join(words), room, break_long_words=False, break_on_hyphens=False)
 
 
 def _settings(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Dotted path and text of every setting of a recipe, in order. For a component the text is its registered name, and
-    its own settings follow."""
+    """(dotted path, text of the value) of every setting of a recipe, in the order of its fields. For a part the text is
+    the part's registered name, and the part's settings follow."""
 
     def walk(value: Any, path: str) -> Iterator[tuple[str, str]]:
         if not (isinstance(value, dict) and "part" in value):

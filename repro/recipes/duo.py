@@ -1,14 +1,14 @@
-"""Duo as in the reference scripts: uniform noise by a Gaussian relaxation, symmetric KL divergence of label and
-prediction, rows weighted by their noise level (view scaling).
+"""Duo as in tom-pollak/dllm's train_flowlm.py: uniform noise by a Gaussian relaxation, symmetric KL divergence of label
+and prediction, rows weighted by their noise level (view scaling).
 
 Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.recipes.duo
 Toy      python -m repro.recipes.duo --scale nano         half a minute, one core, no download
 Cost     8 x H100: see --plan
 Expect   no published number; on average 93.5 % of the tokens are noise, so that the network sees little context
          (docs/method.md#flip-probability)
-Departs  from tom-pollak/dllm@43ea9ff train_flowlm.py: the reverse KL term in closed form; 500,000 steps, the length of
-         its temperature annealing (about 156 epochs at 256 sequences per step), instead of one epoch; gradient norm
-         clipped at 1
+Departs  from tom-pollak/dllm@43ea9ff train_flowlm.py: the reverse KL term in closed form; 500,000 steps, over which
+         the script anneals the temperature (about 156 epochs at 256 sequences per step), instead of one epoch;
+         gradient norm clipped at 1
 """
 
 from repro.core.schedules import Linear, LinearToZero

@@ -6,8 +6,8 @@ Cost     8 x H100, 3.8 hours (--plan: arithmetic at 40 % of the peak, not measur
 Expect   Duo 29.9 perplexity (bound) on the test split (arXiv 2506.10892, table 1); packed: 33.7;
          published numbers leave out the bound's prior and tail terms, as `--tasks PROTOCOL.truncated` does here
 Source   s-sahoo/duo@7c9b498 scripts/train_lm1b_duo.sh
-Packed   rows of packed sentences, also published: --set data.data={"part": "packed", "batch": 1000, ...} with the
-         fields documents, units and length of this file
+Packed   for rows of joined sentences, for which numbers are published too: --set data.data={"part": "packed",
+         "batch": 1000, ...} with the fields documents, units and length of this file
 Departs  soft tokens are sparse (docs/method.md#sparse-soft-tokens), not dense, and T(A) is computed exactly
          (docs/method.md#transformation-operator), not from a table of 100,000 points; the stratified diffusion times
          of a step share one random shift (the original: one per row); the BOS of a row (in packed rows also the

@@ -1,5 +1,5 @@
-"""Duo of the reference scripts with the two smallest changes that make it learn a language: every noise level is
-trained, and rows are not weighted by their noise level. The symmetric KL divergence stays.
+"""Recipe duo (Duo as in tom-pollak/dllm's script) with the two smallest changes that make it learn a language: every
+noise level is trained, and rows are not weighted by their noise level. The symmetric KL divergence stays.
 
 Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.recipes.duo_mended
 Toy      python -m repro.recipes.duo_mended --scale nano         under a minute, one core, no download

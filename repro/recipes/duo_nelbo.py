@@ -1,12 +1,12 @@
-"""The loss of Duo's paper on the data of the reference scripts (tom-pollak/dllm@43ea9ff): a curriculum with soft
-tokens, then the discrete NELBO.
+"""The loss of Duo's paper on the data of tom-pollak/dllm's scripts: a curriculum with soft tokens, then the discrete
+NELBO.
 
 Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.recipes.duo_nelbo
 Toy      python -m repro.recipes.duo_nelbo --scale nano         half a minute, one core, no download
 Cost     8 x H100: see --plan
-Expect   no published number on this data; LM1B and OWT have their own recipes
+Expect   no published number on this data; for LM1B and OpenWebText see duo_lm1b and duo_owt
 Departs  from the paper (arXiv 2506.10892): ModernBERT without time conditioning; optimizer and number of steps
-         of the reference scripts; the curriculum covers the first half of the run, as in the paper
+         of tom-pollak/dllm@43ea9ff; the curriculum covers the first half of the run, as in the paper
 """
 
 from repro.core.schedules import Constant, Linear

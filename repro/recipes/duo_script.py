@@ -1,10 +1,10 @@
-"""Duo exactly as in the reference script, with its estimate of the reverse KL term, one epoch and no gradient clipping.
+"""Duo exactly as in tom-pollak/dllm's train_flowlm.py: reverse KL term estimated, one epoch, no gradient clipping.
 
 Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.recipes.duo_script
 Toy      python -m repro.recipes.duo_script --scale nano         half a minute, one core, no download
 Cost     8 x H100: see --plan
-Expect   no published number; the logged loss lacks the script's constant, c (V - 1) = 927,794 per token (c = ln(1e8),
-         V: vocabulary size)
+Expect   no published number; the logged loss is lower than the script's by a constant, c (V - 1) = 927,794 per token
+         (c = ln(1e8), V: vocabulary size)
 Departs  from tom-pollak/dllm@43ea9ff train_flowlm.py: c (V - 1) is subtracted from the loss (same gradient), and
          logits are float32
 """

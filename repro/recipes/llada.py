@@ -1,4 +1,4 @@
-"""Masked diffusion as in the reference scripts (called "LLaDA" there): cross-entropy at 15-99 % masked answer tokens.
+"""Masked diffusion as in tom-pollak/dllm's train_dllm.py ("LLaDA"): cross-entropy at 15-99 % masked answer tokens.
 
 Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.recipes.llada
 Toy      python -m repro.recipes.llada --scale nano         half a minute, one core, no download

@@ -3,7 +3,7 @@
 Run      accelerate launch --config_file recipes/launch/fsdp2_8.yaml -m repro.recipes.llada_sft
 Toy      python -m repro.recipes.llada_sft --scale nano         one core, no download
 Cost     no published time; by --plan 2,600 GPU hours on H100s (not measured; all rows counted as 4,096 tokens)
-Expect   with the authors' pairs, LLaDA 8B Instruct: GSM8K 69.4, MMLU 65.5 (arXiv 2502.09992; EVAL.md)
+Expect   with the authors' pairs, LLaDA 8B Instruct: GSM8K 69.4, MMLU 65.5 (arXiv 2502.09992; ML-GSAI/LLaDA EVAL.md)
 Source   arXiv 2502.09992, section 2.3 and appendix B.1; ML-GSAI/LLaDA@b7e6c35 GUIDELINES.md; docs/method.md#llada-sft
 Departs  the 4.5 M prompt-answer pairs are not public, so the data is another set; the pair of a dialogue is drawn once,
          not in each epoch; the paper's steps (3 epochs of its pairs) are about 15.7 epochs of this set; settings that

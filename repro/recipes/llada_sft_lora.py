@@ -3,7 +3,7 @@
 Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.recipes.llada_sft_lora
 Toy      python -m repro.recipes.llada_sft_lora --scale nano    one core, no download; all weights, no adapters
 Cost     1.1 GPU hours on H100s by --plan (not measured; all rows counted as 1,024 tokens)
-Expect   no number is published for this setting; the script is an example
+Expect   no published number: the original script is an example
 Source   ZHZisZZ/dllm@ca17675 examples/llada/sft.py with --lora True; docs/method.md#lora
 Departs  the frozen weights are kept in bfloat16 (the original's README: in 4 bits); rows are not grouped by length; a
          pair that does not fit is dropped (the original cuts it); the pair of a dialogue is one of its answers, drawn

@@ -1,11 +1,11 @@
-"""MDLM, trained on its exact NELBO (1/t weights) on the data of the reference scripts (tom-pollak/dllm@43ea9ff).
+"""MDLM, trained on its exact NELBO (1/t weights) on the data of tom-pollak/dllm's scripts.
 
 Run      accelerate launch --config_file recipes/launch/ddp_8.yaml -m repro.recipes.mdlm
 Toy      python -m repro.recipes.mdlm --scale nano         half a minute, one core, no download
 Cost     8 x H100: see --plan
 Expect   no published number on this data
 Departs  from the paper (arXiv 2406.07524): ModernBERT without time conditioning; optimizer and number of steps
-         of the reference scripts; only answer tokens are noised
+         of tom-pollak/dllm@43ea9ff; only answer tokens are noised
 """
 
 from repro.core.schedules import Cosine

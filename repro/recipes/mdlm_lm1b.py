@@ -6,8 +6,8 @@ Cost     8 x H100, 3.8 hours (--plan: arithmetic at 40 % of the peak, not measur
 Expect   MDLM 27.0 perplexity (bound) on the test split (arXiv 2506.10892, table 1); packed: 31.8;
          published numbers leave out the bound's prior and tail terms, as `--tasks PROTOCOL.truncated` does here
 Source   s-sahoo/duo@7c9b498 scripts/train_lm1b_mdlm.sh
-Packed   rows of packed sentences, also published: --set data.data={"part": "packed", "batch": 1000, ...} with the
-         fields documents, units and length of this file
+Packed   for rows of joined sentences, for which numbers are published too: --set data.data={"part": "packed",
+         "batch": 1000, ...} with the fields documents, units and length of this file
 Departs  the stratified diffusion times of a step share one random shift (the original: one per row);
          the BOS of a row (in packed rows also the EOS) is neither noised nor scored (the original: both)
 """

@@ -84,8 +84,9 @@ CORPORA: dict[str, Data] = {
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """Size of a scale's networks and length of its runs. `learning_rate`: family of noise (`Process.noise`) -> learning
-    rate; `conditioned`: whether networks read the noise level where those of the papers do (`_backbone`)."""
+    """Size of a scale's networks, and length and settings of its runs. `learning_rate`: family of noise
+    (`Process.noise`) -> learning rate; `conditioned`: whether networks that would be Llamas (see `_backbone`) are the
+    papers' DiTs, which read the noise level where the papers' networks do."""
 
     layers: int
     width: int
@@ -150,7 +151,8 @@ DENSE_VOCAB_SIZE = 512
 
 
 def data_at(recipe: Recipe, scale: str) -> Data:
-    """The data of a recipe at a scale; ValueError, with the most similar name, for an unknown scale."""
+    """The data source of a recipe at a scale: at "full" the recipe's own. ValueError, with the most similar name, for
+    an unknown scale."""
     if scale != "full" and scale not in CORPORA:
         raise ValueError(f"no scale {scale!r}; {nearest(scale, [*CORPORA, 'full'])}")
     return CORPORA.get(scale, recipe.data)
@@ -159,9 +161,8 @@ def data_at(recipe: Recipe, scale: str) -> Data:
 def scaled(recipe: Recipe, scale: str, own: Data | None = None) -> Recipe:
     """The variant of a recipe at a scale, named `RECIPE@SCALE`; for "full" the recipe itself.
 
-    `own`: the user's data, which replaces that of the scale (None: it does not). With user's data the evaluation suite
-    is `own`, and the caller must rename the recipe. Raises ValueError, with the most similar name, for an unknown
-    scale.
+    `own`: the user's data, in place of the scale's (None: the scale's data). With the user's data the recipe's suite is
+    "own", and the caller must rename the recipe. Raises ValueError, with the most similar name, for an unknown scale.
     """
     data = data_at(recipe, scale) if own is None else own
     if scale == "full":
@@ -232,8 +233,8 @@ def oracle(recipe: Recipe) -> Recipe:
 
 
 def by_name(name: str) -> Recipe:
-    """The recipe named `NAME` or `NAME@SCALE`; for `oracle:NAME@SCALE` the recipe with the exact denoiser (see
-    `oracle`).
+    """The recipe named `NAME` or `NAME@SCALE`; for `oracle:NAME@SCALE` that recipe without training, with the exact
+    denoiser of its synthetic language as its network.
 
     Raises ValueError, with the most similar name, for an unknown recipe or scale.
     """
@@ -243,10 +244,10 @@ def by_name(name: str) -> Recipe:
 
 
 def _backbone(recipe: Recipe, data: Data, budget: Budget) -> Backbone:
-    """A backbone of the budget's size with random weights. It is a DiT if the recipe's is a DiT with dropout, a causal
-    Llama read in blocks if the recipe's is one, and otherwise a Llama, or the DiT of the papers if the budget is
-    `conditioned`. That DiT reads the noise level only under uniform noise with a NELBO as objective; for MDLM and LLaDA
-    it does not (docs/method.md#scales)."""
+    """A backbone of the budget's size with random weights, by the recipe's own backbone: for a DiT with dropout a DiT
+    with dropout, for a causal Llama read in blocks another one, for all others a Llama, or, if the budget is
+    `conditioned`, the papers' DiT. Of the last, only a DiT for uniform noise with a NELBO as objective reads the noise
+    level, not those for MDLM and LLaDA (docs/method.md#scales)."""
     sizes = {"layers": budget.layers, "width": budget.width, "heads": budget.heads, "ffn": budget.ffn}
     causal, backbone = recipe.process.causal, recipe.backbone.blank()
     if isinstance(backbone, WithDropout):
@@ -282,8 +283,8 @@ def _backbone(recipe: Recipe, data: Data, budget: Budget) -> Backbone:
 
 
 def _objective(objective: Objective, full_size: int, vocab_size: int, share: float) -> Objective:
-    """The objective at a scale: noise levels are converted from `full_size` to `vocab_size` ids, and step counts
-    multiplied by `share`."""
+    """The objective at a scale: noise levels are converted from a vocabulary of `full_size` ids to one of `vocab_size`,
+    and step counts are multiplied by `share`, the scale's steps divided by the recipe's."""
     overrides: dict[str, Any] = {}
     if isinstance(objective, SymKL | SymKLScript | RelaxedCE | DuoElbo) and vocab_size <= DENSE_VOCAB_SIZE:
         overrides["tokens"] = Dense()
@@ -306,7 +307,8 @@ def _objective(objective: Objective, full_size: int, vocab_size: int, share: flo
 
 
 def _same_window(window: GammaWindow, full_size: int, vocab_size: int) -> GammaWindow:
-    """The range of gamma whose ends correspond to those of `window` by `_same_gamma`, rounded to six digits."""
+    """The range of gamma = -log SNR for `vocab_size` ids that replaces as many tokens as `window` does for `full_size`
+    ids; its ends, computed by `_same_gamma`, are rounded to six digits."""
     low, high = (_same_gamma(gamma, full_size, vocab_size) for gamma in (window.low, window.high))
     return GammaWindow(low=_rounded(low), high=_rounded(high))
 

@@ -6,9 +6,9 @@ Cost     2.8 hours of one core with AVX512-BF16 (8 s a step) and 6 GB of memory;
          finished one with --longer
 Expect   a held-out bound of 3.83 nats a token (docs/method.md#measured-7); no number is published
 Source   docs/method.md#ar-to-block-diffusion: Fast-dLLM v2, SDAR and dllm side by side
-Departs  the clean copy is read causally, and a block's first token is predicted from it (docs/method.md says why);
-         adapters and the mask's embedding are trained (those three train all weights). It needs the extras
-         `lora` and `gguf`
+Departs  the clean copy of a row is read causally, and a block's first token is predicted from this copy (docs/method.md
+         says why); adapters and the mask's embedding are trained (Fast-dLLM v2, SDAR and dllm train all weights).
+         The recipe needs the extras `lora` and `gguf`
 """
 
 from repro.core.schedules import WarmupStableDecay

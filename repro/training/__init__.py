@@ -4,5 +4,5 @@ Start with `recipe.py` (all settings that a trained model depends on) and `loop.
 `engines/` runs a training step on one process or many; `checkpoint.py` is the format that all engines read and write;
 `teacher.py` loads or trains the teacher of a distillation; `cost.py` computes memory and time for `--plan`.
 
-Imports `core`, `data`, `processes`, `models`, `hub` and `objectives`.
+This subpackage imports `core`, `data`, `processes`, `models`, `hub` and `objectives`.
 """

@@ -78,8 +78,8 @@ class Checkpoint:
 
     @property
     def mark(self) -> str:
-        """Text that is shown after the name of a run that was stopped before its last step, such as ` (step 39 of
-        900)`; "" for a finished run."""
+        """Text to be shown after the run's name: " (step 39 of 900)" for a checkpoint before the recipe's last step, ""
+        for one at the last step."""
         unfinished = self.recipe.unfinished(self.step)
         return f" ({unfinished})" if unfinished else ""
 
@@ -89,8 +89,8 @@ class Checkpoint:
         return "ema.safetensors" in self.files
 
     def digest(self, weights: Weights) -> str:
-        """SHA-256 of all that results of the model depend on: recipe, resolved settings, step, the file that holds
-        `weights`, and frozen weights."""
+        """SHA-256 of all that results of the model depend on: recipe, resolved settings, step, the bytes of the file
+        with the `weights` ("raw" or "ema"), and frozen weights."""
         file = "ema.safetensors" if weights == "ema" else "model.safetensors"
         known = parts.to_json(self.resolved) if self.resolved else ""
         return parts.sha256(f"{self.recipe.digest()} {self.step} {self.files[file]}{known}{self.base or ''}")
@@ -100,12 +100,13 @@ class Checkpoint:
         trained (by their SHA-256, `base`)."""
         if denoiser.base_digest != self.base:
             raise ValueError(
-                f"{self.folder} holds adapters of other weights (SHA-256 {str(self.base)[:12]}, here"
-                f" {str(denoiser.base_digest)[:12]}); give the weights that they were trained with"
+                f"{self.folder} holds adapters of frozen weights with SHA-256 {str(self.base)[:12]}, but those found"
+                f" have {str(denoiser.base_digest)[:12]}; restore the weights with which the adapters were trained"
             )
 
     def tensors(self, file: str) -> dict[str, Tensor]:
-        """Tensors of one file of the checkpoint, by name; ValueError if it is missing or its SHA-256 differs."""
+        """Name -> tensor of the file called `file` in the checkpoint; ValueError if it is missing, or if its SHA-256
+        differs from the recorded one."""
         from safetensors.torch import load_file
 
         path = self.folder / file
@@ -121,13 +122,15 @@ class Checkpoint:
             return load_file(path)
 
     def copy(self, file: str, into: Mapping[str, Tensor]) -> None:
-        """Copy the tensors of one file into those of the same name in `into`; ValueError if names or shapes differ."""
+        """Copy the tensors of the file called `file` into those of the same name in `into` (name -> tensor); ValueError
+        if names or shapes differ."""
         from repro.models.denoiser import copy_weights
 
         copy_weights(into, self.tensors(file), str(self.folder / file))
 
     def optimizer(self, file: str, weights: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-        """Optimizer state in a file: name of the weight -> field ("exp_avg", ...) -> tensor, sharded as `weights`.
+        """Optimizer state in the file called `file`: name of the weight -> field ("exp_avg", ...) -> tensor. `weights`:
+        name -> tensor of the weights that the optimizer updates; the state is sharded as these are.
 
         Raises ValueError for a state whose weight is not in `weights` or has another shape.
         """
@@ -159,10 +162,12 @@ def save(
     files: Mapping[str, Mapping[str, Tensor] | Path],
     base: str | None = None,
 ) -> Path:
-    """Write a checkpoint atomically under the run folder `folder`; returns the new step folder.
+    """Write a checkpoint of `recipe` atomically under the run folder `folder`; returns the new step folder.
 
-    `seed`, `step`, `corpus`, `resolved` and `base`: as in `Checkpoint`; `files`: file name -> tensors to be written, or
-    the path of a finished file to be moved in.
+    `seed`: random seed of the run; `step`: optimizer steps done; `corpus`: digest of the prepared training data;
+    `resolved`: dotted path -> value of the data's settings that are UNRESOLVED in the recipe; `files`: file name ->
+    tensors to be written (by name), or the path of a finished file to be moved into the folder; `base`: SHA-256 of
+    frozen weights that the files leave out, None if there are none.
     """
     from safetensors.torch import save_file
 
@@ -210,7 +215,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         )
     if path.is_file():
         raise ValueError(
-            f"{path} is a file; a checkpoint is a folder with state.json and safetensors files, so give that"
+            f"{path} is a file, but a checkpoint is a folder with state.json and safetensors files; give the folder"
         )
     folder = path if (path / "state.json").is_file() else next(reversed(steps_in(path)), None)
     if folder is None:

@@ -44,12 +44,13 @@ class Side:
 class Difference:
     """What differs between two checkpoints, as rows of plain JSON.
 
-    `unfinished`: `step 39 of 900` or "" for the first and for the second checkpoint; that training stopped early is no
-    difference of settings, but often the reason for one of tensors. `settings`: for each setting that differs, except
+    `unfinished`: for each of the two checkpoints "step 39 of 900" if its training stopped early, else "" (not a
+    difference of settings, but often the reason why tensors differ). `settings`: for each setting that differs, except
     the recipe's name, its dotted path `setting` and its values `a` and `b`. `tensors`: for each tensor that differs its
-    name `tensor`, and one of these: `only_in`, the checkpoint that has it, if the other lacks it; `shapes`, if these
-    differ; else the number `differing` `of` all entries, the `largest` absolute difference, and the Euclidean norm of
-    the difference `relative` to that of the first tensor (None if that is zero).
+    name `tensor`, and: `only_in`, the checkpoint that has the tensor, if the other lacks it; or `shapes`, the two
+    shapes, if they differ; or else `differing`, the number of entries that differ, `of`, the number of all entries,
+    `largest`, the largest absolute difference of an entry, and `relative`, the Euclidean norm of the difference divided
+    by that of the first tensor (None if the first tensor is zero).
     """
 
     unfinished: tuple[str, str]
@@ -61,7 +62,8 @@ class Difference:
 
 
 def diff(one: Path, other: Path) -> Difference:
-    """The `Difference` of two checkpoints; it is false (as a bool) if they are the same network."""
+    """The `Difference` of the checkpoints in the folders `one` and `other`; `bool` of it is False if they are the same
+    network."""
     with _opened(one) as a, _opened(other) as b:
         settings = [
             {"setting": path, "a": x, "b": y} if path else _kinds(x, y)
@@ -81,8 +83,9 @@ def diff(one: Path, other: Path) -> Difference:
 
 
 def lines(found: Difference, one: Path, other: Path, room: int) -> list[str]:
-    """Lines of text that show a `Difference`, at most `room` characters wide where names allow: the paths A and B, a
-    table of settings, a line per tensor. For the same network the paths are left out, unless it is unfinished."""
+    """Lines of text that show the `Difference` of the checkpoints in the folders `one` and `other`, at most `room`
+    characters wide where names allow: the two folders as A and B, a table of settings, a line per tensor. For the same
+    network one line says so, and the folders are listed only if its training stopped early."""
     names = zip("AB", (one, other), found.unfinished, strict=True)
     said = [f"{letter}  {path}" + (f" ({mark})" if mark else "") for letter, path, mark in names]
     if not found:
@@ -99,9 +102,9 @@ def lines(found: Difference, one: Path, other: Path, room: int) -> list[str]:
 
 
 def _kinds(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """The only row of `Difference.settings` if one checkpoint is a run and the other released weights: the names of
-    their components (`recipe`, `release`), since their settings cannot be compared. `one`, `other`: their canonical
-    forms."""
+    """The only row of `Difference.settings` if one checkpoint is a run and the other released weights, whose settings
+    cannot be compared: the names of their parts, "recipe" and "release". `one`, `other`: canonical forms of the two
+    parts."""
     return {"setting": "part", "a": one["part"], "b": other["part"]}
 
 
@@ -119,7 +122,8 @@ def _sentence(row: dict[str, Any]) -> str:
 
 
 def _values(name: str, x: Tensor, y: Tensor) -> list[dict[str, Any]]:
-    """The row of `Difference.tensors` for two tensors of one shape, in a list; an empty list if they are equal."""
+    """[row of `Difference.tensors`] for the tensors `x` and `y` called `name`, which have the same shape; [] if they
+    are equal."""
     if x.equal(y):
         return []
     away, size = (x - y).norm().item(), x.norm().item()

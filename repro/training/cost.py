@@ -38,9 +38,11 @@ COPIES_UNIFORM, COPIES_CE = 7.25, 3
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """Bytes per parameter of a training state: its weights (network and master), gradients and optimizer state.
+    """Bytes per parameter that training in one precision needs.
 
-    `value`: bytes of one weight of the network, and of its gradient in backward.
+    `value`: one number of the network, a weight or its gradient in backward; `weights`: a weight of the network;
+    `gradients`: all copies of its gradient; `optimizer`: optimizer state, with the float32 master weight if that is a
+    copy of its own.
     """
 
     value: int
@@ -61,8 +63,8 @@ STATES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """Memory of an engine. `split`: which of weights, gradients, optimizer and average (`ema`) are sharded over the
-    GPUs; `buffers`: description of its buffers that are not sharded, for the report."""
+    """How an engine uses memory. `split`: which of "weights", "gradients", "optimizer" and "ema" (averaged weights) are
+    sharded over the GPUs; `buffers`: description of the further buffers of each GPU, for the printed estimate."""
 
     split: frozenset[str]
     buffers: str
@@ -94,8 +96,9 @@ def plan(
     """Estimated cost of training a recipe, a dict of named values: parameters, tokens, bytes per GPU, FLOPs, seconds
     and hours.
 
-    `activation_checkpointing`: whether layers are recomputed in backward. Raises ValueError for an unknown engine, one
-    that does not support the recipe's precision, and a number of GPUs that does not divide the batch.
+    `engine`: "ddp", "fsdp2" or "zero2"; `gpus`: number of GPUs; `activation_checkpointing`: whether layers are
+    recomputed in backward. Raises ValueError for an unknown engine, for an engine that does not support the recipe's
+    precision, and for a number of GPUs that does not divide the batch.
     """
     if engine not in ENGINES:
         raise ValueError(f"no engine {engine!r}; {nearest(engine, ENGINES)}")
@@ -162,8 +165,9 @@ def plan(
 def _memory(
     recipe: Recipe, size: Size, rows: int, engine: str, gpus: int, checkpointing: bool
 ) -> tuple[dict[str, float], int]:
-    """Bytes per GPU of weights, gradients, activations, ... for microbatches of `rows` rows, and the bytes that the
-    fused output layer and loss save against logits computed at once."""
+    """Bytes per GPU of "weights", "gradients", "activations", ... for microbatches of `rows` rows, and the number of
+    bytes that it saves to compute output layer and loss in pieces (fused) and not all logits at once. `checkpointing`:
+    whether layers are recomputed in backward."""
     state, trained = STATES[recipe.precision], recipe.backbone.trained_parameters(recipe.data)
     adapted = trained < size.parameters
     frozen = size.parameters if adapted else 0
@@ -211,7 +215,8 @@ def _copies_of_rows(recipe: Recipe) -> int:
 
 
 def _layer(recipe: Recipe, size: Size) -> int:
-    """Number of parameters of one layer, from the size of a network of twice the depth; 0 if it has no layers."""
+    """Number of parameters of one layer of the recipe's network, which has this `size`: the difference to a network of
+    twice as many layers, per layer; 0 for a network without layers."""
     if size.layers == 0:
         return 0
     path = next(pin for pin in parts.leaves(recipe.backbone) if pin.rpartition(".")[2] == "layers")
@@ -220,16 +225,16 @@ def _layer(recipe: Recipe, size: Size) -> int:
 
 
 def _copies(recipe: Recipe) -> float:
-    """Number of float32 tensors as large as all logits that the recipe's loss would hold if all logits were computed at
-    once (see `COPIES`)."""
+    """Number of float32 tensors [rows, L, vocabulary], the logits included, that the recipe's loss and its gradient
+    would hold if all logits were computed at once."""
     name = registry.part_name(type(recipe.objective))
     bound = recipe.objective.meaning == "leave_one_out" and recipe.process.noise == "uniform"
     return COPIES.get(name, COPIES_UNIFORM if bound else COPIES_CE)
 
 
 def _least(value: float, least: float) -> str:
-    """Text of a time `value` with four digits, or `below LEAST` if it is shorter than `least`: the estimate counts
-    computation alone, so that very short times mean nothing."""
+    """Text of a time `value` with four digits, or "below LEAST" if `value` is below `least` (in the same unit): the
+    estimate counts computation alone, so that very short times mean nothing."""
     return f"below {least:g}" if value < least else f"{value:.4g}"
 
 

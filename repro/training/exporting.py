@@ -35,8 +35,10 @@ OURS = "repro"
 
 
 class Exported(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Content of repro.json. `digest`: digest of the checkpoint with these `weights` (`Checkpoint.digest`), by which
-    evaluation records name the model; `corpus`, `resolved`: as in `Checkpoint`; `file`: SHA-256 of
+    """Content of repro.json. `format`: version of the file format; `recipe`: canonical form; `weights`: whether the raw
+    or the averaged (ema) weights of the run were exported; `digest`: digest of the checkpoint with these weights
+    (`Checkpoint.digest`), by which evaluation records name the model; `corpus`: digest of the prepared training data;
+    `resolved`: dotted path -> value of the data's settings that are UNRESOLVED in the recipe; `file`: SHA-256 of
     model.safetensors."""
 
     format: int
@@ -51,17 +53,17 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def made(self) -> Recipe:
-        """The recipe; ValueError for one that this code cannot read."""
+        """The recipe, read from its canonical form; ValueError if this version of the suite cannot read it."""
         return parts.read(self.recipe, Recipe)
 
     @property
     def data(self) -> Data:
-        """The recipe's data, with the `resolved` values in place of placeholders."""
+        """The recipe's data source, with the `resolved` values in place of the placeholder UNRESOLVED."""
         return parts.derive(self.made.data, dict(self.resolved))
 
 
 def in_transformers(denoiser: Denoiser) -> bool:
-    """Whether transformers has the network, so that it loads the folder without this suite."""
+    """Whether transformers has a class for the network, so that it can load the exported folder without this suite."""
     from repro.models.llama_network import LlamaDenoiser
     from repro.models.modernbert_network import ModernBertDenoiser
 
@@ -72,7 +74,7 @@ def in_transformers(denoiser: Denoiser) -> bool:
 
 @contextmanager
 def _without_bar() -> Generator[None]:
-    """Context manager that hides transformers' progress bar, which would be over at once."""
+    """Context manager that hides transformers' progress bar for saving weights."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -85,8 +87,9 @@ def _without_bar() -> Generator[None]:
 
 
 def write_weights(checkpoint: Checkpoint, weights: Weights, folder: Path) -> bool:
-    """Write config.json, model.safetensors and repro.json into `folder`, and return whether transformers has the
-    network. ValueError if the checkpoint has no such weights."""
+    """Write config.json, model.safetensors and repro.json for the raw or averaged `weights` of the checkpoint into
+    `folder`; returns whether transformers has a class for the network. ValueError if `weights` is "ema" and the
+    checkpoint has no averaged weights."""
     from safetensors.torch import save_file
 
     denoiser = network_of(checkpoint, weights)

@@ -1,4 +1,5 @@
-"""The training loop of all methods; the recipe's objective defines the loss, the engine runs the processes.
+"""The training loop of all methods: the recipe's objective defines the loss; an engine (`repro.training.engines`) runs
+a step in one process or many.
 
     train(recipe, seed=0, out=Path("runs/mdlm@nano"), stop=None, resume=False)
 
@@ -58,7 +59,7 @@ HELDOUT_PASSES = 4
 
 
 class Order:
-    """Function from a step number (from 0) to the indices [batch] of its training rows, 0..rows-1.
+    """Callable: step number (from 0) -> indices [batch] int64 of the step's training rows, from 0 to `rows` - 1.
 
     Each epoch is a permutation of the `rows` training rows, determined by `seed` and the epoch's number.
     """
@@ -77,7 +78,7 @@ class Order:
 def microbatches(
     recipe: Recipe, corpus: Corpus, rows: np.ndarray, step: int, seed: int, made: Engine
 ) -> Iterator[tuple[Batch, bool]]:
-    """This process's microbatches of optimizer step `step`, each with whether it is the last one.
+    """This process's microbatches of optimizer step `step`: (batch, whether it is this process's last one of the step).
 
     `rows`: indices [batch] of the step's training rows over all processes; `made`: the engine.
     """
@@ -107,10 +108,11 @@ def microbatches(
 
 
 class Training:
-    """State of a training run; the engine `made` holds network, master weights and optimizer.
+    """State of a training run. `made`: the engine, which holds network, master weights and optimizer; `corpus`: the
+    prepared training data; `resolved`: dotted path -> value of the data's settings that are UNRESOLVED in the recipe;
+    `saved`: checkpoint to resume, None for a new run.
 
-    `resolved`: values of the data's settings that the recipe leaves open, as in `Checkpoint`; `saved`: checkpoint to
-    resume, or None. Raises ValueError if the batch does not split evenly into processes and microbatches.
+    Raises ValueError if the batch does not split evenly into processes and microbatches.
     """
 
     def __init__(
@@ -147,10 +149,10 @@ class Training:
             self.step = saved.step
 
     def advance(self) -> dict[str, float | torch.Tensor]:
-        """Take one optimizer step; returns its metrics by name, summed over this process's microbatches.
+        """Take one optimizer step; returns metric name -> its sum over this process's microbatches, with "lr" and
+        "grad_norm".
 
-        The metrics stay tensors on the device, because reading them would wait until it has finished the step; `row`
-        reads them.
+        The sums are tensors on the device, which `row` reads: to read them here would wait for the device.
         """
         recipe, made = self.recipe, self.engine
         if self.teacher is not None and _distillation(recipe).renews(self.step):
@@ -177,9 +179,11 @@ class Training:
         return _distillation(self.recipe).distil(denoiser, self.teacher, process, batch)
 
     def row(self, seen: dict[str, Any]) -> dict[str, float]:
-        """The row of metrics.jsonl for the last step; `seen`: its metrics from `advance` (a collective operation).
+        """The row of metrics.jsonl for the last step; `seen`: what `advance` returned for this step (a collective
+        operation: all processes call it).
 
-        `loss` is the step's loss, `nll` nats per scored token, and further metrics are means over rows.
+        "loss" is the step's loss, "nll" nats per scored token, "tokens" their number; further metrics of the objective
+        are means over the step's rows.
         """
         made = self.engine
         names = [n for n in seen if n not in ("grad_norm", "lr")]
@@ -195,8 +199,9 @@ class Training:
         return row | {name: value / self.recipe.batch for name, value in sums.items()}
 
     def heldout(self) -> dict[str, float]:
-        """Likelihood bound of the raw weights on the first `heldout_rows` held-out rows, in nats per token, and its
-        standard error unless all are from one document. Every process computes it on all of these rows."""
+        """The raw weights' bound on the negative log-likelihood of the first `heldout_rows` held-out rows, in nats per
+        token, as "heldout_nll_bound", and its standard error as "heldout_error" (left out if all rows are from one
+        document). Every process computes both on all of these rows."""
         recipe = self.recipe
         split = self.corpus.heldout
         here = slice(recipe.heldout_rows)
@@ -214,8 +219,8 @@ class Training:
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def save(self, out: Path) -> None:
-        """Write a checkpoint of the current step into the run folder `out`, and delete all but the last `CHECKPOINTS`
-        (a collective operation)."""
+        """Write a checkpoint of the current step into the run folder `out`, and delete all but the last two (a
+        collective operation: all processes call it)."""
         scratch = out / SHARDS
         known = (self.recipe, self.seed, self.step, self.corpus.digest, self.resolved)
         try:
@@ -283,11 +288,11 @@ def train(
 
     Returns the run folder, which is `out`. `resume`: continue from the last checkpoint in `out`; `options`: how layers
     run; `track`: name of a metrics tracker (`repro.training.metrics`); `shown`: whether progress is printed on stderr.
-    None of these three changes a result beyond rounding. Raises ValueError if the engine is not available, if the
-    recipe has no step `stop`, if `out` holds a run and `resume` is false, if `resume` is true and `out` holds no run
-    that this recipe, seed and data continue (`repro.training.resuming`), if another run writes to `out`, or if a loss
-    is not finite; ConnectionError if the data cannot be fetched; Stopped after SIGTERM, when the current step has been
-    finished and saved.
+    `options`, `track` and `shown` change no result beyond rounding. Raises ValueError if the engine is not available,
+    if the recipe has no step `stop`, if `out` holds a run and `resume` is false, if `resume` is true and `out` holds no
+    run that this recipe, seed and data continue (`repro.training.resuming`), if another run writes to `out`, or if a
+    loss is not finite; ConnectionError if the data cannot be fetched; Stopped after SIGTERM, when the current step has
+    been finished and saved.
     """
     last = recipe.steps if stop is None else stop
     if not 1 <= last <= recipe.steps:
@@ -305,7 +310,8 @@ def train(
     corpus = prepared(parts.derive(recipe.data, dict(resolved)))
     if saved is not None and saved.corpus != corpus.digest:
         raise ValueError(
-            f"{out} was trained on other data (digest {saved.corpus[:12]}, now {corpus.digest[:12]}); use a new --out"
+            f"{out} was trained on other data (digest {saved.corpus[:12]}, now {corpus.digest[:12]}); restore the data,"
+            " or use a new --out"
         )
     with (
         engine(options) as made,
@@ -336,8 +342,8 @@ def train(
                 ):  # before any checkpoint, so that every checkpoint can be resumed
                     if not math.isfinite(row[name]):
                         raise ValueError(
-                            f"{recipe.name}: {name} is {row[name]} at step {run.step}; the last checkpoint is intact,"
-                            f" the step's rows are in {run.write_fault(out)}"
+                            f"{recipe.name}: {name} is {row[name]} at step {run.step}; lower the learning rate in a new"
+                            f" run (checkpoints are intact; this step's rows are in {run.write_fault(out)})"
                         )
                 row["seconds"] = round(time.perf_counter() - began, 3)
                 row |= run.heldout() if due else {}
@@ -353,10 +359,10 @@ def train(
 
 @contextlib.contextmanager
 def _sigterm() -> Generator[Callable[[], bool]]:
-    """Context manager that yields a function, which returns whether SIGTERM has been received since the context was
-    entered.
+    """Context manager that yields a function that returns whether SIGTERM has been received within the context.
 
-    The signal only sets a flag, so that the current step is finished (always False outside the main thread).
+    The signal only sets a flag, so that the current step is finished. Outside the main thread signals cannot be
+    handled, and the function always returns False.
     """
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -371,9 +377,9 @@ def _sigterm() -> Generator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def _locked(out: Path, writes: bool) -> Generator[None]:
-    """Context manager that holds the lock of the run folder `out` if `writes` is true (for the process that writes
-    there); ValueError, without waiting, if another run holds it. Where the file system has no locks, another run is not
-    noticed."""
+    """Context manager that holds the lock of the run folder `out` if `writes`, which is true in the process that writes
+    there. ValueError, without waiting, if another run holds the lock. Where the file system has no locks, another run
+    is not noticed."""
     if not writes:
         yield
         return

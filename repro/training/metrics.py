@@ -1,4 +1,4 @@
-"""Outputs of a training run's metrics: metrics.jsonl, a progress bar on a terminal, and a tracker (--track).
+"""Where a training run writes its metrics: metrics.jsonl, a progress bar on a terminal, and a tracker (--track).
 
 metrics.jsonl is always written. A tracker of accelerate (tensorboard, wandb, trackio, ...) receives the same rows; its
 package must be installed separately, and if it writes files, it writes them into the run folder.
@@ -39,7 +39,7 @@ class MetricsLog:
             write_text(path, "".join(line + "\n" for line in rows))
 
     def write(self, row: dict[str, float]) -> None:
-        """Append a row of metrics, by name, if this process is the `active` one."""
+        """Append a row, metric name -> value, if this process is the `active` one."""
         if self.active:
             with open(self.path, "a", encoding="utf-8") as handle:
                 handle.write(json.dumps(row) + "\n")
@@ -55,18 +55,19 @@ def _step(line: str) -> float:
 
 
 class Progress:
-    """Progress display of a run on stderr that shows nothing; base class of `ProgressBar` and `ProgressLines`."""
+    """Base class of the progress displays `ProgressBar` and `ProgressLines`; itself it shows nothing."""
 
     def step(self, step: int, loss: Callable[[], float]) -> None:
-        """Show that optimizer step `step` is done; `loss()` returns its loss, for which it waits until the device has
-        finished."""
+        """Show that optimizer step `step` is done. `loss`: function that waits until the device has finished the step
+        and returns its loss."""
 
     def row(self, row: Mapping[str, float]) -> None:
-        """Show a row of metrics.jsonl."""
+        """Show a row of metrics.jsonl, metric name -> value."""
 
 
 class ProgressLines(Progress):
-    """One line of text for each row of metrics.jsonl, with the time left of the steps up to `last`."""
+    """Progress of the run called `name` as one line on stderr for each row of metrics.jsonl, with the estimated time
+    until step `last`."""
 
     def __init__(self, name: str, last: int) -> None:
         self.name, self.last = name, last
@@ -85,7 +86,8 @@ class ProgressLines(Progress):
 
 
 class ProgressBar(Progress):
-    """A progress bar with the loss and the time left. `bar`: rich's `Progress`; `task`: number of its task."""
+    """A progress bar on stderr with the loss and the time left. `bar`: a `Progress` of the package rich; `task`: the
+    number of the bar's task in it."""
 
     def __init__(self, bar: Any, task: Any) -> None:
         self.bar, self.task = bar, task
@@ -117,7 +119,7 @@ def check_tracker(name: str | None) -> None:
         return
     known = [str(t) for t in LOGGER_TYPE_TO_CLASS]
     if name in known:
-        raise ValueError(f"tracker {name!r} is not installed; pip install its package or leave out --track")
+        raise ValueError(f"tracker {name!r} is not installed; pip install its package, or leave out --track")
     raise ValueError(f"no tracker {name!r}; {nearest(name, known)}")
 
 
@@ -125,9 +127,10 @@ def check_tracker(name: str | None) -> None:
 def tracker(
     name: str | None, out: Path, recipe: Recipe, active: bool
 ) -> Generator[Callable[[Mapping], None]]:
-    """Context manager that yields a function, which sends a row of metrics.jsonl to the tracker `name`.
+    """Context manager that yields a function that sends a row of metrics.jsonl to the tracker `name`.
 
-    `out`: run folder; the recipe's settings are sent first. If `name` is None or not `active`, nothing is sent.
+    `out`: run folder, where the tracker writes its files; the recipe's settings are sent first. If `name` is None or
+    `active` is false, nothing is sent.
     """
     if name is None or not active:
         yield lambda row: None

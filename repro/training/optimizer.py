@@ -4,7 +4,7 @@ Precision (a setting of the recipe; an engine that does not support it raises Va
     float32         everything in float32
     bf16_autocast   float32 weights, forward and backward under bfloat16 autocast
     bf16_master     bfloat16 weights in the network, float32 master weights in the optimizer
-    bf16_pure       weights, gradients and Adam states in bfloat16 (the reference script of masked diffusion;
+    bf16_pure       weights, gradients and Adam states in bfloat16 (as tom-pollak/dllm's train_dllm.py;
                     docs/method.md#masked-script)
 """
 
@@ -23,10 +23,11 @@ Precision = Literal["float32", "bf16_autocast", "bf16_master", "bf16_pure"]
 
 @part
 class AdamW(Part):
-    """The optimizer AdamW (Loshchilov and Hutter 2019), with the same learning rate for all parameters.
+    """The optimizer AdamW (Loshchilov and Hutter 2019), with the same learning rate for all parameters: `lr` times the
+    factor of the recipe's schedule.
 
-    `clip`: global norm to which larger gradients are scaled; None: no clipping. Raises ValueError for `betas` outside
-    [0, 1).
+    `clip`: gradients of a larger global norm are scaled to this norm; None: no clipping. Raises ValueError for `betas`
+    outside [0, 1).
     """
 
     lr: float
@@ -72,7 +73,7 @@ def cast_to_bfloat16(network: nn.Module) -> None:
 
 
 def _local(tensor: Tensor) -> Tensor:
-    """This process's shard of a DTensor; any other tensor is returned itself."""
+    """This process's shard of a DTensor; any other tensor unchanged."""
     if not hasattr(tensor, "placements"):  # importing DTensor takes most of a second
         return tensor
     from torch.distributed.tensor import DTensor
@@ -82,10 +83,11 @@ def _local(tensor: Tensor) -> Tensor:
 
 
 class MasterWeights:
-    """The `weights` that the optimizer updates, and their moving `average` (empty without `ema`), by parameter name.
+    """The master weights of `network`: `weights`, parameter name -> tensor that the optimizer updates, and `average`,
+    name -> exponential moving average (empty without `ema`).
 
-    Frozen parameters of the network have neither. Under precision `bf16_master` the weights are float32 copies of the
-    network's bfloat16 ones; otherwise they are the network's own.
+    Frozen parameters of the network are in neither. Under precision `bf16_master` the weights are float32 copies of the
+    network's bfloat16 parameters; otherwise they are the network's parameters themselves.
     """
 
     def __init__(self, network: nn.Module, precision: Precision, ema: Ema | None) -> None:
@@ -108,11 +110,13 @@ class MasterWeights:
 
     @property
     def separate(self) -> bool:
-        """Whether the master weights are float32 copies, whose gradients are summed in float32."""
+        """Whether the master weights are float32 copies of the network's parameters (precision `bf16_master`), with
+        gradients of their own, summed in float32."""
         return self.precision == "bf16_master"
 
     def collect_gradients(self) -> None:
-        """Add the network's gradients to those of separate master weights, in float32, and clear the network's."""
+        """If master weights are separate: add the gradients of the network's parameters to those of the master weights,
+        in float32, and delete the former."""
         if not self.separate:
             return
         for name, parameter in self.network_weights.items():
@@ -126,8 +130,8 @@ class MasterWeights:
         return [p.grad for p in self.weights.values() if p.grad is not None]
 
     def update_network(self, step: int) -> None:
-        """Copy the master weights into the network and update their moving average; to be called after optimizer step
-        `step`, which is counted from 0."""
+        """Copy the master weights into the network and update the moving average of the master weights; to be called
+        after optimizer step `step`, which is counted from 0."""
         self.copy_to_network()
         if self.ema:
             with torch.no_grad():
@@ -138,7 +142,7 @@ class MasterWeights:
                 )
 
     def copy_to_network(self) -> None:
-        """Copy separate master weights into the network, cast to its dtype."""
+        """If master weights are separate: copy them into the network's parameters, cast to bfloat16."""
         if self.separate:
             with torch.no_grad():
                 for name, parameter in self.network_weights.items():

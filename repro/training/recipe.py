@@ -1,4 +1,4 @@
-"""Recipes, which set every hyperparameter of a training run, and the teachers of distillations."""
+"""The class `Recipe`, with every hyperparameter of a training run, and the sources of the teachers of distillations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 
 class Teacher(Part):
-    """Base class of the sources of the weights from which student and teacher of a distillation start."""
+    """Base class of the settings that say where a distillation's teacher gets its weights, from which the student
+    starts too."""
 
 
 @part
@@ -28,10 +29,10 @@ class Recipe(Part):
     `batch`: rows per optimizer step, over all processes; `micro_batch`: rows per forward pass in one process (gradients
     are accumulated over microbatches; their size changes no result beyond rounding); `steps`: optimizer steps;
     `log_every`, `heldout_every`, `checkpoint_every`: steps between logged rows, held-out likelihood bounds and
-    checkpoints; `heldout_rows`: rows of that bound; `teacher`: source of the teacher of a distillation, None for other
-    objectives; `suite`: name of the evaluation suite of its models. Pretrained weights are a field of the backbone.
-    Raises ValueError for counts below 1 (steps: below 0), for an objective that does not suit process or teacher, and
-    for a backbone that reads other blocks than the process noises.
+    checkpoints; `heldout_rows`: held-out rows of a bound; `teacher`: source of a distillation's teacher, None for other
+    objectives; `suite`: name of the evaluation suite of the trained models. Pretrained weights are a field of the
+    backbone. Raises ValueError for counts below 1 (steps: below 0), for an objective that does not suit process or
+    teacher, and for a backbone that reads blocks of another length than those that the process noises.
     """
 
     name: str
@@ -64,13 +65,13 @@ class Recipe(Part):
             )
         self._check_blocks(name)
         if isinstance(self.objective, Distillation) and self.teacher is None:
-            raise ValueError(f"objective {name!r} is a distillation and teacher is null; give a teacher")
+            raise ValueError(f"objective {name!r} is a distillation, but teacher is null; give a teacher")
         if self.teacher is not None and not isinstance(self.objective, Distillation):
             raise ValueError(f"objective {name!r} does not read a teacher; set teacher=null")
 
     def _check_blocks(self, name: str) -> None:
-        """Raise ValueError unless objective, process and backbone agree on whether a row is noised in blocks, and on
-        their length. `name`: the objective's registered name, for the message."""
+        """Raise ValueError unless objective, process and backbone agree on whether a row is noised block by block, and
+        on the length of a block. `name`: the objective's registered name, for the message."""
         block, read = self.process.block_length(), self.backbone.required_block_size()
         if self.objective.in_blocks != (block is not None):
             wanted = "block_absorbing" if self.objective.in_blocks else "one that noises whole rows"
@@ -96,7 +97,8 @@ class Recipe(Part):
         return data
 
     def unfinished(self, step: int) -> str:
-        """`step 39 of 900` for a network that was trained for fewer steps than the recipe has, else ""."""
+        """The text "step 39 of 900" if `step`, the number of steps a network was trained, is below the recipe's; else
+        ""."""
         return f"step {step} of {self.steps}" if step < self.steps else ""
 
     @property
@@ -123,8 +125,9 @@ class Recipe(Part):
         return self._built(self.backbone.resumed(), 0)
 
     def _built(self, backbone: Backbone, seed: int) -> Denoiser:
-        """The network of a backbone, with the faster float32 products of `repro.models.products`. Released weights,
-        which are to agree with their authors' code, are not built here and keep torch's own."""
+        """The network of `backbone` (`seed`: of its random weights), using the faster float32 products of
+        `repro.models.products`. Networks of released weights, whose numbers must agree with their authors' code, are
+        built elsewhere (`repro.hub.release`) and use torch's products."""
         from repro.models.products import multiply_by_onednn
 
         return multiply_by_onednn(backbone.module(self.role(), seed))
@@ -132,7 +135,8 @@ class Recipe(Part):
 
 @part
 class TrainedTeacher(Teacher):
-    """A teacher trained with `recipe` and `seed` for `steps` steps, once, before its first use (small recipes only)."""
+    """A teacher trained by `recipe` with the random `seed` for `steps` steps, once, when a distillation first needs it
+    (small recipes only)."""
 
     recipe: Recipe
     seed: int
@@ -141,7 +145,8 @@ class TrainedTeacher(Teacher):
 
 @part
 class ReleasedTeacher(Teacher):
-    """A teacher with released weights; `source`: a folder in their authors' layout, or a Hub name at `revision`."""
+    """A teacher with released weights. `source`: a folder in the layout of the weights' authors, or a name on the Hub;
+    `revision`: a commit, the SHA-256 of a folder's weights, or UNRESOLVED (any)."""
 
     source: str
     revision: str

@@ -1,8 +1,9 @@
 """Which run a recipe may continue, and recipes that train a finished run longer (docs/method.md#longer).
 
-A run goes on under another recipe only if a run of that recipe from step 0 would be at the same point: of the settings
-that decide what is computed, only the number of steps and the schedule of the learning rate may differ, and both
-schedules must give the same rates up to the last checkpoint. The continued run is then the other recipe's run.
+A run may go on under another recipe only if a run of the other recipe would have had the same weights at the last
+checkpoint: of the settings that decide what is computed, only the number of steps and the schedule of the learning rate
+may differ, and both schedules must give the same rates up to that checkpoint. From there it is a run of the other
+recipe.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def checkpoint_to_resume(recipe: Recipe, seed: int, out: Path, resume: bool) -> 
 
 
 def _check_continues(saved: checkpoints.Checkpoint, recipe: Recipe, out: Path) -> None:
-    """Raise ValueError unless a run of `recipe` from step 0 would now be at the same point as the run that is saved in
-    `out`."""
+    """Raise ValueError unless a run of `recipe` from step 0 would have had the same weights at the step of `saved`, the
+    last checkpoint in `out`."""
     changes = [each for each in parts.changes(saved.recipe, recipe) if each[0] != "name"]
     fixed = [each for each in changes if each[0].partition(".")[0] not in FREE]
     if fixed:
@@ -70,14 +71,15 @@ def _check_continues(saved: checkpoints.Checkpoint, recipe: Recipe, out: Path) -
 
 
 def longer(recipe: Recipe, steps: int) -> Recipe:
-    """The recipe that continues a run of `recipe` up to step `steps`: the same rates up to the last step of `recipe`.
+    """The recipe that continues a run of `recipe` up to step `steps`, with the learning rates of `recipe` up to the
+    last step of `recipe`.
 
-    A schedule that does not depend on the number of steps stays; another one starts again, with its warm-up, for the
-    steps that are added (`Prolonged`). Raises ValueError unless `steps` exceeds those of `recipe`.
+    A schedule whose rates do not depend on the number of steps stays; any other schedule starts again, with its
+    warm-up, for the steps that are added (`Prolonged`). Raises ValueError unless `steps` is larger than `recipe.steps`.
     """
     if steps <= recipe.steps:
         raise ValueError(
-            f"--longer {steps}: {recipe.name} has {recipe.steps} steps already; give more, or go on with --resume"
+            f"--longer {steps}: {recipe.name} has {recipe.steps} steps already; give more steps, or go on with --resume"
         )
     rate = recipe.learning_rate
     if any(rate.factor(step, recipe.steps) != rate.factor(step, steps) for step in range(recipe.steps)):

@@ -2,8 +2,9 @@
 
 A run starts with equal weights in student and teacher; later the training loop copies the student's weights to the
 teacher when `Distillation.renews` is true. Every process has the whole teacher as a float32 network in evaluation mode,
-outside the engine, since it is not trained. The teacher is part of a run's state, so checkpoints contain it (`FILE`). A
-teacher that is the result of a small recipe is trained once under runs/teachers and read from there afterwards.
+outside the engine, since the teacher is not trained. It is part of a run's state, so checkpoints contain it
+(teacher.safetensors). A teacher that is the result of a small recipe is trained once under runs/teachers and read from
+there afterwards.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ def teacher(
 ) -> Denoiser:
     """The teacher network of a recipe, on `device`.
 
-    For a new run (`saved` is None) its weights come from `recipe.teacher` and are also copied into the `student`; for a
-    resumed run they are those in the checkpoint `saved`. If `recipe.teacher` is a `TrainedTeacher` that is not yet
-    trained, `train(recipe.teacher, folder)` must train it and save a checkpoint in `folder`. Raises ValueError if the
-    weights are those of another network, and ConnectionError if they cannot be fetched.
+    For a new run (`saved` is None) the teacher's weights come from `recipe.teacher` and are also copied into the
+    `student`; for a resumed run they come from the checkpoint `saved`. `train`: function that is called as
+    `train(recipe.teacher, folder)` for a `TrainedTeacher` that is not yet trained; it must save a checkpoint in
+    `folder`. Raises ValueError if the weights are those of another network, ConnectionError if they cannot be fetched.
     """
     made = recipe.blank_network()
     if saved is None:
@@ -86,7 +87,7 @@ def _released(recipe: Recipe, pinned: ReleasedTeacher) -> Mapping[str, Tensor]:
     agree(opened, "backbone", own, opened.release.backbone, ("init_deviation",))
     if opened.release.meaning != meaning:
         raise ValueError(
-            f"{opened.folder}: these weights were trained to predict {opened.release.meaning!r}, the recipe"
-            f" {meaning!r}; give a teacher that predicts the same"
+            f"{opened.folder}: these weights were trained to predict {opened.release.meaning!r}, but the recipe trains"
+            f" {meaning!r}; give a teacher that predicts {meaning!r}"
         )
     return dict(network(opened).named_parameters())

@@ -262,7 +262,7 @@ def test_noise_outside_its_range_is_refused(recipe, pin, line):
 
 
 def test_a_temperature_by_which_logits_overflow_is_refused():
-    with pytest.raises(ValueError, match=r"temperature=1e-320: logits divided by it overflow; give 0"):
+    with pytest.raises(ValueError, match=r"temperature=1e-320: too low, logits would overflow; give 0"):
         preset("low_confidence:temperature=1e-320")
     assert preset("low_confidence:temperature=0.001").claim() == "biased"
 

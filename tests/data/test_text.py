@@ -93,7 +93,7 @@ def test_what_cannot_be_read_says_so(tmp_path):
     for path, message in [
         (tmp_path / "byte.txt", r"no file or folder .*byte\.txt'; nearest is 'bytes\.txt'"),
         (tmp_path / "bytes.txt", r"bytes\.txt is not UTF-8 text \(byte 2\)"),
-        (tmp_path / "empty.txt", "has 0 documents; heldout_stride=2 would hold out none"),
+        (tmp_path / "empty.txt", "has 0 documents, so heldout_stride=2 holds out none"),
         (tmp_path / "none", r"none has no \.txt file"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -308,13 +308,13 @@ def test_preparing_opens_the_same_arrays_twice_and_detects_a_broken_file(tmp_pat
     [
         ("train.ids.npy", lambda data: data[:-5], "is truncated or not a file of an array"),
         ("train.ids.npy", lambda data: b"", "is truncated or not a file of an array"),
-        ("train.ids.npy", lambda data: data[:-1] + bytes([data[-1] ^ 1]), "its contents have the digest"),
+        ("train.ids.npy", lambda data: data[:-1] + bytes([data[-1] ^ 1]), "the arrays have the digest"),
         ("heldout.example.npy", lambda data: data.replace(b"<i8", b"<f8"), "an array of float64"),
         ("heldout.candidates.npy", lambda data: data.replace(b", 3)", b", 1)"), "an array of bool"),
         (
             "meta.json",
             lambda data: data.replace(b'"digest": "', b'"digest": "0'),
-            "its contents have the digest",
+            "the arrays have the digest",
         ),
         (
             "meta.json",

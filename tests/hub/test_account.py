@@ -160,7 +160,7 @@ def lacking(weights, folder):
         (break_config, "config.json: not sound JSON"),
         (other_kind, "model_type 'lama' is not supported; nearest is 'llama'; networks of other families"),
         (biased, "include_bias is True; only False is supported for LLaDA"),
-        (narrow, "tokenizer.json has 1000 ids, the network 900"),
+        (narrow, "tokenizer.json has 1000 ids, more than the network.s 900"),
         (lacking, "lacks 'rope_theta'"),
         (with_config(clip_qkv=8.0), "clip_qkv is 8.0; only None is supported for LLaDA"),
         (

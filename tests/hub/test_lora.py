@@ -237,11 +237,12 @@ def test_adapters_of_other_weights_are_refused(run, tmp_path):
     held["recipe"]["backbone"]["backbone"]["backbone"]["source"] = str(other)
     state.write_text(json.dumps(held), "utf-8")
     with pytest.raises(
-        ValueError, match=r"holds adapters of other weights \(SHA-256 \w{12}, here \w{12}\); give"
+        ValueError,
+        match=r"holds adapters of frozen weights with SHA-256 \w{12}, but those found have \w{12}; restore",
     ):
         load(moved)
     swapped = parts.derive(recipe, {"backbone.backbone.backbone.source": str(other)})
-    with pytest.raises(ValueError, match="holds adapters of other weights"):
+    with pytest.raises(ValueError, match="holds adapters of frozen weights with"):
         train(swapped, seed=3, out=moved, stop=None, resume=True)
     assert checkpoints.open_checkpoint(out).digest("raw") != replace(
         checkpoints.open_checkpoint(out), base="0" * 64

@@ -159,5 +159,5 @@ def test_unavailable_templates(tmp_path, tokenizer):
     with pytest.raises(ValueError, match="chat template cannot be rendered") as error:
         load(folder, template="own").data.prompt("Why?")
     assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="whose data has its template"):
+    with pytest.raises(ValueError, match="with prompts as in its training data"):
         load(tmp_path, template="own")

@@ -282,7 +282,7 @@ def test_a_teacher_is_trained_once(tmp_path, monkeypatch):
         (
             "duo_owt_distilled",
             ["teacher=null"],
-            "objective 'dcd' is a distillation and teacher is null; give a teacher",
+            "objective 'dcd' is a distillation, but teacher is null; give a teacher",
         ),
         (
             "duo_owt",

@@ -156,7 +156,7 @@ def test_check_finds_a_stale_table_and_names_the_command(tmp_path, raw, capsys):
         report_command.main(["--width", "5.5"])
     for wrong, said in (
         ("x", "'x' is no number of inches"),
-        ("nan", "nan inches are no width"),
+        ("nan", "nan inches is no width"),
         ("1", "give 2 to 20"),
     ):
         with pytest.raises(ValueError, match=said):

@@ -72,8 +72,8 @@ def test_one_process_cannot_shard(setting, monkeypatch):
 @pytest.mark.parametrize(
     "seen, kind, match",
     [
-        (1, DistributedType.NO, "the launcher started 2 processes, accelerate sees 1"),
-        (2, DistributedType.MULTI_GPU, "requested FSDP, accelerate set up MULTI_GPU"),
+        (1, DistributedType.NO, "the launcher started 2 processes, but accelerate sees 1"),
+        (2, DistributedType.MULTI_GPU, "requests FSDP, but accelerate has set up MULTI_GPU"),
     ],
 )
 def test_a_setup_other_than_requested_is_refused(seen, kind, match, monkeypatch):

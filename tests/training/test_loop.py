@@ -282,7 +282,7 @@ def test_no_pickle_is_ever_read(tmp_path):
     torch.save({"weight": torch.zeros(1)}, tmp_path / "model.pt")
     with pytest.raises(ValueError, match=r"model\.pt is a pickle; only safetensors are read"):
         load(tmp_path)
-    with pytest.raises(ValueError, match="is a file; a checkpoint is a folder"):
+    with pytest.raises(ValueError, match="is a file, but a checkpoint is a folder"):
         load(tmp_path / "model.pt")
 
 

@@ -2,13 +2,13 @@
 
     with engine(options) as made:      one process, DDP, FSDP2 or DeepSpeed ZeRO-2, as the launcher requests
         made.build(denoiser, recipe)   network, master weights, optimizer
-        made.run(work, last)           work(denoiser) inside the module's forward; `last`: last microbatch of a step
+        made.run(work, last)           calls work(denoiser); `last`: whether the microbatch is the step's last one
         made.backward(loss, last)      gradients of the sum over processes and microbatches
         made.update(step, lr)          clip and step in the recipe's precision; returns the gradient's norm
 
 Start with `engine.py`. Precision, clipping and accumulation are settings of the recipe on every engine; a launch file
 sets the number of processes and what is sharded over them. All engines write the same checkpoint format, so a run can
-be resumed on any of them. Imports what `repro.training` may import, except the training loop.
+be resumed on any of them. This subpackage imports what `repro.training` may import, except the training loop.
 """
 
 from __future__ import annotations

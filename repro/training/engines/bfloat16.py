@@ -1,8 +1,8 @@
-"""How fast this processor multiplies bfloat16 matrices; a run on a CPU prints it once when it begins.
+"""How fast this processor multiplies bfloat16 matrices; a training run on a CPU prints a line about it when it begins.
 
-Some processors have instructions for it (AMX, AVX512-BF16, SVE), others emulate it and are slower than in float32. The
-precision is a setting of the recipe and is never changed automatically; apart from rounding, each precision gives the
-same training (docs/method.md#scales).
+Some processors have instructions for such products (AMX, AVX512-BF16, SVE), others emulate them and are slower than in
+float32. The precision is a setting of the recipe and is never changed automatically; apart from rounding, each
+precision gives the same training (docs/method.md#scales).
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def ratio() -> float:
 
 
 def note(precision: str, device: torch.device) -> str | None:
-    """One line on what `precision` means for speed on this CPU; None for float32 and on accelerators."""
+    """One line of text on how fast training in `precision` is on this CPU; None for precision "float32", and if
+    `device` is not the CPU."""
     if device.type != "cpu" or precision == "float32":
         return None
     found = ratio()

@@ -1,4 +1,4 @@
-"""Base class of all engines, and the two that hold whole weights in every process: one process, and DDP."""
+"""Base class of all engines, and the two engines that hold whole weights in every process: `Single` and `Ddp`."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ Files = Mapping[str, Mapping[str, Tensor] | Path]
 class Engine:
     """Base class of engines: a network with its master weights and optimizer, and the operations of a training step.
 
-    `rank`, `world`: index of this process, and number of processes; `first`: whether the index is 0. Subclasses store
-    or shard the weights (`place`) and override the operations that depend on it.
+    `rank`, `world`: index of this process, and number of processes; `first`: whether the index is 0. Subclasses say how
+    the weights are stored or sharded (`place`), and override the operations that depend on that. All processes must
+    call a *collective operation*.
     """
 
     distributed: ClassVar[tuple[DistributedType, ...]]  # accelerate's names for this engine
@@ -57,21 +58,23 @@ class Engine:
 
     @abstractmethod
     def place(self, wrapped: ForwardWrapper) -> None:
-        """Set `network` and `master_weights` from the wrapped denoiser, sharded if the engine shards."""
+        """Set the attributes `network` and `master_weights` from the denoiser in its wrapper; an engine that shards
+        shards them here."""
 
     @property
     def backward_averages(self) -> bool:
-        """Whether `backward` averages gradients over processes, as DDP does; otherwise `update` sums them over
+        """Whether gradients are averaged over processes during backward, as DDP does; otherwise `update` sums them over
         processes."""
         return True
 
     def no_sync(self, last: bool) -> AbstractContextManager[None]:
-        """Context manager for the forward or backward of a microbatch. Where it saves work, gradients are exchanged
-        between processes in the step's `last` microbatch only."""
+        """Context manager for the forward or backward of a microbatch. `last`: whether the microbatch is the step's
+        last one; where that saves work, gradients are exchanged between processes in the last one only."""
         return nullcontext()
 
     def run(self, work: Callable[[Denoiser], T], last: bool) -> T:
-        """Result of `work(denoiser)`, called inside the forward of the wrapped module, under the recipe's autocast.
+        """Result of `work(denoiser)`, called within the forward of the wrapped network, where DDP and FSDP have
+        prepared the weights, and under bfloat16 autocast if the recipe's precision is `bf16_autocast`.
 
         `last`: whether the microbatch is the step's last one.
         """
@@ -85,8 +88,8 @@ class Engine:
             return self.network(cast)
 
     def backward(self, loss: Tensor, last: bool) -> None:
-        """Accumulate gradients of the *sum* of `loss` over processes and microbatches (DDP and FSDP would average);
-        `last`: as in `run`."""
+        """Accumulate gradients of the *sum* of `loss` (a scalar) over processes and microbatches (DDP and FSDP would
+        average over processes); `last`: whether the microbatch is the step's last one."""
         with self.no_sync(last):
             (loss * self.world if self.backward_averages else loss).backward()
         self.master_weights.collect_gradients()
@@ -151,9 +154,10 @@ class Engine:
         return files
 
     def restore(self, saved: Checkpoint) -> None:
-        """Load weights, average and optimizer state from a checkpoint, which any engine may have written.
+        """Load weights, moving average and optimizer state from the checkpoint `saved`, which any engine may have
+        written.
 
-        Raises ValueError if names or shapes differ from the recipe's network.
+        Raises ValueError if names or shapes of its tensors differ from those of the recipe's network.
         """
         saved.copy("model.safetensors", self.master_weights.weights)
         if self.master_weights.average:
@@ -193,8 +197,8 @@ class Single(Engine):
 
 
 class Ddp(Engine):
-    """Engine of torch's DDP: whole weights in every process; gradients are averaged in backward, or (with separate
-    master weights) summed in float32 after it."""
+    """Engine of torch's DDP: whole weights in every process; gradients are averaged over processes during backward, or
+    (if float32 master weights are separate copies) summed in float32 after backward."""
 
     distributed = (DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
 

@@ -2,12 +2,14 @@
 
 Each of `Denoiser.layers()` is gathered for its own forward and backward. Embedding and output layer form the root
 group, so that inside the forward pass the output layer is whole and a fused loss need not gather it. accelerate starts
-the processes and provides the setting whether to reshard after a forward; torch itself shards, on every device.
+the processes, and its launch file says whether layers are resharded after the forward; torch itself shards, on GPUs and
+CPUs.
 
 Precision: `bf16_master` shards the float32 master weights themselves, gathers them in bfloat16 and sums gradients in
 float32; `bf16_pure` shards bfloat16 weights. Gradients are exchanged in every microbatch, so that they stay sharded.
-With the option `whole_gradients` every process sums its own gradients, in float32 unless everything is bfloat16, and
-they are exchanged in the last microbatch of a step (torch's `FSDPModule.set_requires_gradient_sync`).
+With the option `whole_gradients` every process sums whole gradients of its own microbatches, in float32 unless
+everything is bfloat16, and exchanges them in the last microbatch of a step (torch's
+`FSDPModule.set_requires_gradient_sync`).
 """
 
 from __future__ import annotations

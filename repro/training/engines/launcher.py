@@ -1,6 +1,6 @@
 """Selection of the engine from the environment variables that `accelerate launch` or torchrun sets.
 
-A launcher setting that the engine does not support raises ValueError and is never ignored.
+A setting of the launcher that the selected engine does not support is never ignored, but raises ValueError.
 """
 
 from __future__ import annotations
@@ -84,15 +84,15 @@ def _check(engine: str) -> None:
     for variable, (accepted, remedy) in SETTINGS[engine].items():
         value = os.environ.get(variable, accepted[0])
         if value.lower() not in accepted:
-            raise ValueError(f"{variable}={value} is not supported under {engine}: {remedy}")
+            raise ValueError(f"{variable}={value} is not supported with {engine}; {remedy}")
 
 
 def join_group(distributed: tuple[DistributedType, ...]) -> Accelerator:
     """Join the group of processes; returns accelerate's `Accelerator`.
 
-    `distributed`: the values of accelerate's `distributed_type` that fit the requested engine. Raises ValueError for
-    another type or number of processes, since with inconsistent settings each process would train alone without an
-    error. On CPUs accelerate has no sharding and reports MULTI_CPU; there the engine itself shards, over gloo.
+    `distributed`: the values of accelerate's `distributed_type` that fit the requested engine (an engine that shards
+    also accepts MULTI_CPU, which accelerate reports on CPUs). Raises ValueError if accelerate has set up another type,
+    or another number of processes than the launcher started: each process would then train alone without an error.
     """
     # precision is the recipe's: accelerate's own setting must have no effect
     accelerator = Accelerator(cpu=not device().startswith("cuda"), mixed_precision="no")
@@ -100,12 +100,14 @@ def join_group(distributed: tuple[DistributedType, ...]) -> Accelerator:
     if processes != got:
         accelerator.end_training()
         raise ValueError(
-            f"the launcher started {processes} processes, accelerate sees {got}: launch with a file of recipes/launch"
+            f"the launcher started {processes} processes, but accelerate sees {got}; launch with a file of"
+            " recipes/launch"
         )
     kind = accelerator.distributed_type
     if kind not in distributed:
         accelerator.end_training()
         raise ValueError(
-            f"requested {distributed[0].value}, accelerate set up {kind.value}: launch with a file of recipes/launch"
+            f"the launcher requests {distributed[0].value}, but accelerate has set up {kind.value}; launch with a file"
+            " of recipes/launch"
         )
     return accelerator

@@ -16,9 +16,10 @@ JOINED = "model-00001-of-00001.safetensors"
 
 
 def write(folder: Path, tensors: Mapping[str, Tensor], first: bool) -> Path:
-    """Write sharded tensors to one safetensors file under `folder`; returns its path (a collective operation).
+    """Write sharded `tensors` (name -> tensor) to one safetensors file under `folder`; returns the file's path (a
+    collective operation: all processes call it). `first`: whether this is the process with index 0.
 
-    Each process writes its shards, and the `first` one joins them. All processes must share the file system. An error
+    Each process writes its shards, and the first process joins them. All processes must share the file system. An error
     in one process (a full disk: OSError) is raised in all of them.
     """
     if first:
@@ -34,5 +35,5 @@ def write(folder: Path, tensors: Mapping[str, Tensor], first: bool) -> Path:
 
 
 def _at_least_1d(tensor: Tensor) -> Tensor:
-    """The tensor, with shape [1] if it is a scalar: torch 2.13 silently joins tensors of shape () as zeros."""
+    """The tensor itself, but with shape [1] if its shape is (): torch 2.13 would write zeros in its place."""
     return tensor if tensor.ndim else tensor[None]

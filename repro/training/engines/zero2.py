@@ -101,7 +101,8 @@ class Zero2(Engine):
 
     @torch.no_grad()
     def files(self, scratch: Path) -> Files:
-        """Files of a checkpoint, whose whole tensors are gathered one by one into the first process."""
+        """Files of a checkpoint (file name -> tensor name -> tensor), gathered tensor by tensor and complete in the
+        first process only (a collective operation). `scratch` is not used."""
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
         optimizer: dict[str, Tensor] = {}
@@ -144,8 +145,8 @@ class Zero2(Engine):
         self._scatter(master_weights)
 
     def _gather(self, whole: Callable[[nn.Parameter], Tensor]) -> dict[str, Tensor]:
-        """Parameter name -> `whole(parameter)`, the gathered tensor; empty except in the first process (a collective
-        operation)."""
+        """Parameter name -> `whole(parameter)` on the CPU, where the function `whole` gathers a parameter's tensor from
+        all processes; empty except in the first process (a collective operation)."""
         gathered = ((name, whole(parameter)) for name, parameter in self.named.items())
         return {name: tensor.cpu() for name, tensor in gathered if self.first}
 

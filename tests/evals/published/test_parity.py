@@ -93,10 +93,10 @@ def test_nothing_in_a_pickle_is_run(tmp_path, tokenizer):
         (b"PK\x03\x04 half", "is truncated or not a zip of PyTorch 1.6"),
         (pickle.dumps({"a": 1}), "is truncated or not a zip of PyTorch 1.6"),
         ({"epoch": 1}, "has no named tensors"),
-        ({"state_dict": {"a": torch.ones(2)}}, "has no averages"),
+        ({"state_dict": {"a": torch.ones(2)}}, "has no averaged weights"),
         (
             {"state_dict": {"a": torch.ones(2)}, "ema": {"shadow_params": [torch.ones(3)]}},
-            "its 1 averages",
+            "1 averaged weights do not",
         ),
     ],
 )
