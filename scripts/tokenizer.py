@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 from repro.core.cli import Parser, run
 from repro.core.files import ROOT, write_text
-from repro.data.text import BpeMerges, Text, learn_bpe
+from repro.data.byte_level import BpeMerges, learn_bpe
+from repro.data.text import Text
 from repro.recipes.scale import CORPORA
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import string
+import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -71,10 +72,19 @@ class Chats(Written):
         return "".join(turns) + head.format(role="assistant")
 
     def chunks(self, split: Split) -> Iterator[Rows]:
-        pairs = self._pairs(split)
+        pairs, given, kept = self._pairs(split), 0, 0
         while some := list(itertools.islice(pairs, CHUNK)):
             names, prompts, answers = map(list, zip(*some, strict=True))
-            yield self._rows(names, *[list(self._encoded(names, texts)) for texts in (prompts, answers)])
+            rows = self._rows(names, *[list(self._encoded(names, texts)) for texts in (prompts, answers)])
+            given, kept = given + len(names), kept + len(rows)
+            yield rows
+        if kept < given:
+            which = "training" if split == "train" else "held-out"
+            print(
+                f"{self.documents.origin()}: {given - kept} of {given} {which} answers are empty or do not fit into rows"
+                f" of {self.length} ids, and are left out; a larger --length keeps long ones",
+                file=sys.stderr,
+            )
 
     def _encoded(self, names: Sequence[int], texts: Sequence[str]) -> Iterator[Ids]:
         """Token ids of each of `texts`. `names`: the row names (`number << 32 | k`) of the texts, from which a message

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from repro.data import sources
 from repro.data.corpus import Data
-from repro.data.pretrained import Pretrained
 from repro.data.released import Released, tokenizer_of_release
-from repro.data.text import Bpe, Gpt2, Written, gpt2_tokenizer, trained_tokenizer
+from repro.data.text import Written
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -27,13 +26,7 @@ def tokenizer_of(data: Data) -> Tokenizer:
     ConnectionError if the tokenizer is on the Hub and the Hub cannot be reached.
     """
     if isinstance(data, Written):
-        match data.units:
-            case Bpe(size=size):
-                return trained_tokenizer(data.documents, size)
-            case Gpt2():
-                return gpt2_tokenizer()
-            case Pretrained() as units:
-                return units.tokenizer()
+        return data.units.tokenizer(data.documents) or _characters(data)
     if isinstance(data, Released):
         return tokenizer_of_release(data.tokenizer_sha256)
     named = getattr(data, "tokenizer", None)

@@ -17,6 +17,7 @@ from pathlib import Path
 from repro.core import parts
 from repro.core.reading import regular
 from repro.data import sources
+from repro.data.byte_level import Bpe, Gpt2
 from repro.data.chat import Chat
 from repro.data.chats import Chats
 from repro.data.corpus import UNRESOLVED, Data, DelegatedData
@@ -24,7 +25,7 @@ from repro.data.dialogues import Dialogues
 from repro.data.documents import AllFiles, Column, Documents, Files, Messages
 from repro.data.packed import Joined, Padded, Stream
 from repro.data.pretrained import Pretrained
-from repro.data.text import Alphabet, Bpe, Gpt2, Units
+from repro.data.text import Alphabet, Units
 
 STRIDE = 20
 """Of documents numbered from 0, 19, 39, ... are held out; of n < 40 documents every (n // 2)-th, so that a standard

@@ -59,7 +59,10 @@ class Pretrained(Units):
     def resolve(self) -> dict[str, str | int]:
         return {"revision": sources.revision(self.source, self.revision, "model")}
 
-    def tokenizer(self) -> Tokenizer:
+    def tokenizer(self, documents: Documents) -> Tokenizer:
+        return self.published()
+
+    def published(self) -> Tokenizer:
         """The published tokenizer itself; ConnectionError where the Hub cannot be reached, ValueError for an unknown
         name or revision."""
         return sources.tokenizer(self.source, self.revision).backend_tokenizer
@@ -78,7 +81,7 @@ def _plain(units: Pretrained) -> Tokenizer:
     """The tokenizer without the truncation and padding that some tokenizer files switch on."""
     from tokenizers import Tokenizer
 
-    made = Tokenizer.from_str(units.tokenizer().to_str())
+    made = Tokenizer.from_str(units.published().to_str())
     made.no_truncation()
     made.no_padding()
     return made

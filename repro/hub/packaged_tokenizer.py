@@ -30,7 +30,7 @@ class PackagedTokenizer(Pretrained):
         sources.check(self.source, self.revision, found)
         return {"revision": found}
 
-    def tokenizer(self) -> Tokenizer:
+    def published(self) -> Tokenizer:
         return read_tokenizer(unpacked(self._file()) / "tokenizer.json")
 
     def _file(self) -> Path:

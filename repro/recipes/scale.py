@@ -22,11 +22,12 @@ from typing import Any
 from repro.core import parts, registry
 from repro.core.errors import nearest
 from repro.core.schedules import ConstantUntil, LinearToZero
+from repro.data.byte_level import BpeMerges
 from repro.data.corpus import Data
 from repro.data.documents import Sotu
 from repro.data.language import Language
 from repro.data.sudoku import Sudoku
-from repro.data.text import BpeMerges, Characters, Text
+from repro.data.text import Characters, Text
 from repro.models.backbone import Backbone
 from repro.models.causal_blocks import CausalBlocks
 from repro.models.dit import Dit, DitBlocks, DitCausal, WithDropout

@@ -13,6 +13,7 @@ from helpers import tiny_tokenizer
 from repro.core import parts, registry
 from repro.core.files import ROOT
 from repro.data import sources
+from repro.data.byte_level import Bpe
 from repro.data.chat import Chat
 from repro.data.chats import Chats
 from repro.data.corpus import UNRESOLVED, prepared
@@ -20,7 +21,7 @@ from repro.data.documents import Column, Files, Messages
 from repro.data.own import FEWEST, TEMPLATE, own_data, own_documents
 from repro.data.packed import Joined, Padded, Stream
 from repro.data.pretrained import Pretrained
-from repro.data.text import Alphabet, Bpe
+from repro.data.text import Alphabet
 from repro.recipes.scale import CORPORA
 
 NANO = CORPORA["nano.text"]
@@ -173,11 +174,14 @@ def test_every_answer_is_a_row_that_begins_with_all_turns_before_it():
         data.prompt("One?" * 30)
 
 
-def test_an_answer_that_leaves_no_place_for_its_end_is_left_out():
+def test_an_answer_that_leaves_no_place_for_its_end_is_left_out(capsys):
     prompt = len("user:\nq\nassistant:\n")
     chats = [{"messages": said("q", "a" * n)} for n in (3, 4, 3, 4, 3, 3)]
     data = own_data(NANO, lines("c.jsonl", *chats), None, prompt + 4)
     assert sorted(prepared(data).train.example >> 32) == [0, 4]
+    assert (
+        "c.jsonl: 2 of 4 training answers are empty or do not fit" in capsys.readouterr().err.splitlines()[-1]
+    )
 
 
 @pytest.mark.parametrize("template", ["{content}", "{content} {role}", "{role}"])

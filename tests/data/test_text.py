@@ -12,10 +12,11 @@ import pytest
 
 from repro.core.parts import canonical, derive, read
 from repro.data import sources
+from repro.data.byte_level import Bpe, BpeMerges, Gpt2, learn_bpe
 from repro.data.corpus import UNRESOLVED, prepared
 from repro.data.documents import Column, Files, Hub, Mixture, Sotu
 from repro.data.packed import Packed, PackedWhole
-from repro.data.text import Alphabet, Bpe, BpeMerges, Characters, Gpt2, Text, learn_bpe
+from repro.data.text import Alphabet, Characters, Text
 from repro.recipes.scale import CORPORA
 from scripts import tokenizer
 

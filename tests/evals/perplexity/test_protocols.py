@@ -9,10 +9,11 @@ from helpers import wordpiece
 from helpers.corpora import ASK, Spelt, blind, task_of, written
 
 from repro.core import parts, registry
+from repro.data.byte_level import Gpt2
 from repro.data.corpus import UNRESOLVED
 from repro.data.documents import AllFiles, HubSplit
 from repro.data.released import Released, store_tokenizer
-from repro.data.text import Gpt2, Text
+from repro.data.text import Text
 from repro.evals.__main__ import main
 from repro.evals.perplexity import corpora
 from repro.evals.perplexity.catalogue import FILE, read_catalogue
