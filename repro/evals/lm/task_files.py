@@ -30,8 +30,8 @@ DATA = "data"
 
 
 def store_task(path: Path) -> str:
-    """Copy a task and all files it names into runs/tasks; returns the SHA-256 of the copies. ValueError names a missing
-    file."""
+    """Copy a task's YAML and all files that it names into runs/tasks; returns the SHA-256 of all copies (hexadecimal).
+    ValueError for a file that is missing or cannot be read."""
     data_files = _data_files(path)
     names = _stored_names(data_files)
     files = {
@@ -61,14 +61,15 @@ def store_task(path: Path) -> str:
 
 
 def load_task_config(digest: str) -> dict[str, Any]:
-    """lm-eval's configuration of the task that `store_task` stored under `digest`; ValueError if runs/tasks does not
-    hold it."""
+    """lm-eval's configuration (name -> value) of the task that `store_task` stored under `digest`, with the data files
+    as absolute paths; ValueError if runs/tasks does not hold the task."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
     folder = _folder(digest)
     if not folder.is_dir():
         raise ValueError(
-            f"no stored task {digest[:16]} in {folder.parent}; name its YAML again with --tasks FILE.yaml"
+            f"no stored task {digest[:16]} in {folder.parent}; store it again by evaluating its YAML with --tasks"
+            " FILE.yaml"
         )
     found = load_yaml(folder / MAIN)
     given = dict(found.get("dataset_kwargs") or {})
@@ -84,7 +85,8 @@ def _folder(digest: str) -> Path:
 
 
 def _absolute(files: Any, folder: Path, names: Mapping[str, str]) -> Any:
-    """Data files (a name, a list, or a table by split) as absolute paths in `folder`, stored under `names`."""
+    """The setting `files` (the name of a data file, a list of names, or a table of these by split), with each name
+    replaced by the absolute path of its stored copy: `folder`, and the name that the copy has by `names`."""
     if isinstance(files, dict):
         return {split: _absolute(each, folder, names) for split, each in files.items()}
     if isinstance(files, list):
@@ -93,15 +95,16 @@ def _absolute(files: Any, folder: Path, names: Mapping[str, str]) -> Any:
 
 
 def _flat(files: Any) -> list[str]:
-    """The names of data files, given as one name, a list, or a table of either by split."""
+    """All names of data files in the setting `files`: one name, a list of names, or a table of these by split."""
     if isinstance(files, dict):
         return [name for each in files.values() for name in _flat(each)]
     return [name for each in files for name in _flat(each)] if isinstance(files, list) else [str(files)]
 
 
 def _stored_names(given: Iterable[str]) -> dict[str, str]:
-    """Path of a data file in the YAML -> its name in the stored copy: the file name without folders. Where files of two
-    folders have the same name, the first 8 digits of the SHA-256 of the path are put before it."""
+    """Path of a data file in the YAML -> its name in the stored copy of the task, for each path of `given`: the file's
+    name without folders. Where files of two folders have one name, the first 8 digits of the SHA-256 of the path are
+    put before the name."""
     given = list(dict.fromkeys(given))
     times = Counter(Path(name).name for name in given)
     return {
@@ -121,7 +124,9 @@ def _raw_yaml(path: Path) -> dict[str, Any]:
     with foreign(path, "YAML of a task", "correct it"):
         found = load_yaml(path, resolve_func=False, recursive=False)
     if _size(found) > NODES:
-        raise ValueError(f"{path} has more than {NODES} values, references resolved; give a smaller task")
+        raise ValueError(
+            f"{path} has more than {NODES} values when its YAML references (*NAME) are resolved; make it smaller"
+        )
     convert(found, _Fields, str(path), "correct it")
     return found
 
