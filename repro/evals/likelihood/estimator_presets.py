@@ -1,6 +1,6 @@
 """Likelihood estimators by name, with their sources; `NAME:field=value` is the estimator NAME with a field changed.
 
-estimator("levels")                      the default for absorbing models
+estimator("levels")                      the default for models of absorbing noise
 estimator("llada_mc:draws=1024,batch=32")
 estimator("llada_mc+guided:scale=0.5")   under classifier-free guidance
 """

@@ -1,5 +1,5 @@
-"""Estimators of the all-subsets bound on the log-likelihood of masked diffusion models
-(docs/method.md#llada-objective, docs/method.md#llada-likelihood).
+"""Estimators of the all-subsets bound on the log-likelihood of masked diffusion models: minus the sum over all nonempty
+masked sets S of f(S) / (l C(L, l)) (docs/method.md#llada-objective, docs/method.md#llada-likelihood).
 
     subsets       all 2^L - 1 masked sets, nothing drawn
     levels        all sets with l = 1, L - 1, L, distinct drawn sets for the l between (repro.evals.likelihood.levels)
@@ -9,8 +9,8 @@
     elbo_t        the bound as an integral over time t with weight 1/t: t uniform and stratified, each token masked with
                   probability t
 
-Symbols: L tokens of the continuation, l of them masked (the level), f(S) the summed loss of a masked set S, C(L, l)
-sets of level l, n masked sets, R independent passes (groups of stratified draws).
+Symbols: L tokens of the continuation, l of them masked (the level), f(S) the loss (-log p) of a masked set S summed
+over its l tokens, C(L, l) sets of level l, n masked sets, R independent passes (groups of stratified draws).
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""Estimator `levels` of the all-subsets bound: all masked sets of the levels 1, L - 1 and L, and a few distinct random
-sets of every level between (level: number of masked positions).
+"""Estimator `levels` of the all-subsets bound (repro.evals.likelihood.likelihood): all masked sets of the levels 1,
+L - 1 and L, and a few distinct random sets of every level between (level: number of masked positions).
 
 The levels 1, L - 1 and L take 2 L + 1 forward passes; they weigh most and have the fewest sets. The losses at their
 positions also predict f(S) at the levels between, as h(S): the sum over the positions i in S of a value that is linear
 in the level, from the loss at i with nothing else masked (level 1) to the loss at i with everything masked (level L).
 The random sets estimate the mean of f(S) - h(S), and the mean of h(S) is known (h is a control variate). The estimate
 is unbiased, and its standard error is that of a stratified sample (Cochran 1977, Sampling Techniques, ch. 5;
-docs/method.md#statistics); sets of a level with at most MAX_ENUMERATED of them are drawn without replacement.
+docs/method.md#statistics); sets of a level with at most 5,000 of them (MAX_ENUMERATED) are drawn without replacement.
 
-Symbols: L tokens of the continuation, l of them masked (the level), f(S) the summed loss of a masked set S, n masked
-sets.
+Symbols: L tokens of the continuation, l of them masked (the level), f(S) the loss (-log p) of a masked set S summed
+over its l tokens, n masked sets.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _strata(levels: Sequence[int], draws: int, length: int) -> list[tuple[list[i
 
 def _enumerated(levels: Sequence[int], length: int) -> bool:
     """Whether the masked sets of a stratum are enumerated, to be drawn without replacement: it has one level l (the
-    only element of `levels`), of C(L, l) <= MAX_ENUMERATED sets; L = `length`."""
+    only element of `levels`), of C(L, l) <= 5,000 sets (MAX_ENUMERATED); L = `length`."""
     return len(levels) == 1 and math.comb(length, levels[0]) <= MAX_ENUMERATED
 
 

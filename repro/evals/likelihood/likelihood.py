@@ -107,7 +107,7 @@ def score_by_length(
 
     The requests of a group have one total length (prompt and continuation) and are sorted by their ids, so that equal
     prompts are adjacent. A continuation of L tokens needs `size(L)` network inputs; those of a group are together at
-    most MAX_INPUTS, unless it has a single request.
+    most 8,192 (MAX_INPUTS), unless the group has a single request.
     """
     return score_groups(requests, _by_length(requests, size), score)
 
@@ -117,8 +117,8 @@ def score_groups(
     groups: Iterable[list[int]],
     score: Callable[[list[LikelihoodRequest]], Sequence[Likelihood]],
 ) -> list[Likelihood]:
-    """One likelihood per request, in the order of the requests, by one call of `score` with each of the `groups`, which
-    are lists of indices that hold every request once."""
+    """One likelihood per request, in the order of the requests, by one call of `score` with the requests of each group.
+    `groups` are lists of indices of `requests`, which together hold every index once."""
     likelihoods: dict[int, Likelihood] = {}
     for group in groups:
         scored = score([requests[index] for index in group])

@@ -121,8 +121,8 @@ class NextToken(Estimator):
 
 def _similar_lengths(requests: Sequence[LikelihoodRequest], batch: int) -> Iterator[list[int]]:
     """Indices of the requests in groups of similar lengths, one group per forward pass of a causal network. A request's
-    input is all its ids but the last; a group has at most `batch` distinct inputs, and at most MAX_PADDING padded
-    columns per id of these."""
+    input is all its ids but the last; a group has at most `batch` distinct inputs, and at most a quarter as many padded
+    columns as ids (MAX_PADDING)."""
     order = sorted(range(len(requests)), key=lambda i: (len(requests[i].ids), requests[i].ids))
     group: list[int] = []
     inputs = ids = 0
@@ -193,7 +193,7 @@ def greedy(denoiser: BatchedDenoiser, requests: Sequence[LikelihoodRequest]) -> 
     continuation.
 
     The answer is the field `greedy` of each returned likelihood. A request is not forwarded any further once a token
-    differs from the argmax, so the field `value` then covers only the tokens before. LLaDA's
+    differs from the argmax, so the field `value` is then no full sum, but that up to this token. The check is LLaDA's
     `suffix_greedy_prediction` (`ML-GSAI/LLaDA@b7e6c35 eval_llada.py:173-194`); for absorbing noise only.
     """
     readout = partial(_with_priority, "low_confidence")

@@ -166,7 +166,7 @@ class Adapter(LM):
         classifier-free guidance if the estimator does, as in LLaDA's harness. ValueError without an estimator."""
         if self.estimator is None:
             raise ValueError(
-                "this task scores likelihoods, and no estimator is given; give one, estimator=NAME"
+                "this task scores likelihoods, and no estimator is given; give one, estimator=NAME (in --model_args)"
             )
         return self.estimator.batched(self.model.denoiser, self.model.recipe.process, self.batch)
 
@@ -211,7 +211,8 @@ class Adapter(LM):
         return found.ids.tolist()
 
     def _plan(self, length: int) -> Plan:
-        """The decoding plan (lengths, steps, cache) for a text of at most `length` ids."""
+        """The decoding plan (lengths, steps, cache): that of the settings `generation`, or, if they have none, one for
+        a text of at most `length` ids."""
         assert self.generation is not None
         if self.generation.plan is not None:
             return self.generation.plan

@@ -44,8 +44,8 @@ class LmTask(Task):
     member tasks and reports lm-eval's aggregate; a limit on the number of documents applies to each member.
 
     `shots`: number of few-shot examples (None: the task's own); `template`: whether contexts are formatted with the
-    chat template; `overlong`: whether a request beyond the model's maximum length raises ValueError or is truncated on
-    the left.
+    model's chat template ("chat") or read as they are ("none"); `overlong`: whether a request beyond the model's
+    maximum length raises ValueError ("error") or is truncated on the left ("truncate").
     """
 
     task: str

@@ -148,8 +148,8 @@ class _Fields(Struct):
 
 
 def _size(data: Any, most: int = NODES) -> int:
-    """Number of values in nested data, counted up to about `most`. References in a YAML (`&a`, `*a`) can turn few bytes
-    into very many values."""
+    """Number of values in the nested lists and dictionaries `data`; counting stops at about `most`. References in a
+    YAML (`&a`, `*a`) can turn few bytes into very many values."""
     found = 1
     for each in data.values() if isinstance(data, dict) else data if isinstance(data, list) else ():
         if found > most:
@@ -164,8 +164,8 @@ def _includes(path: Path) -> list[str]:
 
 
 def _dependencies(path: Path) -> dict[str, Path]:
-    """The files that a task YAML and its includes depend on, as name in the stored copy -> file: included YAML files,
-    and Python modules named by `!function`."""
+    """Name in the stored copy -> path, for each file that a task's YAML depends on: included YAML files, and the Python
+    modules that `!function` names, in the YAML or in an included file. ValueError for an include in another folder."""
     found: dict[str, Path] = {}
     for module in re.findall(r"!function\s+([\w.]+)\.\w+", read_text(path)):
         name = f"{module.replace('.', '/')}.py"
@@ -181,8 +181,8 @@ def _dependencies(path: Path) -> dict[str, Path]:
 
 
 def _data_files(path: Path) -> dict[str, Path]:
-    """Local data files of a task and its includes by their names in the YAML, which are relative to the YAML or to the
-    working directory."""
+    """Name in the YAML -> path, for each local data file of a task and its included files; the names are paths relative
+    to the YAML or to the working directory."""
     found: dict[str, Path] = {}
     for yaml in [path.name, *_includes(path)]:
         for name in _flat(

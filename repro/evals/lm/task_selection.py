@@ -105,8 +105,8 @@ def _built(name: str) -> Generator[None]:
 
 
 def _check_metrics(name: str, spec: dict[str, Any]) -> None:
-    """Raise ValueError for a metric of the YAML `name` that lm-eval does not know; lm-eval would look for it on the
-    Hub."""
+    """Raise ValueError for a metric in `spec`, the configuration in the YAML file `name`, that lm-eval does not know;
+    lm-eval itself would look for the metric on the Hub."""
     from lm_eval.api.registry import metric_registry
 
     known = sorted(metric_registry.keys())
@@ -118,8 +118,8 @@ def _check_metrics(name: str, spec: dict[str, Any]) -> None:
 
 
 def _check_task(name: str, task: Any) -> None:
-    """Raise ValueError for what lm-eval itself accepts in a YAML: a negative number of few-shot examples, and a correct
-    answer that is none of the choices (which would count as wrong)."""
+    """Raise ValueError for what lm-eval accepts in the YAML file `name` of its task object `task`: a negative number of
+    few-shot examples, and a correct answer that is none of the choices (every answer would count as wrong)."""
     if (task.config.num_fewshot or 0) < 0:
         raise ValueError(f"{name}: num_fewshot is {task.config.num_fewshot}; give 0 or more")
     if task.OUTPUT_TYPE != "multiple_choice" or task.multiple_input:
@@ -289,7 +289,10 @@ def tasks_by_name(names: Sequence[str], suite: str, known: Sequence[Task], model
         if registered is not None:
             found.append(registered)
             continue
-        for several, whose in ((ours, f"in suite {suite!r}"), (protocols(), "among the protocols")):
+        for several, whose in (
+            (ours, f"in suite {suite!r}"),
+            (protocols(), "among the perplexity protocols"),
+        ):
             if not name.endswith((".yaml", ".yml")) and misspelt(name, list(several)):
                 raise ValueError(f"no task {name!r} {whose}; {nearest(name, several)}")
         found += find_tasks(name, model)

@@ -1,4 +1,5 @@
-"""Catalogue of published corpora and perplexity protocols, read strictly from evals/corpora.toml."""
+"""Catalogue of published corpora and perplexity protocols: evals/corpora.toml, in which an unknown field is an
+error."""
 
 from __future__ import annotations
 

@@ -60,8 +60,8 @@ class Packing(Part):
 
     @abstractmethod
     def rows(self, stream: Stream, length: int, special: SpecialIds) -> Iterator[Rows]:
-        """Yield the rows of L = `length` ids in chunks [n, L], from `stream`, which yields (document number, its ids
-        [.]) for each document; `special`: the ids that begin, end and pad the rows."""
+        """Yield the rows of L = `length` ids in chunks [n, L], from `stream`, which yields (number, token ids) for each
+        document; `special`: the ids that begin, end and pad the rows."""
 
     def constant(self, chunk: Rows) -> np.ndarray:
         """Bool [n, L] for the n rows of `chunk`: True at positions that hold the same special id in every row, such as

@@ -146,8 +146,9 @@ class HeldoutBound(Task):
         return Rows(split.ids[chosen], split.candidates[chosen], clusters[chosen])
 
     def _fresh(self, model: Model) -> tuple[Rows, np.ndarray, np.ndarray]:
-        """Three values: the held-out rows, the document of each row [n], and the indices of the rows that the bound
-        computed during training does not use; ValueError if the data is not that on which the model was trained."""
+        """(n held-out rows; number of the document that each is from, [n]; indices of the rows from documents that the
+        bound computed during training does not use). ValueError if the data is not that on which the model was
+        trained."""
         corpus = prepared(model.data)
         if model.corpus is not None and corpus.digest != model.corpus:
             raise ValueError(
@@ -170,9 +171,9 @@ class HeldoutBoundUpTo(HeldoutBound):
 
 @part
 class TruncatedBound(HeldoutBound):
-    """Upper bound on -log p of held-out rows without its terms for t = 1 (prior) and for times below the smallest
-    integrated one (tail), as published perplexities of MDLM and Duo are computed: no longer a bound, and lower by about
-    .001 nats per token (docs/method.md#mdlm)."""
+    """Upper bound on -log p per token, in nats, of `rows` held-out rows, without its terms for t = 1 (prior) and for
+    times below the smallest integrated one (tail), as published perplexities of MDLM and Duo are computed: no longer a
+    bound, and lower by about .001 nats per token (docs/method.md#mdlm)."""
 
     form = "truncated"
 
@@ -213,7 +214,7 @@ class TrainingCurve(Task):
             rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         except json.JSONDecodeError as error:
             raise ValueError(
-                f"{path}: {error}; run the training command with --resume, which repairs its log"
+                f"{path} has a broken line ({error}); run the training command with --resume, which repairs its log"
             ) from None
         rows = [row for row in rows if row["step"] <= model.step]
         blocks = np.array_split(np.arange(len(rows)), min(self.points, len(rows)))

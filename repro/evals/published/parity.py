@@ -64,9 +64,9 @@ class Note(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 @dataclass(frozen=True)
 class Fixture:
     """Inputs and recorded outputs of a network. Inputs: `ids` [B, L] at diffusion times `t` ([B] or [B, L]; None for a
-    network without time conditioning). Outputs at the N positions `where` [B, L] is True: raw `logits` [N, V], before
-    forbidden ids are set to -inf, and the negative log-likelihood `nll` [B], in nats, of the ids `target` [B, L],
-    summed over positions."""
+    network without time conditioning). Outputs at the N positions where the tensor `where` [B, L] is True: raw `logits`
+    [N, V], before forbidden ids are set to -inf, and the negative log-likelihood `nll` [B], in nats, of the ids
+    `target` [B, L], summed over these positions of a row. `note`: content of fixture.json."""
 
     note: Note
     ids: Tensor

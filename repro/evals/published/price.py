@@ -66,8 +66,8 @@ class Price:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """An evaluation (`cell`) in `suite` of the released checkpoint `ckpt`, with its estimated cost `line`; `question`:
-    the evaluation's settings as in a record."""
+    """An evaluation in `suite` of the released checkpoint `ckpt`. `cell`: its task, sampler and decoding plan; `line`:
+    its estimated cost; `question`: its settings as in a record."""
 
     ckpt: str
     suite: str

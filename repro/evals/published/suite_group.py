@@ -66,8 +66,8 @@ class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """An evaluation request for the checkpoint `ckpt` (name or folder), limited to the evaluations with a key in `keys`
-    (None: all evaluations of the request's suite)."""
+    """An evaluation request for the checkpoint `ckpt` (name or folder), limited to the evaluations whose (task name,
+    sampler, decoding plan) are in `keys` (None: all evaluations of the request's suite)."""
 
     ckpt: str
     request: Request
