@@ -1,6 +1,7 @@
 """Wrapper of a denoiser for the likelihood estimators: forwards inputs in batches, each distinct input once, and
 computes log-probabilities at chosen positions only.
 
+    denoiser = BatchedDenoiser(model.denoiser, model.recipe.process, batch=64)
     denoiser.read(ScoredInputs(ids, scored, target, t, prompt), token_logp)     [N, 1]
 
 Symbols: n inputs, b of them in a batch, T positions of an input (prompt and continuation), N scored positions of all
@@ -43,17 +44,17 @@ values wanted for each position, [N, C] float64."""
 
 
 def token_logp(logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
-    """Log-probability of the target id of each of N positions, [N, 1]; `logp` [m, V] are log-probabilities, `row` [N]
-    the row of `logp` of each position, `target` [N] the target ids."""
+    """Log-probability of the target id of each of N positions, [N, 1] float64, from log-probabilities `logp` [m, V]:
+    that of position i is `logp[row[i], target[i]]`, with `row` [N] and target ids `target` [N]."""
     return logp[row, target].double()[:, None]
 
 
 class BatchedDenoiser:
-    """A denoiser wrapped for scoring, with at most `batch` rows per forward pass. `forwards` counts the rows forwarded
-    so far."""
+    """A denoiser (network) of models with the noise process `process`, wrapped for scoring: it forwards at most `batch`
+    distinct inputs at once. `forwards` counts the rows forwarded so far: `cost` for each distinct input."""
 
     cost: ClassVar[int] = 1
-    """Number of forward passes of the denoiser per input."""
+    """Number of forward passes of the denoiser per input: 1, or 2 under classifier-free guidance."""
 
     def __init__(self, denoiser: Denoiser, process: Process, batch: int) -> None:
         self.denoiser, self.process, self.batch = denoiser, process, batch
@@ -62,8 +63,8 @@ class BatchedDenoiser:
         self.forwards = 0
 
     def read(self, inputs: ScoredInputs, readout: Readout) -> Tensor:
-        """The C values that `readout` computes at each of the N True entries of `inputs.scored`, in row-major order:
-        [N, C] on the CPU."""
+        """The C values that the function `readout` (`token_logp`, for instance) computes at each of the N True entries
+        of `inputs.scored` [n, T], in row-major order: [N, C] on the CPU."""
         ids, scored, target, t, prompt = (value.to(self.device) for value in inputs)
         full = self.full_inputs(ids, prompt)
         time = t.view(torch.int64)[:, None] if self.denoiser.time_conditioned else ids[:, :0]
@@ -86,8 +87,9 @@ class BatchedDenoiser:
         return _unsorted(values, order).cpu()
 
     def distinct(self, design: SamplingDesign) -> int:
-        """Number of forward passes that the inputs of one sampling design need by themselves: `cost` times the distinct
-        nonempty masked sets, or distinct pairs of set and diffusion time where the network is conditioned on time."""
+        """Number of forward passes that the masked sets of one sampling design need, if no other design shares them:
+        `cost` (2 under classifier-free guidance, else 1) times the number of distinct nonempty sets, or of distinct
+        pairs of set and diffusion time where the network is conditioned on time."""
         nonempty = design.masked.any(1)
         keys = design.masked[nonempty].long()
         if self.denoiser.time_conditioned:
@@ -95,13 +97,15 @@ class BatchedDenoiser:
         return self.cost * len(torch.unique(keys, dim=0))
 
     def full_inputs(self, ids: Tensor, prompt: Tensor) -> Tensor:
-        """All ids forwarded for each input (its `cost` passes side by side), [n, T * cost], from ids [n, T] and
-        `prompt` [n, T] bool; inputs with equal rows of this tensor are forwarded once."""
+        """All ids that the network reads for each of n inputs, [n, T * cost]: the ids of its `cost` forward passes side
+        by side (here one: `ids` [n, T] itself). Inputs with equal rows of this tensor are forwarded once. `prompt` [n,
+        T] bool, True at the prompt, is for subclasses."""
         return ids
 
     def forward(self, full: Tensor, t: Tensor, needed: Tensor) -> Callable[[slice], Tensor]:
-        """Forward `full` [b, T * cost] at diffusion times `t` [b]. Returns a function that maps a slice of the True
-        entries of `needed` [b, T], numbered in row-major order, to their logits [m, V]."""
+        """Forward b inputs, as `full_inputs` returns them (`full` [b, T * cost]), at diffusion times `t` [b]. `needed`
+        [b, T] bool: True where logits are wanted. Returns a function from a slice of the True entries, numbered in
+        row-major order, to the logits of the m entries in the slice, [m, V]."""
         from repro.models.attention import Mask
         from repro.models.prediction import Prediction
 
@@ -117,8 +121,9 @@ class BatchedDenoiser:
         target: Tensor,
         readout: Readout,
     ) -> Tensor:
-        """The values of `readout` for one batch of distinct inputs `full` [b, T * cost], at the N positions `at` =
-        (rows [N], columns [N]) with target ids `target` [N]: [N, C]."""
+        """The C values of `readout` at N positions of one batch of distinct inputs, [N, C]. `full` [b, T * cost]: the
+        inputs as `full_inputs` returns them; `t` [b]: their diffusion times; `needed` [b, T] bool: True where logits
+        are wanted; `at`: rows [N] and columns [N] of the positions; `target` [N]: their target ids."""
         with torch.no_grad():
             logits_of = self.forward(full, t, needed)
             place = (needed.flatten().cumsum(0) - 1).view(needed.shape)[at]
@@ -135,12 +140,12 @@ class BatchedDenoiser:
 
 
 def _unsorted(values: list[Tensor], order: Tensor) -> Tensor:
-    """The chunks `values` joined to one tensor [n, C] in the original order: row i of the joined chunks goes to row
-    `order[i]`."""
+    """The tensors `values`, each [., C], joined along their rows to one tensor [N, C] and permuted: row i of the joined
+    tensor becomes row `order[i]` of the result; `order` [N] is a permutation."""
     joined = torch.cat(values)
     return torch.empty_like(joined).index_copy(0, order, joined)
 
 
 def batches(count: int, size: int) -> Iterator[slice]:
-    """Consecutive slices of at most `size` elements that cover range(count)."""
+    """Consecutive slices of `size` elements (the last may be shorter) that together cover range(count)."""
     return (slice(start, min(start + size, count)) for start in range(0, count, size))

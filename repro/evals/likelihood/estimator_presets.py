@@ -1,6 +1,6 @@
 """Likelihood estimators by name, with their sources; `NAME:field=value` is the estimator NAME with a field changed.
 
-estimator("levels")                      the default for absorbing models
+estimator("levels")                      the default for models of absorbing noise
 estimator("llada_mc:draws=1024,batch=32")
 estimator("llada_mc+guided:scale=0.5")   under classifier-free guidance
 """
@@ -46,21 +46,24 @@ DEFAULT = {"absorbing": "levels", "uniform": "elbo_t", "left_to_right": "next_to
 
 
 def default(process: Process) -> str:
-    """Name of the default likelihood estimator of a noise process; ValueError for a family of noise that has none."""
+    """Name of the default likelihood estimator for models of a noise process (`levels`, `elbo_t` or `next_token`);
+    ValueError for a family of noise that has none."""
     if process.noise not in DEFAULT:
         raise ValueError(
-            f"{process.noise} noise has no default estimator; name one (`python -m repro.evals list estimators`)"
+            f"{process.noise} noise has no default likelihood estimator; name one with --estimator"
+            " (`python -m repro.evals list estimators`)"
         )
     return DEFAULT[process.noise]
 
 
 def estimator(name: str) -> Estimator:
-    """Likelihood estimator of a name: `NAME` or `NAME:field=value,...` (fields changed), optionally followed by
-    `+guided:scale=...`. ValueError for an unknown name or field suggests the most similar known one."""
+    """The likelihood estimator that `name` describes: `NAME` of `ESTIMATORS`, or `NAME:field=value,...` with fields
+    changed, optionally followed by `+guided` or `+guided:scale=...`. ValueError for an unknown name or field suggests
+    the most similar known one."""
     base, *additions = re.split(r"\+(?=[a-z_])", name)
     base, pins = _pins(base)
     if base not in ESTIMATORS:
-        raise ValueError(f"no estimator {base!r}; {nearest(base, ESTIMATORS)}")
+        raise ValueError(f"no likelihood estimator {base!r}; {nearest(base, ESTIMATORS)}")
     result = parts.derive(ESTIMATORS[base], pins)
     for addition, pins in map(_pins, additions):
         if addition != "guided":

@@ -1,5 +1,5 @@
-"""Estimators of the all-subsets bound on the log-likelihood of masked diffusion models
-(docs/method.md#llada-objective, docs/method.md#llada-likelihood).
+"""Estimators of the all-subsets bound on the log-likelihood of masked diffusion models: minus the sum over all nonempty
+masked sets S of f(S) / (l C(L, l)) (docs/method.md#llada-objective, docs/method.md#llada-likelihood).
 
     subsets       all 2^L - 1 masked sets, nothing drawn
     levels        all sets with l = 1, L - 1, L, distinct drawn sets for the l between (repro.evals.likelihood.levels)
@@ -9,8 +9,8 @@
     elbo_t        the bound as an integral over time t with weight 1/t: t uniform and stratified, each token masked with
                   probability t
 
-Symbols: L tokens of the continuation, l of them masked (the level), f(S) the summed loss of a masked set S, C(L, l)
-sets of level l, n masked sets, R independent passes (groups of stratified draws).
+Symbols: L tokens of the continuation, l of them masked (the level), f(S) the loss (-log p) of a masked set S summed
+over its l tokens, C(L, l) sets of level l, n masked sets, R independent passes (groups of stratified draws).
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ def level_sets(length: int, level: int) -> Tensor:
 
 
 def random_sets(keys: Tensor, levels: Tensor, length: int) -> Tensor:
-    """n random masked sets of `length` positions, [n, L] bool: set i is uniform among the sets of `levels[i]` positions
-    and is drawn with the random key `keys[i]`."""
+    """n random masked sets out of L = `length` positions, [n, L] bool: set i is uniform among the sets of `levels[i]`
+    masked positions and is drawn with the random key `keys[i]`; `keys` and `levels` are integers, [n] each."""
     return rng.uniform(keys, length).argsort(-1).argsort(-1) < levels[:, None]
 
 
 def draw_keys(seed: int, row: int, passes: int, batch: int) -> tuple[Tensor, Tensor]:
-    """Uniform variates on (0, 1), one per pass [R], and random keys, one per draw [R * batch], of the likelihood
-    request with the key `row` (R = `passes`)."""
+    """Random numbers of one likelihood request, whose `row` is the integer key of its draws: uniform variates on
+    (0, 1), one per pass, [R], and random keys, one per draw, [R * batch]; R = `passes`, each of `batch` draws."""
     keys = rng.fold(rng.keys(seed, rng.LIKELIHOOD, 0, row), torch.arange(passes))
     return rng.uniform(rng.fold(keys, -1)), rng.fold(keys[:, None], torch.arange(batch)).flatten()
 
 
 @part
 class Subsets(Masked):
-    """The all-subsets bound computed exactly from all masked sets, for continuations of L <= `longest` tokens
-    (2^L - 1 forward passes)."""
+    """The all-subsets bound computed exactly from all masked sets (2^L - 1 forward passes). ValueError for a
+    continuation of more than `longest` tokens."""
 
     longest: int
     score_is = "bound"
@@ -99,15 +99,14 @@ def all_sets(length: int) -> SamplingDesign:
 
 def _check_passes(draws: int, batch: int) -> None:
     if batch < 1 or draws < batch or draws % batch:
-        raise ValueError(
-            f"draws={draws} is not a whole number of passes; give a positive multiple of batch={batch}"
-        )
+        raise ValueError(f"draws={draws} is not a positive multiple of batch={batch}; change one of the two")
 
 
 @part
 class _MaskCounts(Masked):
-    """Base class of Monte Carlo estimators with random mask counts: `draws` masked sets in passes of `batch`; a set of
-    l of the L positions has weight L / l. ValueError unless `draws` is a multiple of `batch`."""
+    """Base class of Monte Carlo estimators with random mask counts: `draws` masked sets, of which each group of `batch`
+    (a pass) is stratified; the summed loss of a set of l of the L positions has weight L / l. ValueError unless `draws`
+    is a positive multiple of `batch`."""
 
     draws: int
     batch: int
@@ -136,8 +135,9 @@ class _MaskCounts(Masked):
 
 @part
 class LladaMC(_MaskCounts):
-    """LLaDA's Monte Carlo estimator with unbiased rounding: draw j of a pass masks l_j = 1 + floor(L frac(u + j /
-    batch)) of the L positions, with one uniform u per pass (docs/method.md#llada-likelihood)."""
+    """LLaDA's Monte Carlo estimator with unbiased rounding, from `draws` masked sets in passes of `batch`: draw j of a
+    pass masks l_j = 1 + floor(L frac(u + j / batch)) of the L positions, with one u per pass, uniform on (0, 1)
+    (docs/method.md#llada-likelihood)."""
 
     score_is = "bound"
 
@@ -147,9 +147,10 @@ class LladaMC(_MaskCounts):
 
 @part
 class LladaRound(_MaskCounts):
-    """LLaDA's Monte Carlo estimator as published: draw j of a pass masks l_j = round(k + j L / batch), wrapped into
-    1..L, of the L positions, with k uniform on 1..L (`ML-GSAI/LLaDA@b7e6c35 get_log_likelihood.py:7-25`). torch rounds
-    half to even, so l is uniform only if no j L / batch has fractional part 1/2 (docs/method.md#llada-likelihood)."""
+    """LLaDA's Monte Carlo estimator as published, from `draws` masked sets in passes of `batch`: draw j of a pass masks
+    l_j = round(k + j L / batch), wrapped into 1..L, of the L positions, with one k per pass, uniform on 1..L
+    (`ML-GSAI/LLaDA@b7e6c35 get_log_likelihood.py:7-25`). torch rounds half to even, so l_j is uniform on 1..L only if
+    no j L / batch has fractional part 1/2 (docs/method.md#llada-likelihood)."""
 
     score_is = "biased bound"
 
@@ -158,15 +159,17 @@ class LladaRound(_MaskCounts):
 
 
 def even_levels(u: Tensor, length: int, batch: int) -> Tensor:
-    """Stratified numbers of masked positions, [..., batch] integers, each uniform on 1..L (L = `length`) for u [...]
-    uniform on (0, 1) (docs/method.md#llada-likelihood)."""
+    """Stratified numbers of masked positions, 1 + floor(L frac(u + j / batch)) for j = 0..batch - 1, [..., batch]
+    integers; L = `length`. For `u` [...] uniform on (0, 1) each is uniform on 1..L
+    (docs/method.md#llada-likelihood)."""
     shifted = (u[..., None] + torch.arange(batch, dtype=torch.float64) / batch) % 1
     return (1 + (length * shifted).long()).clamp_max(length)
 
 
 def rounded_levels(k: Tensor, length: int, batch: int) -> Tensor:
-    """Numbers of masked positions, [..., batch] integers, as LLaDA publishes them: k + j L / batch for the first count
-    k [...] in 1..L (L = `length`), rounded half to even, then wrapped into 1..L."""
+    """Numbers of masked positions as LLaDA's code computes them, [..., batch] integers: k + j L / batch for j =
+    0..batch - 1, rounded half to even, then wrapped into 1..L; L = `length`, and `k` [...] in 1..L is the number for
+    j = 0."""
     steps = k[..., None] + torch.arange(batch, dtype=torch.float64) * length / batch
     return (steps.round().long() - 1) % length + 1
 
@@ -174,14 +177,15 @@ def rounded_levels(k: Tensor, length: int, batch: int) -> Tensor:
 @part
 class ElboT(Masked):
     """The likelihood bound (ELBO) as an integral over diffusion time, by Monte Carlo: at `draws` random times t in
-    (eps, 1), drawn in passes of `batch` stratified times. The estimate is the mean of the integrand (1/t times the
-    summed loss of the masked tokens under absorbing noise), plus the reconstruction term at t = eps for the times below
-    it, plus the prior term. This `eps` replaces the one of the noise process.
+    (eps, 1), drawn in passes of `batch` stratified times. The estimate is the integral over (eps, 1) (its integrand
+    under absorbing noise: 1/t times the summed loss of the masked tokens), plus the reconstruction term (the loss at
+    t = eps, in place of the times below eps), plus the prior term (0 under absorbing noise). This `eps` replaces the
+    one of the noise process.
 
     Each draw takes two forward passes. Few draws land at small t, where the weight 1/t is large, so the standard error
     for a short continuation is itself uncertain: with 1,024 draws for 4 tokens a 95 % interval covers the bound in 92
-    to 94 % of cases at eps = 1e-3 and in 95 % at 1e-2. ValueError unless `draws` is a multiple of `batch` and 0 < eps <
-    1.
+    to 94 % of cases at eps = 1e-3 and in 95 % at 1e-2. ValueError unless `draws` is a positive multiple of `batch` and
+    0 < eps < 1.
     """
 
     draws: int
@@ -193,7 +197,7 @@ class ElboT(Masked):
     def __post_init__(self) -> None:
         _check_passes(self.draws, self.batch)
         if not 0 < self.eps < 1:
-            raise ValueError(f"eps={self.eps} must be a diffusion time strictly between 0 and 1")
+            raise ValueError(f"eps={self.eps} is out of range; give a diffusion time with 0 < eps < 1")
 
     def max_forwards(self, length: int) -> int:
         return 2 * self.draws
@@ -221,8 +225,8 @@ class ElboT(Masked):
         )
 
     def _draws(self, row: int, seed: int) -> tuple[Tensor, Tensor]:
-        """Stratified uniform variates on (0, 1), [draws], and a random key for each draw, [draws], of the likelihood
-        request with the key `row`."""
+        """Random numbers of one likelihood request, whose `row` is the integer key of its draws: uniform variates on
+        (0, 1), stratified in each pass of `batch`, [draws], and a random key for each draw, [draws]."""
         shared, keys = draw_keys(seed, row, self.draws // self.batch, self.batch)
         return ((shared[:, None] + torch.arange(self.batch) / self.batch) % 1).flatten(), keys
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 
 class GuidedDenoiser(BatchedDenoiser):
-    """A denoiser with classifier-free guidance: forwards each input twice, as it is and with the prompt masked, and
-    combines the logits with guidance weight `scale`."""
+    """A denoiser with classifier-free guidance: forwards each input twice, as it is (logits `cond`) and with the prompt
+    masked (logits `un`), and returns the logits un + (`scale` + 1)(cond - un)."""
 
     cost = 2
 
@@ -52,9 +52,10 @@ class GuidedDenoiser(BatchedDenoiser):
 
 @part
 class GuidedLikelihood(Estimator):
-    """The likelihood estimator `rule` under classifier-free guidance of weight `scale`.
+    """The likelihood estimator `rule` under classifier-free guidance, with the logits un + (`scale` + 1)(cond - un) of
+    the module's docstring.
 
-    ValueError for an estimator that is not for absorbing models, for one that is guided already, and for scale 0.
+    ValueError for a `rule` that is not for absorbing models or is guided already, and for a `scale` of 0.
     """
 
     scale: float

@@ -1,15 +1,15 @@
-"""Estimator `levels` of the all-subsets bound: all masked sets of the levels 1, L - 1 and L, and a few distinct random
-sets of every level between (level: number of masked positions).
+"""Estimator `levels` of the all-subsets bound (repro.evals.likelihood.likelihood): all masked sets of the levels 1,
+L - 1 and L, and a few distinct random sets of every level between (level: number of masked positions).
 
-It spends 2 L + 1 forward passes on the levels 1, L - 1 and L, which weigh most and have the fewest sets. Their losses
-per position also predict the levels between: h(S) is the sum over i in S of a prediction that is linear in the level,
-from the loss at i with nothing else masked to the loss at i with everything masked. The draws estimate f(S) - h(S), and
-the mean of h is known (a control variate). Sets of one level are drawn without replacement, so the estimate is unbiased
-and its standard error is that of a stratified sample (Cochran 1977, Sampling Techniques, ch. 5;
-docs/method.md#statistics).
+The levels 1, L - 1 and L take 2 L + 1 forward passes; they weigh most and have the fewest sets. The losses at their
+positions also predict f(S) at the levels between, as h(S): the sum over the positions i in S of a value that is linear
+in the level, from the loss at i with nothing else masked (level 1) to the loss at i with everything masked (level L).
+The random sets estimate the mean of f(S) - h(S), and the mean of h(S) is known (h is a control variate). The estimate
+is unbiased, and its standard error is that of a stratified sample (Cochran 1977, Sampling Techniques, ch. 5;
+docs/method.md#statistics); sets of a level with at most 5,000 of them (MAX_ENUMERATED) are drawn without replacement.
 
-Symbols: L tokens of the continuation, l of them masked (the level), f(S) the summed loss of a masked set S, n masked
-sets.
+Symbols: L tokens of the continuation, l of them masked (the level), f(S) the loss (-log p) of a masked set S summed
+over its l tokens, n masked sets.
 """
 
 from __future__ import annotations
@@ -72,9 +72,10 @@ class Levels(Masked):
 
 
 def _strata(levels: Sequence[int], draws: int, length: int) -> list[tuple[list[int], int]]:
-    """(levels, number of draws) of each stratum: `levels` divided into strata of neighbouring levels (one level per
-    stratum if `draws` allow two draws in each), and `draws` divided equally among them. A stratum whose sets are drawn
-    without replacement (`_enumerated`) gets no more draws than it has sets."""
+    """(levels, number of draws) of each stratum: the numbers of masked positions `levels`, divided into strata of
+    neighbouring ones (one level per stratum if `draws` allow two draws in each), and `draws` divided equally among the
+    strata. A stratum whose sets of the L = `length` positions are drawn without replacement (`_enumerated`) gets no
+    more draws than it has sets."""
     count = min(len(levels), draws // 2)
     if not count:
         return []
@@ -88,13 +89,15 @@ def _strata(levels: Sequence[int], draws: int, length: int) -> list[tuple[list[i
 
 
 def _enumerated(levels: Sequence[int], length: int) -> bool:
-    """Whether the masked sets of a stratum (its levels; L = `length`) are enumerated and drawn without replacement."""
+    """Whether the masked sets of a stratum are enumerated, to be drawn without replacement: it has one level l (the
+    only element of `levels`), of C(L, l) <= 5,000 sets (MAX_ENUMERATED); L = `length`."""
     return len(levels) == 1 and math.comb(length, levels[0]) <= MAX_ENUMERATED
 
 
 def _draw(levels: Sequence[int], count: int, length: int, key: Tensor) -> Tensor:
-    """`count` masked sets of a stratum (its `levels`), drawn with the random key `key`, [count, L] bool: distinct sets
-    if the stratum's sets are enumerated, else independent sets, each of a random level."""
+    """`count` random masked sets of the stratum with the numbers of masked positions `levels`, [count, L] bool, drawn
+    with the random key `key`: distinct sets if the stratum's sets are enumerated (`_enumerated`), else independent
+    sets, each of a random level out of `levels`; L = `length`."""
     if _enumerated(levels, length):
         sets = level_sets(length, levels[0])
         return sets[rng.uniform(key, len(sets)).argsort()[:count]]
@@ -106,14 +109,14 @@ def _draw(levels: Sequence[int], count: int, length: int, key: Tensor) -> Tensor
 def _estimate(
     losses: Tensor, *, masked: Tensor, ends: Sequence[int], strata: Sequence[tuple[list[int], int]]
 ) -> tuple[float, float, float | None]:
-    """(log-likelihood bound, standard error, degrees of freedom or None) from the losses per position [n, L] of the
-    sets of masked positions `masked` [n, L].
+    """(log-likelihood bound in nats, its standard error, degrees of freedom or None) from n masked sets `masked` [n, L]
+    bool and their `losses` [n, L] per position, in nats (0 where not masked).
 
-    The bound is minus the sum over levels l (sizes of the set) of the mean of f / l, f being the loss summed over one
-    set's masked positions. Levels in `ends` are enumerated, so their mean is exact. Each of `strata`, (its levels, its
-    number of draws), adds the mean of (f - h) / l over its draws, times its number of levels, and the known mean of h /
-    l of each of its levels; h is the control variate of the module's docstring. If nothing is drawn, the error is 0 and
-    there are no degrees of freedom."""
+    The bound is minus the sum over the levels l of the mean of f(S) / l over the sets S of the level, f(S) being the
+    summed loss of S. Levels in `ends` are enumerated, so their mean is exact; their sets come first in `masked`. A
+    stratum of `strata` (its levels, its number of draws) adds the mean of (f - h) / l over its draws, times its number
+    of levels, and the known mean of h / l of each of its levels; h is the control variate described in this module's
+    docstring. If nothing is random, the error is 0 and the degrees of freedom are None."""
     length = masked.shape[1]
     total = losses.sum(1)
     value = 0.0

@@ -1,12 +1,14 @@
 """Interface and shared code of the estimators of a continuation's log-likelihood given a prompt.
 
-    denoiser = BatchedDenoiser(model.denoiser, model.recipe.process, batch=64)
-    levels.score(denoiser, requests, seed=0)                     -> one Likelihood per request
+    levels = estimator("levels")                                 # an Estimator, by its name
+    denoiser = levels.batched(model.denoiser, model.recipe.process, batch=64)
+    levels.score(denoiser, requests, seed=0)                     # one Likelihood per LikelihoodRequest
 
 Every value is a *sum* over the continuation's tokens in nats, never a mean. Under absorbing noise most estimators
 estimate the all-subsets bound
 
-    log p(x | prompt) >= - sum over masked sets S of f(S) / (|S| C(L, |S|)),   f(S) = sum over S of -log p(x_i | rest)
+    log p(x | prompt) >= - sum over masked sets S of f(S) / (|S| C(L, |S|)),
+    f(S) = sum over the positions i in S of -log p(x_i | prompt and the tokens of x outside S)
 
 (docs/method.md#llada-objective, docs/method.md#llada-likelihood; LLaDA, arXiv 2502.09992, Eq. 6). A *sampling design*
 states which masked sets are forwarded and how the bound is estimated from their losses. Designs of many requests share
@@ -46,9 +48,9 @@ MAX_INPUTS = 1 << 13
 
 @dataclass(frozen=True)
 class LikelihoodRequest:
-    """The token ids of a `continuation` [L] to score given a `prompt` [P]. The prompt holds everything that the network
-    reads before the continuation, BOS included; the integer `row` is the key of the request's random draws. ValueError
-    for an empty continuation."""
+    """Token ids of a `continuation` [L] whose log-likelihood is wanted, given those of a `prompt` [P]. The prompt holds
+    everything that the network reads before the continuation, BOS included; the integer `row` is the key of the
+    request's random draws. ValueError for an empty continuation."""
 
     prompt: tuple[int, ...]
     continuation: tuple[int, ...]
@@ -89,7 +91,8 @@ class Likelihood:
         level such as 0.95; ValueError where the standard error is unknown."""
         if self.se is None:
             raise ValueError(
-                "one pass has no standard error; give draws for two passes or more (draws >= 2 * batch)"
+                "the likelihood is from one pass, so its standard error is unknown; set the estimator's draws to"
+                " 2 * batch or more"
             )
         half = 0.0 if self.degrees is None else two_sided(level, self.degrees) * self.se
         return self.value - half, self.value + half
@@ -102,8 +105,9 @@ def score_by_length(
 ) -> list[Likelihood]:
     """One likelihood per request, in the order of the requests, by calls of `score` with groups of them.
 
-    A group's requests have one total length (prompt and continuation), are sorted by their ids so that equal prompts
-    are adjacent, and need at most MAX_INPUTS inputs together, where a continuation of L tokens needs `size(L)`.
+    The requests of a group have one total length (prompt and continuation) and are sorted by their ids, so that equal
+    prompts are adjacent. A continuation of L tokens needs `size(L)` network inputs; those of a group are together at
+    most 8,192 (MAX_INPUTS), unless the group has a single request.
     """
     return score_groups(requests, _by_length(requests, size), score)
 
@@ -113,8 +117,8 @@ def score_groups(
     groups: Iterable[list[int]],
     score: Callable[[list[LikelihoodRequest]], Sequence[Likelihood]],
 ) -> list[Likelihood]:
-    """One likelihood per request, in the order of the requests, by one call of `score` with each of the `groups`, which
-    are lists of indices that hold every request once."""
+    """One likelihood per request, in the order of the requests, by one call of `score` with the requests of each group.
+    `groups` are lists of indices of `requests`, which together hold every index once."""
     likelihoods: dict[int, Likelihood] = {}
     for group in groups:
         scored = score([requests[index] for index in group])
@@ -142,11 +146,11 @@ def _by_length(requests: Sequence[LikelihoodRequest], size: Callable[[int], int]
 
 @dataclass(frozen=True)
 class SamplingDesign:
-    """The masked sets of one continuation of L tokens, `masked` [n, L] bool, and the diffusion time `t` [n] of each
-    set.
+    """The n masked sets of one continuation of L tokens, `masked` [n, L] bool, and the diffusion time `t` [n] at which
+    each is forwarded.
 
-    `estimate` maps their losses per position [n, L] (nats, 0 where nothing is masked) to (log-likelihood, standard
-    error, degrees of freedom).
+    `estimate` maps the losses of the sets per position, [n, L] (-log p of a masked token in nats, 0 where not masked),
+    to (log-likelihood in nats, its standard error or None, degrees of freedom or None).
     """
 
     masked: Tensor
@@ -155,8 +159,8 @@ class SamplingDesign:
 
 
 class Estimator(Part):
-    """Base class of likelihood estimators: how a log-likelihood is estimated, and what the value is (exact, a bound, or
-    a score)."""
+    """Base class of likelihood estimators. A subclass says how a log-likelihood is estimated (`score_group`), for which
+    noise processes, and what the value is (exact, a bound, or only a score that ranks)."""
 
     processes: ClassVar[frozenset[str]]
     """Families of noise (`Process.noise`) whose models the estimator can score."""
@@ -183,7 +187,8 @@ class Estimator(Part):
             )
 
     def batched(self, denoiser: Denoiser, process: Process, batch: int) -> BatchedDenoiser:
-        """The denoiser wrapped for `score`, with at most `batch` rows per forward pass."""
+        """The denoiser (network) of a model with the noise process `process`, wrapped as `score` takes it, with at most
+        `batch` distinct inputs per forward pass."""
         return BatchedDenoiser(denoiser, process, batch)
 
     @abstractmethod
@@ -197,8 +202,8 @@ class Estimator(Part):
     def score(
         self, denoiser: BatchedDenoiser, requests: Sequence[LikelihoodRequest], seed: int
     ) -> list[Likelihood]:
-        """One likelihood per request, in the order of the requests; `denoiser` is a result of `self.batched`.
-        ValueError for a noise process or a request that the estimator cannot score."""
+        """One likelihood per request, in the order of the requests; `denoiser` is a result of `self.batched`, `seed`
+        that of the random draws. ValueError for a noise process or a request that the estimator cannot score."""
         self.check(denoiser.process)
         return score_by_length(requests, self.inputs, lambda group: self.score_group(denoiser, group, seed))
 
@@ -206,8 +211,8 @@ class Estimator(Part):
     def score_group(
         self, denoiser: BatchedDenoiser, requests: list[LikelihoodRequest], seed: int
     ) -> list[Likelihood]:
-        """One likelihood per request, in the order of the requests, which all have one total length (prompt and
-        continuation); `seed` is that of the random draws."""
+        """One likelihood per request, in the order of the requests, as `score` returns them, for `requests` that all
+        have one total length (prompt and continuation); `seed` is that of the random draws."""
 
 
 class Masked(Estimator):
@@ -217,8 +222,9 @@ class Masked(Estimator):
 
     @abstractmethod
     def design(self, length: int, row: int, seed: int) -> SamplingDesign:
-        """The sampling design (masked sets and their weights) for a continuation of `length` tokens; `row` and `seed`
-        key its random draws. ValueError for a length that is not supported."""
+        """The sampling design (masked sets, and how to estimate from their losses) for a continuation of `length`
+        tokens; its random draws are keyed by the random seed `seed` and the request's integer `row`. ValueError for a
+        length that the estimator does not support."""
 
     def score_group(
         self, denoiser: BatchedDenoiser, requests: list[LikelihoodRequest], seed: int
@@ -234,15 +240,15 @@ class Masked(Estimator):
 def position_losses(
     denoiser: BatchedDenoiser, requests: Sequence[LikelihoodRequest], designs: Sequence[SamplingDesign]
 ) -> list[Tensor]:
-    """Losses per position of each request's masked sets: -log p(x_i | unmasked tokens) in nats, [n, L] float64 per
-    request, 0 at positions that are not masked. All requests have one total length. ValueError if a request contains
-    the mask id."""
+    """Losses per position of the masked sets in each request's sampling design (`designs`, one per request): -log p(x_i
+    | unmasked tokens) in nats, one [n, L] float64 per request, 0 at positions that are not masked. The requests must
+    have one total length (prompt and continuation). ValueError if a request contains the mask id."""
     mask = mask_id(denoiser.vocabulary)
     all_ids, all_masked, all_prompt = [], [], []
     for request, design in zip(requests, designs, strict=True):
         if mask in request.ids:
             raise ValueError(
-                f"a likelihood request holds the mask id {mask}; remove it from prompt and continuation"
+                f"a prompt or continuation to be scored holds the mask id {mask}; remove this id from the text"
             )
         masked = torch.nn.functional.pad(design.masked, (len(request.prompt), 0))
         all_ids.append(torch.tensor(request.ids).expand(len(masked), -1))
@@ -261,8 +267,8 @@ def position_losses(
 
 
 def pass_error(values: Tensor) -> tuple[float | None, float | None]:
-    """Standard error of the mean of `values` [R], one per independent pass, and its degrees of freedom R - 1; (None,
-    None) for one pass (docs/method.md#statistics)."""
+    """(Standard error of the mean of `values`, degrees of freedom R - 1); `values` [R] are the estimates of R
+    independent passes (groups of draws). (None, None) for R = 1 (docs/method.md#statistics)."""
     count = len(values)
     if count < 2:
         return None, None

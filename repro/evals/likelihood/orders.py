@@ -45,17 +45,18 @@ entropy first."""
 
 
 def token_and_best(logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
-    """For each of N positions, [N, 2]: log-probability of its target token, and 1 if that is the argmax, else 0.
+    """For each of N positions, [N, 2]: log-probability of its target token, and 1 if the target is the argmax, else 0.
 
-    `logp` [m, V] are log-probabilities, `row` [N] the row of `logp` of each position, `target` [N] the target ids.
+    `logp` [m, V] are log-probabilities; those of position i are `logp[row[i]]`, its target id is `target[i]`.
     """
     own = logp[row, target]
     return torch.stack([own.double(), (logp.argmax(-1)[row] == target).double()], 1)
 
 
 def _with_priority(order: Order, logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
-    """The values of `token_and_best` for each of N positions and its priority under `order` (the largest is revealed
-    first), which does not depend on the target: [N, 3]. Other arguments as in `token_and_best`."""
+    """For each of N positions, [N, 3]: log-probability of its target token, 1 if the target is the argmax, else 0, and
+    its priority under `order` (the position of the largest is revealed first), which no target influences. `logp` [m,
+    V] are log-probabilities; those of position i are `logp[row[i]]`, its target id is `target[i]`."""
     if order == "left_to_right":
         priority = torch.zeros(len(logp), dtype=torch.float64, device=logp.device)
     elif order == "low_confidence":
@@ -119,8 +120,9 @@ class NextToken(Estimator):
 
 
 def _similar_lengths(requests: Sequence[LikelihoodRequest], batch: int) -> Iterator[list[int]]:
-    """Indices of the requests in groups of similar lengths, each of which fills one causal forward pass: at most
-    `batch` distinct inputs (all ids but the last), and at most MAX_PADDING padded columns per id."""
+    """Indices of the requests in groups of similar lengths, one group per forward pass of a causal network. A request's
+    input is all its ids but the last; a group has at most `batch` distinct inputs, and at most a quarter as many padded
+    columns as ids (MAX_PADDING)."""
     order = sorted(range(len(requests)), key=lambda i: (len(requests[i].ids), requests[i].ids))
     group: list[int] = []
     inputs = ids = 0
@@ -146,8 +148,9 @@ class _Revealing(Estimator):
 
     @abstractmethod
     def readout(self, logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
-        """For each of N masked positions, [N, 3]: log-probability of its target token, whether that is the argmax, and
-        the position's priority (the largest is revealed first). Arguments as in `token_and_best`."""
+        """For each of N masked positions, [N, 3]: log-probability of its target token, 1 if the target is the argmax,
+        else 0, and the position's priority (the largest is revealed first). `logp` [m, V] are log-probabilities; those
+        of position i are `logp[row[i]]`, its target id is `target[i]`."""
 
     def max_forwards(self, length: int) -> int:
         return length
@@ -163,8 +166,8 @@ class _Revealing(Estimator):
 
 @part
 class Duel(_Revealing):
-    """The exact log-likelihood under the sampler that unmasks one position per step in `order`, at temperature 1 (DUEL,
-    arXiv 2603.01367)."""
+    """The exact log-likelihood under the sampler that unmasks one position per step, chosen by `order`, and draws its
+    token at temperature 1 (DUEL, arXiv 2603.01367)."""
 
     order: Order
     score_is = "exact under its order"
@@ -175,8 +178,8 @@ class Duel(_Revealing):
 
 @part
 class Confidence(_Revealing):
-    """Sum of log p of the continuation's tokens, revealed one per forward pass; of the remaining tokens the likeliest
-    is revealed first (arXiv 2606.25331). A score, not a likelihood."""
+    """Sum of log p of the continuation's tokens, revealed one per forward pass: each time the one that has the largest
+    probability among those still masked (arXiv 2606.25331). A score, not a likelihood."""
 
     score_is = "score"
 
@@ -189,9 +192,9 @@ def greedy(denoiser: BatchedDenoiser, requests: Sequence[LikelihoodRequest]) -> 
     """Check, per request, whether decoding at temperature 0 (one token per step, the most confident first) produces the
     continuation.
 
-    The result is the field `greedy` of each returned likelihood. A request is not forwarded any further once a token
-    differs from the argmax, so its `value` is then not the full sum. This is `suffix_greedy_prediction`
-    (`ML-GSAI/LLaDA@b7e6c35 eval_llada.py:173-194`), for absorbing noise only.
+    The answer is the field `greedy` of each returned likelihood. A request is not forwarded any further once a token
+    differs from the argmax, so the field `value` is then no full sum, but that up to this token. The check is LLaDA's
+    `suffix_greedy_prediction` (`ML-GSAI/LLaDA@b7e6c35 eval_llada.py:173-194`); for absorbing noise only.
     """
     readout = partial(_with_priority, "low_confidence")
     return score_by_length(
@@ -202,11 +205,12 @@ def greedy(denoiser: BatchedDenoiser, requests: Sequence[LikelihoodRequest]) -> 
 def _reveal(
     denoiser: BatchedDenoiser, requests: list[LikelihoodRequest], readout: Readout, stop: bool
 ) -> list[Likelihood]:
-    """One likelihood per request, from revealing its continuation one token per forward pass in the order of the
-    priority that `readout` returns third (the largest first).
+    """One likelihood per request, from revealing its continuation one token per forward pass, the position with the
+    largest priority first; `readout` returns [N, 3] for N masked positions: log-probability of the target token, 1 if
+    that is the argmax, else 0, and the priority.
 
     With `stop`, a request ends at its first token that is not the argmax, which is enough to know that greedy decoding
-    does not produce it; `value` is then the sum so far. All requests have one total length.
+    does not produce the continuation; its `value` is then the sum so far. The requests must have one total length.
     """
     mask = mask_id(denoiser.vocabulary)
     target = torch.tensor([request.ids for request in requests])

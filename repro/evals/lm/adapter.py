@@ -4,10 +4,10 @@ Requests are scored and decoded in shared batches. Random draws are keyed by the
 document (generation), so results depend on neither order nor batch size. Averaged weights (EMA) are used where the
 recipe has them.
 
-`is_greedy` of a likelihood says whether decoding at temperature 0 produces the continuation. Left-to-right: each token
-is the argmax. Absorbing noise: unmasking one token per step, the most confident first, produces it (LLaDA's check,
-docs/method.md#llada-likelihood). Uniform noise revises every token at every step, so there is no such order: always
-False.
+With a log-likelihood lm-eval wants `is_greedy`: whether decoding at temperature 0 produces the continuation. For a
+left-to-right model: each token is the argmax. For absorbing noise: unmasking one token per step, the most confident
+first, produces the continuation (LLaDA's check, docs/method.md#llada-likelihood). Under uniform noise every token is
+revised at every step, so no order of the tokens can be checked: always False.
 
 Of a task's generation arguments `until` and `max_gen_toks` are always applied; for the others see
 `repro.evals.lm.overrides`.
@@ -50,7 +50,8 @@ Policy = Literal["suite", "task"]
 class Generation:
     """Settings of text generation: the sampler, and the decoding plan (lengths, steps, cache). With `plan` None the
     length is the one that each request sets, and `tokens_per_step` tokens are decoded per step. `policy`: where the
-    task's generation arguments and the sampler differ, "suite" uses the sampler's, "task" raises ValueError."""
+    task's generation arguments and the sampler's settings differ, "suite" uses the sampler's, "task" raises
+    ValueError."""
 
     sampler: Sampler
     plan: Plan | None
@@ -66,9 +67,10 @@ class Generation:
 
 @dataclass(eq=False)
 class Adapter(LM):
-    """lm-eval's model interface for a model of this repository. `estimator` (of likelihoods) and `generation` (settings
-    of text generation) may each be None, if the task does not need it; `batch`: rows per forward pass; `overlong`:
-    whether a request beyond the model's maximum length raises ValueError or is truncated on the left."""
+    """lm-eval's model interface for a `model` as `repro.load` returns it. `estimator` (of likelihoods) and `generation`
+    (settings of text generation) may each be None, if the task does not need it; `seed`: of the random draws; `batch`:
+    most rows per forward pass; `overlong`: whether a request beyond the model's maximum length raises ValueError
+    ("error") or is truncated on the left ("truncate"); `work`: queue by which processes share the requests."""
 
     model: Model
     estimator: Estimator | None
@@ -98,7 +100,7 @@ class Adapter(LM):
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """(log-likelihood in nats, is_greedy) of each request, whose arguments are (context, continuation). The
         log-likelihood is a sum over the continuation's tokens; is_greedy: whether decoding at temperature 0 produces
-        the continuation (see the module)."""
+        the continuation. ValueError for a request that is too long or has no continuation."""
         encoded = []
         for request in requests:
             with naming(_place(request)):
@@ -111,8 +113,8 @@ class Adapter(LM):
         return [(answer.value, greedily) for answer, greedily in answers]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Log-likelihood of each request's whole text in nats, summed over windows that fit the model's maximum
-        length."""
+        """Log-likelihood, in nats, of each request's whole text (its only argument), summed over windows that fit the
+        model's maximum length."""
         by_text = []
         for request in requests:
             with naming(_place(request)):
@@ -133,8 +135,8 @@ class Adapter(LM):
         requests: Sequence[LikelihoodRequest],
         find: Callable[[list[LikelihoodRequest]], list[Likelihood]],
     ) -> list[Likelihood]:
-        """One likelihood per request, in the order of the requests; `find` computes them, for chunks of requests of
-        similar length."""
+        """One likelihood per request, in the order of the requests; the function `find` computes them, called with
+        chunks of at most REQUESTS requests of similar length."""
         order = sorted(range(len(requests)), key=lambda i: (len(requests[i].ids), requests[i].ids))
         chunks = self.work.map_chunks(
             len(order),
@@ -160,21 +162,24 @@ class Adapter(LM):
         return [replace(f, greedy=check.greedy) for f, check in zip(found, checked, strict=True)]
 
     def _network(self) -> BatchedDenoiser:
-        """The denoiser for likelihoods and greedy checks, with classifier-free guidance if the estimator uses it, as in
-        LLaDA's harness; ValueError without an estimator."""
+        """The model's denoiser, wrapped for likelihoods and for the check of greedy decoding; in both it uses
+        classifier-free guidance if the estimator does, as in LLaDA's harness. ValueError without an estimator."""
         if self.estimator is None:
             raise ValueError(
-                "this task scores likelihoods, and the adapter was made for generation; give it an estimator"
+                "this task scores likelihoods, and no estimator is given; give one, estimator=NAME (in --model_args)"
             )
         return self.estimator.batched(self.model.denoiser, self.model.recipe.process, self.batch)
 
     # --- generation ---------------------------------------------------------------------------------------------
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Generated text of each request, which ends at EOS, at `max_gen_toks` ids, or before the first stop string
-        (`until`)."""
+        """Generated text of each request, whose arguments are (context, generation arguments). A text ends at EOS, at
+        `max_gen_toks` ids, or before the first stop string (`until`). ValueError without a sampler, and for a request
+        that is too long."""
         if self.generation is None:
-            raise ValueError("this task generates text, and no sampler is given; give one, sampler=PRESET")
+            raise ValueError(
+                "this task generates text, and no sampler is given; give one, sampler=PRESET (in --model_args)"
+            )
         names = _row_names(requests)
         groups: dict[tuple, list[int]] = {}
         prompts, limits = [], []
@@ -206,7 +211,8 @@ class Adapter(LM):
         return found.ids.tolist()
 
     def _plan(self, length: int) -> Plan:
-        """The decoding plan (lengths, steps, cache) for a text of at most `length` ids."""
+        """The decoding plan (lengths, steps, cache): that of the settings `generation`, or, if they have none, one for
+        a text of at most `length` ids."""
         assert self.generation is not None
         if self.generation.plan is not None:
             return self.generation.plan
@@ -219,8 +225,9 @@ class Adapter(LM):
         return plan_for(sampler, blocks * block, block, steps, self.generation.cache)
 
     def _limits(self, arguments: dict[str, Any]) -> tuple[list[str], int]:
-        """Stop strings and maximum number of ids of a text, from its generation arguments. Other arguments that differ
-        from the sampler are recorded in `overridden` (policy "suite") or raise ValueError (policy "task")."""
+        """(stop strings, maximum number of ids) of a text, from the generation arguments of lm-eval's request
+        (`arguments`, name -> value). Other arguments that differ from the sampler's settings are recorded in the
+        attribute `overridden` (policy "suite") or raise ValueError (policy "task")."""
         assert self.generation is not None
         until = arguments.get("until") or []
         planned = None if self.generation.plan is None else self.generation.plan.gen_length
@@ -243,7 +250,8 @@ class Adapter(LM):
         return self.model.before_stop(row[:length])
 
     def useful(self, row: list[int], until: Sequence[str], length: int) -> int:
-        """Number of ids of a generated row that make up its text before EOS, `length` and the stop strings."""
+        """Number of ids at the start of a generated row that make up its text, which ends at EOS, after `length` ids,
+        or before the first of the stop strings `until`."""
         row, decode = self._before_eos(row, length), self.model.data.text
         kept = len(before_stops(decode(row), until))
         if kept == len(decode(row)):
@@ -254,8 +262,8 @@ class Adapter(LM):
 
     @property
     def tokenizer_name(self) -> str:
-        """Digest of the model's data component (part), which encodes texts; lm-eval uses it as a key of its request
-        cache."""
+        """SHA-256 of the settings of the model's data, which fix how texts are encoded; lm-eval uses it as a key of its
+        cache of requests."""
         return parts.digest(self.model.data)
 
     def chat_template(self, chat_template: bool | str = False) -> str:
@@ -265,42 +273,45 @@ class Adapter(LM):
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """System and user messages joined to one prompt by blank lines; the template itself is applied when the prompt
-        is encoded.
+        """The contents of system and user messages (`role`, `content`), joined to one prompt by blank lines. The chat
+        template is applied later, when the prompt is encoded; `add_generation_prompt` is ignored.
 
-        The template has one user turn and one answer, so an assistant message raises ValueError. So does a model whose
-        data has no template.
+        The template has one user turn and one answer, so an assistant message raises ValueError; so does a call for a
+        model whose data has no chat template.
         """
         if not self.chat_template():
-            raise ValueError("this model's data has no chat template; leave out apply_chat_template")
+            raise ValueError("this model's data has no chat template; leave out --apply_chat_template")
         for message in chat_history:
             if message["role"] == "assistant":
                 raise ValueError(
-                    "the chat template has a single user turn: turn fewshot_as_multiturn off and leave out gen_prefix"
+                    "the chat template has a single user turn, so it takes no assistant message; turn"
+                    " --fewshot_as_multiturn off, and leave gen_prefix out of the task's YAML"
                 )
         return "\n\n".join(message["content"] for message in chat_history)
 
 
 def _read(data: Any, rows: range) -> list[Likelihood]:
-    """The likelihoods that a chunk of requests stores as `data`; ValueError unless there is one for each of `rows`,
-    with values of the right types."""
+    """The likelihoods of a chunk of requests from the JSON that its file holds (`data`, the fields of one `Likelihood`
+    per request); ValueError unless there is one for each of `rows` (the requests' numbers), with values of the right
+    types."""
     kind = list[tuple[float, float | None, float | None, int, bool | None]]
     found = convert(data, kind, "the likelihoods", "compute them again")
     if len(found) != len(rows):
         raise ValueError(
-            f"the stored chunk has {len(found)} likelihoods for {len(rows)} requests; compute it again"
+            f"the stored chunk has {len(found)} likelihoods for {len(rows)} requests; remove its file and run again"
         )
     return [Likelihood(*each) for each in found]
 
 
 def _place(request: Instance) -> str:
-    """Task and document of a request, for messages; documents are numbered from 0, as in the stored items."""
+    """Task and document of a request, as text for error messages; documents are numbered from 0, as in the stored
+    per-item results."""
     return f"task {request.task_name}, document {request.doc_id}"
 
 
 def _row_names(requests: Sequence[Instance]) -> list[int]:
-    """Integer keys of the random draws, one per request: the document id, combined with the number of earlier requests
-    for the same document."""
+    """Integer keys of the random draws, one per request: the number of its document, plus 2^40 times the number of
+    earlier requests with the same document and the same `idx` (repetitions of one request)."""
     seen: dict[tuple[int, int], int] = {}
     names = []
     for request in requests:

@@ -21,8 +21,8 @@ TASKS = ROOT / "evals" / "tasks"
 
 @part
 class HarnessTask(Task):
-    """The lm-eval generation task evals/tasks/NAME.yaml, NAME = `task`, which generates `length` tokens per document;
-    `metric` is lm-eval's name of the metric reported as accuracy."""
+    """The lm-eval generation task evals/tasks/NAME.yaml, NAME = `task`, whose YAML must have the version `task_version`
+    and generate `length` tokens per document; `metric` is lm-eval's name of the metric reported as accuracy."""
 
     task: str
     task_version: int
@@ -31,7 +31,7 @@ class HarnessTask(Task):
     generates = True
 
     def path(self) -> Path:
-        """Path of the task's YAML; ValueError for an unknown task suggests the most similar name."""
+        """Path of the task's YAML file; ValueError, with the most similar name, if evals/tasks has none."""
         path = TASKS / f"{self.task}.yaml"
         if not path.is_file():
             raise ValueError(
@@ -62,8 +62,9 @@ class HarnessTask(Task):
         return self.evaluate_with(Adapter(model, None, how, "error", ask.seed, size, work), ask)
 
     def evaluate_with(self, adapter: Any, ask: Ask) -> Answer:
-        """Result of the task run through lm-eval with an adapter that generates; the standard error is lm-eval's, over
-        documents. ValueError if the YAML's version or length is not the one of this task."""
+        """Result of the task run through lm-eval with the model `adapter` (an `Adapter` with settings of generation),
+        for at most `ask.limit` documents; the standard error is lm-eval's, over documents. ValueError if the version or
+        length in the YAML is not `task_version` or `length`."""
         import yaml
         from lm_eval.tasks import TaskManager
 

@@ -5,8 +5,8 @@
 
 Prompts, few-shot examples, scoring and standard errors are lm-eval's. There are two parts, since only generation
 depends on a sampler: `lm_likelihood` (multiple choice, likelihood, rolling likelihood) and `lm_generation`. Results per
-document are stored next to the records (OUT/items/ID.jsonl, ID the record's id: document, the model's output with its
-standard error, lm-eval's metrics), so that two samplers can be compared document by document.
+document (its number, the model's output with its standard error, lm-eval's metrics) are stored next to the records, in
+OUT/items/ID.jsonl with the record's id, so that two samplers can be compared document by document.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ STANDARD = "lm-eval"
 
 @part
 class LmTask(Task):
-    """Base class of lm-eval tasks: `task`, a task or a group of tasks from `source` ("lm-eval", or the digest of a
-    stored YAML), of version `task_version` (as lm-eval prints it). A group evaluates all its member tasks and reports
-    lm-eval's aggregate; a limit on the number of documents applies to each member.
+    """Base class of lm-eval tasks. `task`: lm-eval's name of a task or a group of tasks; `source`: "lm-eval", or the
+    digest of a stored YAML (`task_files`); `task_version`: its version as lm-eval prints it. A group evaluates all its
+    member tasks and reports lm-eval's aggregate; a limit on the number of documents applies to each member.
 
     `shots`: number of few-shot examples (None: the task's own); `template`: whether contexts are formatted with the
-    chat template; `overlong`: whether a request beyond the model's maximum length raises ValueError or is truncated on
-    the left.
+    model's chat template ("chat") or read as they are ("none"); `overlong`: whether a request beyond the model's
+    maximum length raises ValueError ("error") or is truncated on the left ("truncate").
     """
 
     task: str
@@ -99,7 +99,7 @@ class LmLikelihood(LmTask):
 @part
 class LmGeneration(LmTask):
     """An lm-eval task that generates texts of `length` ids. `policy`: where the task's generation arguments and the
-    sampler differ, "suite" uses the sampler's and records the difference, "task" raises ValueError
+    sampler's settings differ, "suite" uses the sampler's and records the difference, "task" raises ValueError
     (`repro.evals.lm.overrides`)."""
 
     length: int
@@ -137,7 +137,8 @@ class LmGeneration(LmTask):
         return self.evaluate_with(adapter, ask)
 
     def evaluate_with(self, adapter: Any, ask: Ask) -> Answer:
-        """Result of the task run through lm-eval with an adapter that generates."""
+        """Result of the task run through lm-eval with the model `adapter` (an `Adapter` with settings of generation),
+        for at most `ask.limit` documents."""
         return evaluate(self, adapter, ask)
 
 
@@ -145,8 +146,8 @@ class LmGeneration(LmTask):
 
 
 def evaluate(task: LmTask, adapter: Any, ask: Ask) -> Answer:
-    """Result of one task run through lm-eval: the metrics and items of `scored_documents`, and the mean number of
-    forward passes per request."""
+    """Result of one task run through lm-eval with the model `adapter` (an `Adapter`), for at most `ask.limit`
+    documents: metrics, per-item results, and the mean number of forward passes per request."""
     metrics, items = scored_documents(task, adapter, ask)
     if adapter.generation is not None:
         return generation_answer(adapter, metrics, items)
@@ -157,9 +158,9 @@ def evaluate(task: LmTask, adapter: Any, ask: Ask) -> Answer:
 def scored_documents(
     task: LmTask, adapter: Any, ask: Ask
 ) -> tuple[dict[str, tuple[float, float | None, int]], list[dict[str, Any]]]:
-    """Results of one task run by lm-eval with `adapter` as its model: metrics with lm-eval's standard errors (name ->
-    value, standard error or None, number of documents), and items: one per-item result for each document and each of
-    lm-eval's answer filters.
+    """Results of one task run by lm-eval with the model `adapter` (an `Adapter`), for at most `ask.limit` documents:
+    metrics with lm-eval's standard errors (name -> value, standard error or None, number of documents), and items, one
+    for each document and each of lm-eval's answer filters (`item_record`).
 
     Raises ValueError where lm-eval's task version or number of few-shot examples is not the one of `task`.
     """
@@ -202,8 +203,9 @@ def run_lm_eval(
     chat: bool = False,
 ) -> dict[str, Any]:
     """The result dictionary of lm-eval's `simple_evaluate` for one task, whose log messages and progress bars are
-    hidden. `adapter`: the model; `spec`: the task's name or configuration, for lm-eval's TaskManager `manager`;
-    `limit`: documents per task, `shots`: few-shot examples, `chat`: whether to apply the chat template."""
+    hidden. `adapter`: the model (an `Adapter`); `spec`: the task's name or configuration, resolved by lm-eval's
+    TaskManager `manager`; `limit`: most documents per task (None: all); `shots`: number of few-shot examples (None: the
+    task's own); `chat`: whether to apply the chat template."""
     from lm_eval import simple_evaluate
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -227,8 +229,8 @@ def run_lm_eval(
 
 @contextlib.contextmanager
 def _no_environment() -> Generator[None]:
-    """Context in which lm-eval does not describe the machine in its results: it would start about ten programs for that
-    after each task (torch's collect_env), which takes longer than a small task."""
+    """Context in which lm-eval does not describe the machine in its results: after each task it would start about ten
+    programs to do so (torch's collect_env), which takes longer than a small task."""
     from lm_eval import evaluator
 
     names = vars(evaluator)
@@ -241,9 +243,9 @@ def _no_environment() -> Generator[None]:
 
 
 def _metrics(result: dict[str, Any], count: int) -> dict[str, tuple[float, float | None, int]]:
-    """(value, standard error or None, `count`) of each metric in one task's lm-eval result. lm-eval's key
-    "metric,filter" becomes `metric`, or `metric.filter` if the filter is not "none"; `count` is the number of
-    documents."""
+    """Metrics, name -> (value, standard error or None, `count`), from lm-eval's results of one task. lm-eval's key
+    "metric,filter" becomes the name `metric`, or `metric.filter` if the filter is not "none"; `count` is the number of
+    documents. ValueError if there is no metric."""
     found: dict[str, tuple[float, float | None, int]] = {}
     for key, value in result.items():
         metric, comma, filter_name = key.partition(",")
@@ -262,9 +264,9 @@ def _metrics(result: dict[str, Any], count: int) -> dict[str, tuple[float, float
 
 
 def item_record(sample: dict[str, Any], adapter: Any) -> dict[str, Any]:
-    """The stored per-item result of one document under one of lm-eval's answer filters, from lm-eval's logged `sample`:
-    its identifiers, the model's output (texts, or log-likelihoods with standard errors and forward passes), and
-    lm-eval's metrics."""
+    """The stored per-item result of one document under one of lm-eval's answer filters, from `sample`, lm-eval's log
+    entry for it: number and hashes of the document, lm-eval's metrics, and the output of the model `adapter` (an
+    `Adapter`): texts, or log-likelihoods with standard errors and forward passes."""
     if adapter.generation is not None:
         found = sample["resps"]
     else:
@@ -278,8 +280,9 @@ def item_record(sample: dict[str, Any], adapter: Any) -> dict[str, Any]:
 
 
 def generation_answer(adapter: Any, metrics: dict[str, Any], items: list[dict[str, Any]]) -> Answer:
-    """Result of a generation task: its metrics and items, the number of forward passes per text, and the number of
-    generated tokens, from the decoding that `adapter` has done."""
+    """Result of a generation task: the given `metrics` (name -> value, standard error or None, number of documents) and
+    per-item results `items`, with the mean number of forward passes per text and the number of generated tokens, which
+    `adapter` (an `Adapter`) counted while it decoded."""
     from repro.core.lazy import torch
 
     rows = [row for batch in adapter.ids for row in batch]

@@ -1,7 +1,8 @@
-"""Comparison of an lm-eval task's generation arguments (`generation_kwargs`) with the sampler and its decoding plan.
+"""Comparison of an lm-eval task's generation arguments (`generation_kwargs` of its YAML) with the settings of the
+sampler and its decoding plan.
 
 Stop strings and lengths are always applied. For the other arguments the policy "suite" uses the sampler's setting and
-records the difference in the record's protocol (argument -> requested value, value used); the policy "task" raises
+stores the difference in the result's record (argument -> requested value, value used); the policy "task" raises
 ValueError.
 """
 
@@ -24,19 +25,21 @@ Conflicts = dict[str, tuple[Any, Any]]
 
 
 def has_length(arguments: dict[str, Any]) -> bool:
-    """Whether the generation arguments set a maximum length."""
+    """Whether the generation arguments (name -> value) set a maximum number of generated tokens."""
     return any(arguments.get(name) is not None for name in LENGTH_FIELDS)
 
 
 def requested_length(arguments: dict[str, Any]) -> int:
-    """Maximum number of generated tokens that the generation arguments set, or lm-eval's default."""
+    """Maximum number of generated tokens that the generation arguments (name -> value) set, or lm-eval's default,
+    256."""
     lengths = (int(arguments[name]) for name in LENGTH_FIELDS if arguments.get(name) is not None)
     return next(lengths, DEFAULT_LENGTH)
 
 
 def conflicts(arguments: dict[str, Any], sampler: Sampler, max_length: int | None) -> Conflicts:
-    """The generation arguments that differ from the sampler's settings or are unknown to it, and a requested length of
-    more than the decoding plan's `max_length` tokens (None: the plan takes the task's length)."""
+    """Generation argument -> (value that the task requests, value used), for each of `arguments` (name -> value) that
+    differs from the sampler's settings or has no counterpart there (used: None), and for a requested length of more
+    than the decoding plan's `max_length` tokens (None: the plan takes the task's length)."""
     known = (*SAMPLING_FIELDS, *LENGTH_FIELDS, "until")
     found: Conflicts = {name: (value, None) for name, value in arguments.items() if name not in known}
     temperature = float(parts.leaves(sampler).get("temperature", 1.0))

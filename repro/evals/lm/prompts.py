@@ -2,9 +2,9 @@
 
 Trailing spaces of a context move to the continuation, and the continuation's ids are those of the whole text beyond
 those of the context, as in lm-eval (0.4.13 lm_eval/api/model.py:393) and LLaDA (docs/method.md#llada-likelihood).
-After a chat template the continuation is encoded by itself. Left-to-right models read BOS first. For an empty context
-a diffusion model reads the id that its training rows begin with (BOS or EOS, where that is a token of its vocabulary),
-else nothing.
+If a chat template adds ids between context and continuation, the continuation is encoded by itself. Left-to-right
+models read BOS first. For an empty context a diffusion model reads the id that its training rows begin with (BOS or
+EOS, where that is a token of its vocabulary), else nothing.
 
 A request longer than the model's maximum sequence length raises ValueError, or its prompt is truncated on the left
 where `overlong` is "truncate". Such a request never scores 0, which would be the highest possible log-likelihood
@@ -31,7 +31,8 @@ def max_request_length(model: Model) -> int:
 
 
 def prefix_ids(model: Model) -> list[int]:
-    """The ids that the network reads for an empty context; ValueError for a left-to-right model without BOS and EOS."""
+    """The ids that the network reads for an empty context, one or none; ValueError for a left-to-right model that has
+    neither BOS nor EOS."""
     vocabulary = model.data.vocabulary()
     if model.recipe.process.causal:
         return [vocabulary.first]
@@ -42,12 +43,13 @@ def prefix_ids(model: Model) -> list[int]:
 
 
 def has_chat_template(model: Model) -> bool:
-    """Whether the model's data formats prompts with a chat template."""
+    """Whether the model's data (its tokenizer with its settings) formats prompts with a chat template."""
     return "template" in leaves(model.data)
 
 
 def encode_prompt(model: Model, context: str, template: Template) -> list[int]:
-    """The ids that the network reads for a context, in the data's chat template unless `template` is "none".
+    """The ids that the network reads for a context, in the model's chat template (if it has one) unless `template` is
+    "none".
 
     A left-to-right network of this suite reads BOS before every row. For released weights the tokenizer decides: BOS
     before every text or, as in lm-eval (0.4.13 lm_eval/models/huggingface.py:870), only before an empty one.
@@ -65,9 +67,9 @@ def encode_prompt(model: Model, context: str, template: Template) -> list[int]:
 def likelihood_request(
     model: Model, context: str, continuation: str, overlong: Overlong, template: Template = "chat"
 ) -> LikelihoodRequest:
-    """The likelihood request (token ids) of a context, in the chat template unless `template` is "none", and its
-    continuation; ValueError as by `fit_prompt`, which truncates a prompt that is too long if `overlong` allows it, and
-    for a continuation without ids."""
+    """The likelihood request (token ids) of a context, in the model's chat template unless `template` is "none", and a
+    continuation. A prompt that is too long is truncated on the left if `overlong` is "truncate", else it raises
+    ValueError; so do a continuation that is too long by itself and one without ids."""
     stripped = context.rstrip()
     context, continuation = stripped, context[len(stripped) :] + continuation
     before, plain = encode_prompt(model, context, template), list(model.data.encode(context))
@@ -77,26 +79,29 @@ def likelihood_request(
         after = list(model.data.encode(continuation))
     if not after:
         raise ValueError(
-            f"continuation {continuation!r} has no ids of its own after {context[-20:]!r}; give one with text"
+            f"continuation {continuation!r} adds no token id after {context[-20:]!r}; give a continuation with text"
         )
     return LikelihoodRequest.of(fit_prompt(model, before, len(after), overlong), after)
 
 
 def fit_prompt(model: Model, prompt: Sequence[int], new: int, overlong: Overlong) -> list[int]:
-    """The prompt, truncated on the left if it and `new` more ids exceed the model's maximum length; ValueError if
-    `overlong` does not allow that, or if `new` ids do not fit even without a prompt."""
+    """The ids `prompt`, truncated on the left if they and `new` more ids (to score or generate) exceed the model's
+    maximum length; ValueError if `overlong` is "error" and they do, or if `new` ids do not fit even without a
+    prompt."""
     longest = max_request_length(model)
     keep = longest - new
     if len(prompt) <= keep:
         return list(prompt)
     if keep < 0 or (keep == 0 and model.recipe.process.causal):
         raise ValueError(
-            f"{new} ids exceed the model's maximum of {longest}, even without a prompt; shorten the text"
+            f"{new} ids to score or generate exceed the model's maximum of {longest}, even without a prompt; make them"
+            " fewer"
         )
     if overlong == "error":
         raise ValueError(
-            f"a prompt of {len(prompt)} ids and {new} more exceed the model's maximum of {longest}; shorten the prompt,"
-            " or use overlong=truncate to drop ids at its left"
+            f"a prompt of {len(prompt)} ids and {new} more to score or generate exceed the model's maximum of"
+            f" {longest}; shorten the prompt, or drop ids at its left with overlong=truncate (in --model_args, or as"
+            " the `overlong` of the suite's task)"
         )
     return list(prompt[len(prompt) - keep :])
 
@@ -105,7 +110,8 @@ def generation_prompt(
     model: Model, context: str, new: int, overlong: Overlong, template: Template = "chat"
 ) -> list[int]:
     """Token ids of the prompt for generating `new` ids after a context, without the BOS that the decoding loop puts
-    before every row; `overlong` as in `fit_prompt`, `template` as in `encode_prompt`."""
+    before every row. The context is in the model's chat template (if it has one) unless `template` is "none". A prompt
+    that is too long is truncated on the left if `overlong` is "truncate", else it raises ValueError."""
     ids = encode_prompt(model, context, template)
     if not model.recipe.process.causal:
         return fit_prompt(model, ids, new, overlong)
@@ -116,8 +122,8 @@ def generation_prompt(
 
 
 def rolling_windows(model: Model, text: str) -> list[LikelihoodRequest]:
-    """Likelihood requests that together score each id of a text of any length once (rolling log-likelihood); every
-    window after the first reads one id of context.
+    """Likelihood requests, one per window of a text of any length, that together score each id of the text once
+    (rolling log-likelihood). The prompt of every window after the first is one id, the one before its continuation.
 
     The windows are lm-eval's (0.4.13 lm_eval/utils.py:335). A diffusion model reads prompt and continuation, a causal
     model all but the last id, so a diffusion model's windows are one id shorter.

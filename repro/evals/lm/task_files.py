@@ -30,8 +30,8 @@ DATA = "data"
 
 
 def store_task(path: Path) -> str:
-    """Copy a task and all files it names into runs/tasks; returns the SHA-256 of the copies. ValueError names a missing
-    file."""
+    """Copy a task's YAML and all files that it names into runs/tasks; returns the SHA-256 of all copies (hexadecimal).
+    ValueError for a file that is missing or cannot be read."""
     data_files = _data_files(path)
     names = _stored_names(data_files)
     files = {
@@ -61,14 +61,15 @@ def store_task(path: Path) -> str:
 
 
 def load_task_config(digest: str) -> dict[str, Any]:
-    """lm-eval's configuration of the task that `store_task` stored under `digest`; ValueError if runs/tasks does not
-    hold it."""
+    """lm-eval's configuration (name -> value) of the task that `store_task` stored under `digest`, with the data files
+    as absolute paths; ValueError if runs/tasks does not hold the task."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
     folder = _folder(digest)
     if not folder.is_dir():
         raise ValueError(
-            f"no stored task {digest[:16]} in {folder.parent}; name its YAML again with --tasks FILE.yaml"
+            f"no stored task {digest[:16]} in {folder.parent}; store it again by evaluating its YAML with --tasks"
+            " FILE.yaml"
         )
     found = load_yaml(folder / MAIN)
     given = dict(found.get("dataset_kwargs") or {})
@@ -84,7 +85,8 @@ def _folder(digest: str) -> Path:
 
 
 def _absolute(files: Any, folder: Path, names: Mapping[str, str]) -> Any:
-    """Data files (a name, a list, or a table by split) as absolute paths in `folder`, stored under `names`."""
+    """The setting `files` (the name of a data file, a list of names, or a table of these by split), with each name
+    replaced by the absolute path of its stored copy: `folder`, and the name that the copy has by `names`."""
     if isinstance(files, dict):
         return {split: _absolute(each, folder, names) for split, each in files.items()}
     if isinstance(files, list):
@@ -93,15 +95,16 @@ def _absolute(files: Any, folder: Path, names: Mapping[str, str]) -> Any:
 
 
 def _flat(files: Any) -> list[str]:
-    """The names of data files, given as one name, a list, or a table of either by split."""
+    """All names of data files in the setting `files`: one name, a list of names, or a table of these by split."""
     if isinstance(files, dict):
         return [name for each in files.values() for name in _flat(each)]
     return [name for each in files for name in _flat(each)] if isinstance(files, list) else [str(files)]
 
 
 def _stored_names(given: Iterable[str]) -> dict[str, str]:
-    """Path of a data file in the YAML -> its name in the stored copy: the file name without folders. Where files of two
-    folders have the same name, the first 8 digits of the SHA-256 of the path are put before it."""
+    """Path of a data file in the YAML -> its name in the stored copy of the task, for each path of `given`: the file's
+    name without folders. Where files of two folders have one name, the first 8 digits of the SHA-256 of the path are
+    put before the name."""
     given = list(dict.fromkeys(given))
     times = Counter(Path(name).name for name in given)
     return {
@@ -121,7 +124,9 @@ def _raw_yaml(path: Path) -> dict[str, Any]:
     with foreign(path, "YAML of a task", "correct it"):
         found = load_yaml(path, resolve_func=False, recursive=False)
     if _size(found) > NODES:
-        raise ValueError(f"{path} has more than {NODES} values, references resolved; give a smaller task")
+        raise ValueError(
+            f"{path} has more than {NODES} values when its YAML references (*NAME) are resolved; make it smaller"
+        )
     convert(found, _Fields, str(path), "correct it")
     return found
 
@@ -143,8 +148,8 @@ class _Fields(Struct):
 
 
 def _size(data: Any, most: int = NODES) -> int:
-    """Number of values in nested data, counted up to about `most`. References in a YAML (`&a`, `*a`) can turn few bytes
-    into very many values."""
+    """Number of values in the nested lists and dictionaries `data`; counting stops at about `most`. References in a
+    YAML (`&a`, `*a`) can turn few bytes into very many values."""
     found = 1
     for each in data.values() if isinstance(data, dict) else data if isinstance(data, list) else ():
         if found > most:
@@ -159,8 +164,8 @@ def _includes(path: Path) -> list[str]:
 
 
 def _dependencies(path: Path) -> dict[str, Path]:
-    """The files that a task YAML and its includes depend on, as name in the stored copy -> file: included YAML files,
-    and Python modules named by `!function`."""
+    """Name in the stored copy -> path, for each file that a task's YAML depends on: included YAML files, and the Python
+    modules that `!function` names, in the YAML or in an included file. ValueError for an include in another folder."""
     found: dict[str, Path] = {}
     for module in re.findall(r"!function\s+([\w.]+)\.\w+", read_text(path)):
         name = f"{module.replace('.', '/')}.py"
@@ -176,8 +181,8 @@ def _dependencies(path: Path) -> dict[str, Path]:
 
 
 def _data_files(path: Path) -> dict[str, Path]:
-    """Local data files of a task and its includes by their names in the YAML, which are relative to the YAML or to the
-    working directory."""
+    """Name in the YAML -> path, for each local data file of a task and its included files; the names are paths relative
+    to the YAML or to the working directory."""
     found: dict[str, Path] = {}
     for yaml in [path.name, *_includes(path)]:
         for name in _flat(

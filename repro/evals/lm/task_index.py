@@ -1,8 +1,9 @@
 """The tasks that lm-eval ships, by name.
 
 lm-eval (0.4.13 lm_eval/tasks/manager.py:100) reads its 14,000 YAML files whenever it is asked for a task, which takes
-5 to 15 CPU seconds. Here each file is read once, in about 1, and once an installation: what they say is stored in
-runs/data, under a name that changes with lm-eval's version and with the path, size or time of any of these files.
+5 to 15 CPU seconds. Here they are read once per installation, in about 1 CPU second, and the index of tasks made from
+them is stored in runs/data. Its file name contains a hash of lm-eval's version and of the path, size and time of each
+YAML file, so that a changed installation gets a new index.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ DECISIVE = ("include", "class", "group", "task", "tag")
 
 
 class _Stored(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """An entry of lm-eval's index: `kind`, the name of lm-eval's `Kind`; `path` of the YAML, relative to the indexed
-    folder (None for a tag, which has no YAML); `tags` (of a tag: its tasks)."""
+    """A stored entry of lm-eval's index of tasks. `kind`: TASK, PY_TASK, GROUP or TAG (names of lm-eval's enumeration
+    `Kind`); `path`: the entry's YAML, relative to the indexed folder (None for a tag, which has no YAML); `tags`: its
+    tags (of a tag: the tasks that have it)."""
 
     kind: str
     path: str | None
@@ -38,7 +40,7 @@ class _Stored(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 @cache
 def standard_tasks() -> Any:
-    """lm-eval's TaskManager with all tasks, groups and tags that lm-eval ships in its `task_index`; made once per
+    """lm-eval's TaskManager, whose `task_index` holds all tasks, groups and tags that lm-eval ships; made once per
     process."""
     from lm_eval import tasks
 
@@ -48,9 +50,9 @@ def standard_tasks() -> Any:
 
 
 def indexed(folder: Path) -> dict[str, Any]:
-    """lm-eval's index (name -> lm_eval.tasks._index.Entry) of the YAML files below `folder`, read from runs/data or, if
-    it is not stored there yet, made and stored. Entries have no `cfg`: lm-eval reads the YAML of a task again when it
-    builds it."""
+    """lm-eval's index (name of a task, group or tag -> lm_eval.tasks._index.Entry) of the YAML files below `folder`,
+    read from runs/data or, if it is not stored there yet, made and stored. The field `cfg` of each entry is None:
+    lm-eval reads a task's YAML again when it builds the task."""
     from lm_eval.tasks._index import Entry, Kind
 
     place = runs() / "data" / f"lm_eval-tasks-{_state(folder)[:16]}.json"
@@ -64,9 +66,9 @@ def indexed(folder: Path) -> dict[str, Any]:
 
 
 def _made(folder: Path) -> dict[str, _Stored]:
-    """The index of tasks as lm-eval builds it (0.4.13 lm_eval/tasks/_index.py:46), but each file is read only once:
-    lm-eval reads an included file again for every file that includes it, which is most of its work. A file that lm-eval
-    skips is skipped here too."""
+    """The index of the YAML files below `folder`, name of a task, group or tag -> entry, as lm-eval builds it (0.4.13
+    lm_eval/tasks/_index.py:46), but each file is read only once: lm-eval reads an included file again for every file
+    that includes it, which is most of its work. A file that lm-eval skips is skipped here too."""
     import yaml
     from lm_eval.tasks._index import TaskIndex
 
@@ -86,12 +88,12 @@ def _made(folder: Path) -> dict[str, _Stored]:
 
 
 def _with_included(path: Path, read: Callable[[Path], Mapping[str, Any]], above: set[Path]) -> dict[str, Any]:
-    """The settings of a YAML file with those of the files that it includes, as lm-eval merges them (0.4.13
-    lm_eval/tasks/_yaml_loader.py:164): its own win over those of a file, and those of a later file over those of an
-    earlier one.
+    """The settings of the YAML file `path`, merged with the settings of the files that it includes, as by lm-eval
+    (0.4.13 lm_eval/tasks/_yaml_loader.py:164): the file's own settings replace included ones, and those of a later
+    included file replace those of an earlier one.
 
-    `read`: the settings that a file itself has; `above`: the files read so far, to which this one is added. Raises
-    ValueError for a file that is already among them, as lm-eval does.
+    `read` returns the settings that a file itself has; `above`: paths of the files read so far, to which `path` is
+    added. Raises ValueError if `path` is already among them, as lm-eval does.
     """
     path = Path(os.path.normpath(path))  # resolving the links of 24,000 paths took half of the time
     if path in above:
@@ -106,19 +108,20 @@ def _with_included(path: Path, read: Callable[[Path], Mapping[str, Any]], above:
 
 
 def _settings(path: Path) -> Mapping[str, Any]:
-    """The settings of a YAML file that say what it defines and includes (`DECISIVE`); ValueError for a file that holds
-    no settings."""
+    """The settings of the YAML file `path` on which its index entry depends (`DECISIVE`: task, tag, include, ...), name
+    -> value; ValueError for a file that is no YAML mapping."""
     import yaml
 
     found = yaml.load(path.read_bytes(), _loader())
     if not isinstance(found, dict):
-        raise ValueError(f"{path} holds no settings; write a YAML mapping, NAME: VALUE")
+        raise ValueError(f"{path} holds no settings; write them as a YAML mapping, NAME: VALUE")
     return {name: found[name] for name in DECISIVE if name in found}
 
 
 @cache
 def _loader() -> type[Any]:
-    """PyYAML's safe loader, which knows lm-eval's tag `!function` and does not resolve it."""
+    """PyYAML's safe loader class, extended to read lm-eval's YAML tag `!function` as text, without importing the
+    function."""
     import yaml
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
@@ -129,7 +132,8 @@ def _loader() -> type[Any]:
 
 
 def _state(folder: Path) -> str:
-    """SHA-256 of lm-eval's version, and of the path, size and time of each YAML file below `folder`."""
+    """SHA-256 (hexadecimal) of lm-eval's version and of path, size and time of change of each YAML file below
+    `folder`."""
     lines = [version("lm-eval"), str(folder)]
     for path in sorted(folder.rglob("*.yaml")):
         about = path.stat()

@@ -39,14 +39,16 @@ from repro.samplers.presets import split_pins
 
 
 def find_tasks(name: str, model: Model) -> list[Task]:
-    """The tasks of an lm-eval task name or a YAML file (for a group of tasks: its members). Likelihood tasks get the
-    default estimator of the model's noise process. Raises the errors of `load_tasks`."""
+    """The tasks that `name` selects: an lm-eval task or group (then its members), or the path of a task's YAML file.
+    Likelihood tasks get the default estimator of the model's noise process. ValueError for an unknown name, a missing
+    file, and a YAML that does not define exactly one task."""
     source, tasks = load_tasks(name)
     return [_task_part(task, source, model) for task in tasks]
 
 
 def load_tasks(name: str) -> tuple[str, list[Any]]:
-    """The source (`LmTask.source`) and lm-eval's task objects of a task name or a YAML file.
+    """(source, lm-eval's task objects) of an lm-eval task or group `name`, or of the YAML file with the path `name`.
+    The source is "lm-eval", or the digest under which the YAML is stored (`store_task`).
 
     Raises ValueError for an unknown name, a missing file, and a YAML that does not define exactly one task.
     """
@@ -55,7 +57,7 @@ def load_tasks(name: str) -> tuple[str, list[Any]]:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     if name.endswith((".yaml", ".yml")):
         if not Path(name).is_file():
-            raise ValueError(f"--tasks: no file {name!r}; give the path of an lm-eval task's YAML")
+            raise ValueError(f"--tasks: no file {name!r}; give the path of the YAML file of an lm-eval task")
         source = store_task(Path(name))
         manager, spec = TaskManager(include_defaults=False), load_task_config(source)
         if "task" not in spec or not isinstance(spec["task"], str):
@@ -78,17 +80,18 @@ def load_tasks(name: str) -> tuple[str, list[Any]]:
 
 
 def _read_one(task: Any) -> None:
-    """Render the templates of a task for one document, so that a wrong one fails before anything is decoded."""
+    """Render the templates of lm-eval's task object `task` for its first document, so that a template with an error
+    fails before anything is decoded."""
     for document in itertools.islice(task.eval_docs, 1):
         task.doc_to_text(document), task.doc_to_target(document)
         if task.OUTPUT_TYPE == "multiple_choice" and not isinstance(task.doc_to_choice(document), list):
-            raise TypeError("doc_to_choice gives no list")
+            raise TypeError("doc_to_choice does not give a list of choices")
 
 
 @contextlib.contextmanager
 def _built(name: str) -> Generator[None]:
-    """Context in which an error that lm-eval raises while it builds the task `name` becomes a ValueError;
-    ConnectionError and the sandbox's Refused stay as they are."""
+    """Context in which any error that lm-eval raises while it builds the task `name` becomes a ValueError; only
+    ConnectionError and `Refused` (of the sandbox that renders templates) pass unchanged."""
     try:
         yield
     except (ConnectionError, Refused):
@@ -102,8 +105,8 @@ def _built(name: str) -> Generator[None]:
 
 
 def _check_metrics(name: str, spec: dict[str, Any]) -> None:
-    """Raise ValueError for a metric of the YAML `name` that lm-eval does not know; lm-eval would look for it on the
-    Hub."""
+    """Raise ValueError for a metric in `spec`, the configuration in the YAML file `name`, that lm-eval does not know;
+    lm-eval itself would look for the metric on the Hub."""
     from lm_eval.api.registry import metric_registry
 
     known = sorted(metric_registry.keys())
@@ -111,12 +114,12 @@ def _check_metrics(name: str, spec: dict[str, Any]) -> None:
         metric = each.get("metric") if isinstance(each, dict) else each
         elsewhere = callable(metric) or (isinstance(each, dict) and each.get("hf_evaluate"))
         if not elsewhere and metric not in known:
-            raise ValueError(f"{name}: no metric {metric!r}; {nearest(str(metric), known)}")
+            raise ValueError(f"{name}: lm-eval has no metric {metric!r}; {nearest(str(metric), known)}")
 
 
 def _check_task(name: str, task: Any) -> None:
-    """Raise ValueError for what lm-eval itself accepts in a YAML: a negative number of few-shot examples, and a correct
-    answer that is none of the choices (which would count as wrong)."""
+    """Raise ValueError for what lm-eval accepts in the YAML file `name` of its task object `task`: a negative number of
+    few-shot examples, and a correct answer that is none of the choices (every answer would count as wrong)."""
     if (task.config.num_fewshot or 0) < 0:
         raise ValueError(f"{name}: num_fewshot is {task.config.num_fewshot}; give 0 or more")
     if task.OUTPUT_TYPE != "multiple_choice" or task.multiple_input:
@@ -133,8 +136,9 @@ def _check_task(name: str, task: Any) -> None:
 
 
 def common_settings(task: Any, source: str, template: Template) -> dict[str, Any]:
-    """The settings of `LmTask` for lm-eval's task object `task`, with the given `source` and `template` and the task's
-    own number of few-shot examples; requests that are too long are errors."""
+    """The fields of an `LmTask`, name -> value, for lm-eval's task object `task`, its `source` ("lm-eval" or the digest
+    of a stored YAML) and `template`; with the task's own number of few-shot examples, and an error for a request that
+    is too long."""
     return {
         "name": task.config.task,
         "task": task.config.task,
@@ -157,7 +161,8 @@ def _task_part(task: Any, source: str, model: Model) -> Task:
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """Command-line options for lm-eval tasks; None keeps each task's own setting."""
+    """The command-line options for lm-eval tasks, such as `--shots` (number of few-shot examples) and `--template`
+    (whether to use the chat template); None keeps each task's own setting."""
 
     estimator: str | None
     """Name of the likelihood estimator, or several names separated by ';': each likelihood task is then evaluated with
@@ -175,7 +180,7 @@ class TaskOptions:
         given = {name: value for name, value in given.items() if value is not None}
         if rules and not any(isinstance(task, LmLikelihood) for task in tasks):
             raise ValueError(
-                f"estimator {self.estimator!r} given, but none of the selected tasks takes one; leave it out"
+                f"estimator {self.estimator!r} given, but none of the selected tasks takes an estimator; leave it out"
             )
         if given and not any(isinstance(task, LmTask) for task in tasks):
             raise ValueError(
@@ -191,7 +196,8 @@ class TaskOptions:
 
 
 def _with_estimators(task: Task, rules: dict[str, Estimator]) -> list[Task]:
-    """Copies of a likelihood task, one per estimator of `rules` (name -> estimator); any other task unchanged."""
+    """Copies of a likelihood task, one per estimator of `rules` (name -> estimator); of any other task a list with this
+    task alone. Copies with several estimators are named "TASK by ESTIMATOR"."""
     if not rules or not isinstance(task, LmLikelihood):
         return [task]
     names = {rule: f"{task.name} by {rule}" if len(rules) > 1 else task.name for rule in rules}
@@ -199,8 +205,8 @@ def _with_estimators(task: Task, rules: dict[str, Estimator]) -> list[Task]:
 
 
 def _with_draws(tasks: Sequence[Task], draws: int) -> list[Task]:
-    """The tasks with `draws` draws in every likelihood estimator. ValueError for an estimator without random draws, and
-    if none of the tasks has an estimator."""
+    """The tasks, each likelihood estimator of theirs changed to `draws` random draws. ValueError for an estimator
+    without random draws, and if none of the tasks has an estimator."""
     found = []
     for task in tasks:
         if isinstance(task, LmLikelihood):
@@ -210,8 +216,8 @@ def _with_draws(tasks: Sequence[Task], draws: int) -> list[Task]:
             if place is None:
                 name = parts.canonical(task.estimator)["part"]
                 raise ValueError(
-                    f"draws={draws}: the estimator of task {task.name!r} ({name}) draws nothing;"
-                    " leave draws out, or name another with --estimator"
+                    f"draws={draws}: the estimator of task {task.name!r} ({name}) draws nothing at random;"
+                    " leave draws out, or name another estimator with --estimator"
                 )
             task = derive(task, {f"estimator.{place}": draws})
         found.append(task)
@@ -223,7 +229,8 @@ def _with_draws(tasks: Sequence[Task], draws: int) -> list[Task]:
 
 
 def _near(name: str) -> str:
-    """End of a message about an unknown task: suites that have it, else the nearest name of lm-eval or a suite."""
+    """End of an error message about an unknown task `name`: the suites that have a task of this name, else the most
+    similar name of a task of lm-eval or of a suite."""
     suites: dict[str, list[str]] = {}
     for path in sorted(SUITES.glob("*.toml")):
         with contextlib.suppress(ValueError):  # a suite group
@@ -235,10 +242,12 @@ def _near(name: str) -> str:
 
 
 def registered_task(text: str) -> Task | None:
-    """The task that `NAME:field=value,field=value` describes, where NAME is that of a task class in the registry; None
-    for any other text without settings. Values are JSON or strings; the task's `name` is NAME unless it is given.
+    """The task that the text `NAME` or `NAME:field=value,field=value` describes, where NAME is that of a task class in
+    the registry (`repro/core/registry.py`). Values are JSON or strings; the task's `name` is NAME unless it is given.
+    None if NAME is not in the registry and no field is set.
 
-    ValueError for an unknown NAME with settings, an unknown or wrong setting, and settings without a value.
+    ValueError for an unknown NAME with fields, an unknown field or wrong value, and a field of the class without a
+    value.
     """
     base, _, settings = text.partition(":")
     if not _is_task(base):
@@ -261,11 +270,12 @@ def _is_task(name: str) -> bool:
 
 
 def tasks_by_name(names: Sequence[str], suite: str, known: Sequence[Task], model: Model) -> list[Task]:
-    """The tasks that `--tasks` names. Each name is looked up in the suite (`known`), then among the perplexity
-    protocols of evals/corpora.toml, then in the registry (`registered_task`), then in lm-eval.
+    """The tasks that `--tasks` selects by `names`. Each is looked up among the tasks `known` of the suite called
+    `suite`, then among the perplexity protocols of evals/corpora.toml, then in the registry (`registered_task`), then
+    in lm-eval (`find_tasks`).
 
-    ValueError for a name similar to one of the suite or the protocols, taken as a typing error, and for two tasks of
-    the same name.
+    ValueError for a name that is known nowhere, for one that looks like a misspelling of a task of the suite or of a
+    protocol, and for two tasks with the same name.
     """
     ours = {task.name: task for task in known}
     found = [task for name, task in ours.items() if name in names]
@@ -279,7 +289,10 @@ def tasks_by_name(names: Sequence[str], suite: str, known: Sequence[Task], model
         if registered is not None:
             found.append(registered)
             continue
-        for several, whose in ((ours, f"in suite {suite!r}"), (protocols(), "among the protocols")):
+        for several, whose in (
+            (ours, f"in suite {suite!r}"),
+            (protocols(), "among the perplexity protocols"),
+        ):
             if not name.endswith((".yaml", ".yml")) and misspelt(name, list(several)):
                 raise ValueError(f"no task {name!r} {whose}; {nearest(name, several)}")
         found += find_tasks(name, model)
@@ -291,4 +304,4 @@ def refuse_twice(tasks: Sequence[Task]) -> None:
     """Raise ValueError if two tasks have the same name."""
     twice = [name for name, times in Counter(task.name for task in tasks).items() if times > 1]
     if twice:
-        raise ValueError(f"two tasks are called {twice[0]!r}; name one of them at a time with --tasks")
+        raise ValueError(f"two tasks are called {twice[0]!r}; give only one of them to --tasks")

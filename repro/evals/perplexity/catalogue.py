@@ -1,4 +1,5 @@
-"""Catalogue of published corpora and perplexity protocols, read strictly from evals/corpora.toml."""
+"""Catalogue of published corpora and perplexity protocols: evals/corpora.toml, in which an unknown field is an
+error."""
 
 from __future__ import annotations
 
@@ -53,11 +54,12 @@ class PublishedCorpus(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Protocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A published perplexity protocol: how the rows of `corpora` are cut, scored and counted.
+    """A published perplexity protocol: how the corpora named `corpora` are cut into rows, scored and counted.
 
-    `name`: name of its tasks, in which {corpus} stands for a corpus's name; `packing`: canonical form of a `Packing`;
-    `length`: ids per row; `passes`: Monte Carlo passes of the bound; `tokenizer` and `counts` as in `Perplexity`;
-    `source`: the paper or code that states the protocol.
+    `name`: name of its tasks, in which {corpus} stands for a corpus's name; `packing`: a `Packing` as a table (`part`
+    and its fields); `length`: ids per row; `passes`: Monte Carlo passes of the bound; `tokenizer`: name of the
+    tokenizer whose tokens are counted; `counts`: "text" (only tokens of the text are counted) or "row" (also BOS and
+    EOS of every row); `source`: the paper or code that states the protocol.
     """
 
     name: str
@@ -77,17 +79,21 @@ class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @lru_cache
 def read_catalogue(path: Path = FILE) -> tuple[dict[str, PublishedCorpus], list[Protocol]]:
-    """Published corpora by name, and the list of protocols, of a TOML file; ValueError names a wrong field or entry."""
+    """(published corpora by name, list of perplexity protocols) of the TOML file `path`; ValueError names a wrong field
+    or entry."""
     data = read_toml(path, _File)
     corpora = {corpus.name: corpus for corpus in data.corpus}
     if len(corpora) < len(data.corpus):
-        raise ValueError(f"{path}: two corpora have one name; rename one of them")
+        names = [corpus.name for corpus in data.corpus]
+        raise ValueError(
+            f"{path}: two corpora have one name, {max(names, key=names.count)!r}; rename one of them"
+        )
     return corpora, data.protocol
 
 
 def replacement_note(name: str) -> str:
-    """End of an error message: what is loaded instead of corpus `name` if the papers' loader script for it no longer
-    runs, else ""."""
+    """End of an error message: which data set is loaded in place of that of the papers for the published corpus `name`,
+    if the papers' loader script for it no longer runs; else ""."""
     corpus = read_catalogue()[0].get(name)
     if corpus is None or not corpus.script:
         return ""
@@ -98,8 +104,8 @@ def replacement_note(name: str) -> str:
 
 
 def expected_rows(name: str, packing: Packing, length: int) -> int | None:
-    """Estimated number of rows of `length` ids that `packing` cuts from a published corpus, for cost plans; None for
-    other corpora."""
+    """Estimated number of rows of `length` ids that `packing` cuts from the published corpus `name`, for estimates of
+    cost; None for a corpus that is not in evals/corpora.toml."""
     corpus = read_catalogue()[0].get(name)
     if corpus is None:
         return None

@@ -1,7 +1,7 @@
 """Perplexity tasks by name: those of published protocols (evals/corpora.toml), and those of any text.
 
-    protocol("zeroshot.ptb")                         a published protocol as a task
-    corpus_task("book.txt", "wrapped", model.data)   any text under a packing by name (--corpus, --tasks)
+    protocol("zeroshot.ptb")                         task: the corpus PTB under the published protocol zeroshot
+    corpus_task("book.txt", "wrapped", model.data)   task: any text, cut into rows by a packing (--corpus, --tasks)
 
 The argument of `--corpus` is a .txt file or a folder of them, a .jsonl, .json, .parquet or .csv file (column `text`),
 `sotu` (State of the Union addresses, part of this repository), a name of evals/corpora.toml, or OWNER/NAME on the Hub;
@@ -70,9 +70,9 @@ def protocols(path: Path = FILE) -> dict[str, Perplexity]:
 
 
 def protocol(name: str) -> Perplexity:
-    """The perplexity task of a published corpus and protocol, such as `zeroshot.ptb`; ValueError names the nearest
-    name if it does not exist. `NAME.truncated` is the protocol without the terms of the bound for t = 1 (prior) and for
-    times below its smallest one (tail)."""
+    """The perplexity task `name` of a published corpus and protocol, such as `zeroshot.ptb`. `NAME.truncated` is the
+    task NAME without the terms of the bound for t = 1 (prior) and for times below the smallest integrated one (tail).
+    ValueError, with the most similar name, if there is no such task."""
     base = name.removesuffix(TRUNCATED)
     if base != name and base in protocols():
         data = parts.canonical(protocols()[base]) | {"part": "truncated_perplexity", "name": name}
@@ -86,7 +86,7 @@ def protocol(name: str) -> Perplexity:
 
 
 def find_documents(source: str) -> tuple[str, Documents]:
-    """Name and documents of the corpus that `source`, an argument of `--corpus`, describes.
+    """(name, documents) of the corpus that `source`, an argument of `--corpus` (see the module's docstring), describes.
 
     ValueError for a corpus or setting that does not exist, and for a setting that has no effect.
     """
@@ -124,12 +124,13 @@ def find_documents(source: str) -> tuple[str, Documents]:
 
 
 def corpus_task(source: str, packing: str | None, data: Data) -> Perplexity:
-    """Perplexity task for the corpus `source` (an argument of `--corpus`) and a model with data `data`.
+    """Perplexity task for the corpus `source` (an argument of `--corpus`) and a model whose tokenizer and row length
+    are those of `data`.
 
     `packing` names a packing (`OWN_PACKINGS`) or a published protocol; None: "wrapped" if the vocabulary has an EOS,
-    else "pieces". A protocol sets row length and tokenizer; otherwise they are the model's own. Released weights that
-    do not declare an EOS are assumed to have the tokenizer of `TOKENIZERS` with their vocabulary size, if there is
-    one. ValueError for a corpus or packing that does not exist.
+    else "pieces". A protocol sets row length and tokenizer; otherwise they are the model's own. A vocabulary without
+    EOS is taken for that of GPT-2 or bert-base-uncased (`TOKENIZERS`) if it has as many ids. ValueError for a corpus or
+    packing that does not exist.
     """
     name, documents = find_documents(source)
     vocabulary = data.vocabulary()

@@ -1,16 +1,16 @@
-"""Perplexity of a model on a corpus, whose documents are cut into rows that are scored by a bound or exactly.
+"""Perplexity of a model on a corpus: its documents are cut into rows, which are scored exactly or by a bound.
 
     python -m repro.evals --ckpt DIR --tasks owt.wrapped            a published protocol (evals/corpora.toml)
     python -m repro.evals --ckpt DIR --corpus book.txt              any text
 
 Diffusion models get the upper bounds `nll_bound` in nats per counted token, `ppl_bound`, `bits_per_byte_bound` and
-`bits_per_word_bound` (docs/method.md#metrics). Autoregressive models get the same names without `_bound`, exactly, from
-one pass. Bytes and words are those of the published documents, before detokenisation; a partly scored document
-contributes its bytes and words in proportion to the ids scored. Standard errors treat documents as independent, which
-also covers the Monte Carlo noise of the bound. `draws_error` (nats per token) is that noise alone, from the spread of
-independently randomised passes, and is a lower limit of every standard error (docs/method.md#statistics). The metrics
-`documents`, `documents_without_ids`, `documents_unscored` and `ids_scored` describe the whole corpus, even if a limit
-scores only some of its rows. Symbols: n rows, L ids per row.
+`bits_per_word_bound` (docs/method.md#metrics). Autoregressive models get exact values, from one pass, under the same
+names without `_bound`. Bytes and words are those of the published documents, before detokenisation; a partly scored
+document contributes its bytes and words in proportion to the ids scored. Standard errors treat documents as
+independent, which also covers the Monte Carlo noise of the bound. `draws_error` (nats per token) is this noise alone,
+from the spread of independently randomised passes, and is a lower limit of every standard error
+(docs/method.md#statistics). The metrics `documents`, `documents_without_ids`, `documents_unscored` and `ids_scored`
+describe the whole corpus, even if a limit scores only some of its rows. Symbols: n rows, L ids per row.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ class Perplexity(Task):
 
     `passes`: independent Monte Carlo passes of the bound, at least 4. `tokenizer`: name of the tokenizer whose tokens
     are counted, "own" for the model's. `counts`: which tokens the nats are divided by. "text": the tokens of the text,
-    and the end of a document where its position varies. "row", as published: also the BOS and EOS in every row, which
-    are scored like the rest; for a model whose training rows always contain them, so that it never learned to predict
-    them, their loss is zero. ValueError for fewer than 4 passes, a length without space for text, and an unknown
-    tokenizer.
+    and the EOS after a document where its position in the row varies. "row", as published: also the BOS and EOS at the
+    ends of every row, which are scored like other tokens; for a model whose training rows always have them there, so
+    that it never learned to predict them, their loss is zero. ValueError for fewer than 4 passes, a length without
+    space for text, and an unknown tokenizer.
     """
 
     corpus: str
@@ -141,8 +141,8 @@ class Perplexity(Task):
 
 @part
 class TruncatedPerplexity(Perplexity):
-    """Perplexity without the terms of the bound for t = 1 (prior) and for times below its smallest one (tail), as MDLM
-    and Duo publish it (docs/method.md#mdlm). It is not a bound."""
+    """Perplexity without the terms of the bound for t = 1 (prior) and for times below the smallest integrated one
+    (tail), as MDLM and Duo publish it (docs/method.md#mdlm). It is not a bound."""
 
     form = "truncated"
 
@@ -154,8 +154,9 @@ class TruncatedPerplexity(Perplexity):
 class PackedCorpus:
     """A corpus cut into n `rows` for one model, in ids of `vocabulary`.
 
-    `free` [n]: number of positions per row that are counted with zero loss; `weights` [2, n]: numbers of bytes and of
-    words of the text that each row scores; `documents`: metrics of how many documents and ids were scored.
+    `free` [n]: number of positions per row that are counted with zero loss (BOS and EOS that the model reads as given);
+    `weights` [2, n]: numbers of bytes and of words of the text that each row scores; `documents`: metrics, name ->
+    value, of how many documents and ids of the whole corpus were scored.
     """
 
     rows: Rows
@@ -165,8 +166,9 @@ class PackedCorpus:
     documents: dict[str, float]
 
     def score(self, model: Model, passes: int, seed: int, work: WorkQueue, form: Form) -> Bound:
-        """Bound (or exact value) of every row in nats, from `passes` Monte Carlo passes; its `tokens` include the
-        positions with zero loss (`free`). Raises Busy while other processes compute missing chunks."""
+        """Bound (or exact value) of every row in nats, from `passes` Monte Carlo passes with the random seed `seed`.
+        Its `tokens` include the positions with zero loss (`free`); `form`: "full", or "truncated" without prior and
+        tail terms. Raises Busy while other processes compute chunks of the work that are still missing."""
         batch = work.batch or max(1, min(256, MAX_LOGITS // (self.rows.ids.shape[1] * self.vocabulary.total)))
         bound = shared_bound(
             model, self.vocabulary, self.rows, work, passes=passes, seed=seed, batch=batch, form=form
@@ -175,7 +177,8 @@ class PackedCorpus:
 
 
 def pack_corpus(task: Perplexity, model: Model, limit: int | None) -> PackedCorpus:
-    """The corpus of a task cut into rows for a model: all rows, or `limit` rows drawn at random from them.
+    """The corpus of a task cut into rows for a model: all rows (`limit` None), or `limit` of them, drawn at random with
+    a fixed key.
 
     ValueError if the corpus gives no rows, or if the model's tokenizer is not the task's.
     """
@@ -201,7 +204,8 @@ def pack_corpus(task: Perplexity, model: Model, limit: int | None) -> PackedCorp
 
 
 class _Reader:
-    """Reads the documents of a corpus once, as ids of a model, and stores their sizes but not their text."""
+    """Reader of a corpus: passes once through its `documents`, encodes each as token ids of `model`, and keeps the
+    documents' sizes in memory but not their text."""
 
     def __init__(self, documents: Documents, model: Model) -> None:
         self.documents, self.model = documents, model
@@ -225,10 +229,11 @@ class _Reader:
         return (o[0] for o, _ in one), (o[1] for o, _ in two), (t[1] for _, t in three)
 
     def weights(self, packing: Packing, length: int, rows: Rows) -> tuple[np.ndarray, dict[str, float]]:
-        """Numbers of bytes and of words that each of n rows scores [2, n], and metrics of the documents.
+        """(numbers of bytes and of words of text that each of the n `rows` scores, [2, n]; metrics of the corpus, name
+        -> value: numbers of documents, of those without ids, of those that no row scores, and share of ids scored).
 
-        The rows are packed again from the index of each id in the corpus instead of the id itself, to find the
-        document that each position belongs to.
+        `rows` are those that `packing` cut, `length` ids each. To find the document that each position belongs to, the
+        corpus is packed again, with each token id replaced by its index in the corpus.
         """
         sizes = np.array(self.sizes, np.int64).reshape(-1, 3)
         first = np.concatenate([[0], np.cumsum(sizes[:, 2])])
@@ -259,7 +264,7 @@ def _check_any(task: Perplexity, rows: int, reader: _Reader) -> None:
     name = task.documents.origin()
     ids = sum(size[2] for size in reader.sizes)
     if not reader.sizes:
-        raise ValueError(f"corpus {name} is empty: it holds no document; give one with text")
+        raise ValueError(f"corpus {name} is empty: it holds no document; give a corpus with text")
     if not ids:
         raise ValueError(
             f"corpus {name} is empty: its {len(reader.sizes)} documents contain no tokens;"
@@ -273,8 +278,9 @@ def _check_any(task: Perplexity, rows: int, reader: _Reader) -> None:
 
 
 def _counted(task: Perplexity, model: Model, rows: Rows) -> tuple[Rows, np.ndarray]:
-    """The n rows with the positions that this model scores, and per row [n] the number of positions that the protocol
-    counts but the model reads as given (BOS and EOS of its rows), which add a loss of zero."""
+    """(the n rows, their `candidates` changed to the positions that this model scores; per row [n] the number of
+    positions that the protocol of `task` counts but the model reads as given: BOS and EOS of its rows, which add a loss
+    of zero). For a left-to-right model whose process itself adds BOS, the rows are returned without theirs."""
     constant = task.packing.constant(rows)
     positions = constant
     given = _ends_are_given(model.data)
@@ -296,17 +302,18 @@ def _counted(task: Perplexity, model: Model, rows: Rows) -> tuple[Rows, np.ndarr
 
 
 def _ends_are_given(data: Data) -> bool:
-    """Whether a model's training rows begin and end with special ids that it reads but is not trained to predict."""
+    """Whether training rows of `data` begin and end with special ids (BOS, EOS) that a model reads but is not trained
+    to predict."""
     return _ends_are_given(data.data) if isinstance(data, Counted) else isinstance(data, Joined | Padded)
 
 
 def _row_vocabulary(task: Perplexity, own: Vocabulary, special: SpecialIds) -> Vocabulary:
-    """The model's vocabulary `own` with the BOS that the task's rows begin with, and with padding only if these rows
-    are padded.
+    """The model's vocabulary `own`, changed for the rows of `task`: with the BOS of `special` (the special ids of the
+    tokenizer whose tokens are counted), and with a padding id only if the rows are padded.
 
-    Padding of published protocols is attended and noised (`filler`), as is padding of a model that was trained that
-    way; other padding is left out of attention (`pad`). In rows without padding, an id that pads elsewhere, often EOS,
-    is a token like any other.
+    Padding is attended to and noised (`filler`) in published protocols, and for a model that was trained in this way;
+    other padding is left out of attention (`pad`). In rows without padding, the model's padding id, often EOS, is a
+    token like any other.
     """
     plain = dataclasses.replace(
         own, bos=own.bos if special.begin is None else special.begin, pad=None, filler=None

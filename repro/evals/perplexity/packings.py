@@ -1,13 +1,13 @@
 """Packings, which cut the documents of a corpus into rows of L ids: the published ones, and one for any text
 (docs/method.md#packing, docs/method.md#published-protocols).
 
-    WrappedRows(batch=1000)         joined with an EOS after each document, cut into L - 2 ids between BOS and EOS
-    WrappedPlainRows(batch=1000)    joined with nothing between documents, cut likewise (zero-shot sets)
+    WrappedRows(batch=1000)         documents joined, an EOS after each; every L - 2 ids are a row between BOS and EOS
+    WrappedPlainRows(batch=1000)    the same, but nothing between the documents (zero-shot sets)
     PaddedRows()                    one document per row: BOS, its first L - 2 ids, EOS, padding
     PieceRows()                     each document in pieces of L ids; the last overlaps and scores only the remainder
 
-Rows are cut by `repro.data.rows`, as for training data. A position to be scored is called a candidate. Symbols: n rows
-of a chunk, L ids per row.
+`batch`: number of documents that are joined at a time. Rows are cut by `repro.data.rows`, as for training data. A
+position to be scored is called a candidate. Symbols: n rows of a chunk, L ids per row.
 """
 
 from __future__ import annotations
@@ -37,18 +37,19 @@ class SpecialIds(NamedTuple):
 class Packing(Part):
     """Base class of packings, which cut documents into rows of ids.
 
-    Candidates, the positions to be scored, are those of text, and the end of a document where its position varies.
-    `has_padding`: whether rows may contain padding.
+    Candidates, the positions to be scored, are those of text, and the EOS after a document where its position in the
+    row varies. `has_padding`: whether rows may contain padding.
     """
 
     has_padding: ClassVar[bool] = False
 
     @abstractmethod
     def protocol(self) -> dict[str, str]:
-        """Values of `packing` and `eos` for the record's protocol, in the terms of evals/published.toml."""
+        """The entries `packing` and `eos` (where EOS ids stand) of a result's protocol, in the same words as the
+        protocols of published numbers in evals/published.toml."""
 
     def missing(self, special: SpecialIds) -> str | None:
-        """Reason why the packing cannot be used with these special ids; None if it can."""
+        """Reason why the packing cannot be used with a tokenizer that has the ids `special`; None if it can."""
         if special.begin is None or special.end is None:
             return "the vocabulary has no BOS and EOS to begin and end a row; the packing of --tasks pieces needs none"
         return None
@@ -59,11 +60,12 @@ class Packing(Part):
 
     @abstractmethod
     def rows(self, stream: Stream, length: int, special: SpecialIds) -> Iterator[Rows]:
-        """Yield chunks of n rows of `length` ids, [n, L], from a stream of (document number, ids); `special`: the ids
-        that begin, end and pad the rows."""
+        """Yield the rows of L = `length` ids in chunks [n, L], from `stream`, which yields (number, token ids) for each
+        document; `special`: the ids that begin, end and pad the rows."""
 
     def constant(self, chunk: Rows) -> np.ndarray:
-        """Bool [n, L]: positions that hold the same special id in every row; they are never candidates."""
+        """Bool [n, L] for the n rows of `chunk`: True at positions that hold the same special id in every row, such as
+        BOS at the first; they are never candidates."""
         constant = np.zeros(chunk.ids.shape, bool)
         constant[:, [0, -1]] = True
         return constant
@@ -71,10 +73,8 @@ class Packing(Part):
 
 @part
 class _Wrapped(Packing):
-    """Base class of packings that join documents, `batch` documents at a time (0: all), and cut them into full rows.
-
-    The incomplete last row of each batch is dropped.
-    """
+    """Base class of packings that join documents, `batch` of them at a time (0: all), and cut the joined ids into full
+    rows. The incomplete last row of each batch is dropped. ValueError for a negative `batch`."""
 
     batch: int
     ends_documents: ClassVar[bool]
@@ -97,24 +97,24 @@ class _Wrapped(Packing):
 
 @part
 class WrappedRows(_Wrapped):
-    """Rows cut from the documents, which are joined with an EOS after each; every row begins with BOS and ends with
-    EOS."""
+    """Rows cut from documents that are joined with an EOS after each, `batch` documents at a time (0: all); every row
+    begins with BOS and ends with EOS."""
 
     ends_documents = True
 
 
 @part
 class WrappedPlainRows(_Wrapped):
-    """Rows cut from the documents, which are joined with nothing between them; every row begins with BOS and ends with
-    EOS."""
+    """Rows cut from documents that are joined with nothing between them, `batch` documents at a time (0: all); every
+    row begins with BOS and ends with EOS."""
 
     ends_documents = False
 
 
 @part
 class PaddedRows(Packing):
-    """One document per row with its end scored, padded to L ids; padding is never scored, but attended to and noised
-    (docs/method.md#duo-hyperparameters)."""
+    """One document per row: BOS, its first L - 2 ids, EOS, and padding to L ids. The EOS is scored; padding is not, but
+    it is attended to and noised (docs/method.md#duo-hyperparameters)."""
 
     has_padding = True
 

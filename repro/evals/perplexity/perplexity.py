@@ -1,5 +1,5 @@
-"""Tasks on a model's own training run: likelihood of held-out rows of its data, a bound for diffusion and exact for
-autoregression (docs/method.md#metrics); and the curve of training loss, read from the run's log."""
+"""Tasks on a model's own data and training run: log-likelihood of held-out rows (a bound for diffusion models, exact
+for autoregressive ones; docs/method.md#metrics), and the curve of the training loss, read from the run's log."""
 
 from __future__ import annotations
 
@@ -46,11 +46,13 @@ def shared_bound(
     batch: int,
     form: Form = "full",
 ) -> Bound:
-    """Upper bound (exact for autoregression) of a model on -log p of each of n rows [n, L] of L ids of `vocabulary`.
+    """A model's upper bound on -log p of each of n rows of L ids of `vocabulary`, in nats (exact for an autoregressive
+    model).
 
-    `passes`: independent Monte Carlo passes; `batch`: rows per forward; `form`: "full", all terms of the bound, or
-    "truncated", without prior and tail terms (`repro.objectives.bound`). The work is split into chunks that several
-    processes can share; raises Busy while other processes compute chunks that are still missing.
+    `passes`: independent Monte Carlo passes, with the random seed `seed`; `batch`: rows per forward pass; `form`:
+    "full", all terms of the bound, or "truncated", without prior and tail terms (`repro.objectives.bound`). The rows
+    are split into chunks that several processes share through `work`; raises Busy while other processes compute chunks
+    that are still missing.
     """
     from repro.models.denoiser import ForwardWrapper
     from repro.objectives.bound import bound_of, row_nll
@@ -67,8 +69,8 @@ def shared_bound(
         values = convert(found, list[list[float]], "the bounds of rows", "compute them again")
         if not values or any(len(each) != len(chunk) for each in values):
             raise ValueError(
-                f"the stored chunk does not have, for each Monte Carlo pass, the bounds of {len(chunk)} rows; compute"
-                " it again"
+                f"the stored chunk does not have, for each Monte Carlo pass, the bounds of {len(chunk)} rows; remove"
+                " its file and run again"
             )
         return np.array(values)
 
@@ -132,20 +134,21 @@ class HeldoutBound(Task):
         """`count` held-out rows, a random choice with a fixed random key, from documents that the bound computed during
         training does not use.
 
-        ValueError if there are fewer, or if the data is not the version that the model was trained on.
+        ValueError if there are fewer such rows, or if the data is not the version that the model was trained on.
         """
         split, clusters, fresh = self._fresh(model)
         if count > len(fresh):
             raise ValueError(
-                f"task {self.name!r} needs {count} held-out rows; {len(fresh)} are available, use a smaller limit"
+                f"task {self.name!r} needs {count} held-out rows, but the data has {len(fresh)}; give a smaller --limit"
             )
         order = rng.permutation(0, rng.QUOTED, 0, len(fresh)).numpy()[:count]
         chosen = np.sort(fresh[order])
         return Rows(split.ids[chosen], split.candidates[chosen], clusters[chosen])
 
     def _fresh(self, model: Model) -> tuple[Rows, np.ndarray, np.ndarray]:
-        """Three values: the held-out rows, the document of each row [n], and the indices of the rows that the bound
-        computed during training does not use; ValueError if the data is not that on which the model was trained."""
+        """(n held-out rows; number of the document that each is from, [n]; indices of the rows from documents that the
+        bound computed during training does not use). ValueError if the data is not that on which the model was
+        trained."""
         corpus = prepared(model.data)
         if model.corpus is not None and corpus.digest != model.corpus:
             raise ValueError(
@@ -168,9 +171,9 @@ class HeldoutBoundUpTo(HeldoutBound):
 
 @part
 class TruncatedBound(HeldoutBound):
-    """The bound without its terms for t = 1 (prior) and for times below its smallest one (tail), as published
-    perplexities of MDLM and Duo are computed: not a bound, and lower by about .001 nats per token
-    (docs/method.md#mdlm)."""
+    """Upper bound on -log p per token, in nats, of `rows` held-out rows, without its terms for t = 1 (prior) and for
+    times below the smallest integrated one (tail), as published perplexities of MDLM and Duo are computed: no longer a
+    bound, and lower by about .001 nats per token (docs/method.md#mdlm)."""
 
     form = "truncated"
 
@@ -179,7 +182,7 @@ class TruncatedBound(HeldoutBound):
 
 
 def no_terms(model: Model) -> str | None:
-    """Why a model has no truncated bound (without prior and tail terms), as a clause; None if it has one."""
+    """Reason, as a clause, why a model has no truncated bound (without prior and tail terms); None if it has one."""
     return "its likelihood is exact and has no prior or tail term" if model.recipe.process.exact else None
 
 
@@ -211,7 +214,7 @@ class TrainingCurve(Task):
             rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         except json.JSONDecodeError as error:
             raise ValueError(
-                f"{path}: {error}; run the training command with --resume, which repairs its log"
+                f"{path} has a broken line ({error}); run the training command with --resume, which repairs its log"
             ) from None
         rows = [row for row in rows if row["step"] <= model.step]
         blocks = np.array_split(np.arange(len(rows)), min(self.points, len(rows)))

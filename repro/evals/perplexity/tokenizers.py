@@ -1,6 +1,6 @@
-"""Tokenizers in whose tokens published perplexities are counted.
+"""Tokenizers in whose tokens published perplexities are counted (`TOKENIZERS`: GPT-2's and that of bert-base-uncased).
 
-A model's tokenizer is recognised as one of them by its vocabulary size and the ids of a few words.
+A model's tokenizer is taken to be one of them if the vocabulary has its size and a few words get its ids.
 
     mismatch("gpt2", vocabulary)    None, or the reason why this vocabulary is not GPT-2's
     check_ids("gpt2", data)         ValueError if the ids of a few words differ
@@ -21,7 +21,8 @@ EXTRA_IDS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class KnownTokenizer:
-    """A published tokenizer: number of ids (`size`), special ids, and some `words` with their `ids` to recognise it."""
+    """A published tokenizer: number of ids (`size`), special ids, and a text `words` with its token `ids`, by which the
+    tokenizer is recognised."""
 
     size: int
     special: SpecialIds
@@ -42,11 +43,12 @@ TOKENIZERS = {
 
 
 def special_ids(name: str, vocabulary: Vocabulary | None) -> SpecialIds:
-    """Special ids of the tokenizer `name`; for "own" those of `vocabulary` (None: no ids), with EOS as BOS if it has
-    none. ValueError for an unknown name, with the nearest valid one."""
+    """Special ids (BOS, EOS, padding) of the tokenizer `name` of `TOKENIZERS`; for "own" those of the model's
+    `vocabulary`, with EOS in place of a missing BOS (all None if `vocabulary` is None). ValueError for an unknown name,
+    with the nearest valid one."""
     if name != OWN:
         if name not in TOKENIZERS:
-            raise ValueError(f"no tokenizer {name!r}; {nearest(name, [OWN, *TOKENIZERS])}")
+            raise ValueError(f"no tokenizer {name!r} to count tokens of; {nearest(name, [OWN, *TOKENIZERS])}")
         return TOKENIZERS[name].special
     if vocabulary is None:
         return SpecialIds(None, None, None)
@@ -56,8 +58,8 @@ def special_ids(name: str, vocabulary: Vocabulary | None) -> SpecialIds:
 
 
 def mismatch(name: str, vocabulary: Vocabulary) -> str | None:
-    """Reason why perplexity of a model with this vocabulary cannot be counted in tokens of tokenizer `name`, because
-    the two have different numbers of ids; None if it can."""
+    """Reason why the perplexity of a model with `vocabulary` cannot be counted in tokens of the tokenizer `name`: they
+    have different numbers of ids. None if it can; for "own" always None."""
     if name == OWN:
         return None
     size = TOKENIZERS[name].size
@@ -67,7 +69,8 @@ def mismatch(name: str, vocabulary: Vocabulary) -> str | None:
 
 
 def check_ids(name: str, data: Data) -> None:
-    """Raise ValueError if the tokenizer of `data` encodes the test words of tokenizer `name` to other ids."""
+    """Raise ValueError if the tokenizer of `data` encodes the test words of the tokenizer `name` (`KnownTokenizer`) to
+    other ids than that tokenizer; nothing is tested for "own"."""
     if name == OWN:
         return
     known = TOKENIZERS[name]

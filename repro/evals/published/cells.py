@@ -1,12 +1,13 @@
-"""Published numbers as data: evals/published.toml, read into cells, one per number. An unknown field is an error.
+"""Published numbers as data: evals/published.toml, read into *cells*, one cell per published number. An unknown field
+of the file is an error.
 
-    cells = read()                              # every number, each with the settings that a record must have
-    find(cells, "duo.t5.mdlm.1024")
+    cells = read()                              # every cell: the number, and the settings that it was measured under
+    find(cells, "duo.t5.mdlm.1024")             # one cell
 
 A table of the file is a grid as printed: rows (methods), columns (numbers of steps, corpora, tasks), one value each; a
-cell is called TABLE.ROW.COLUMN. `asked` maps settings to the values that an evaluation must have; those of table, row
-and column are combined. A setting is a dotted path in the `question` of a record (`plan.steps`, `protocol.judge`), or
-`preset`, the name of the sampler.
+cell is called TABLE.ROW.COLUMN. `asked` maps settings to the values that an evaluation must have to be comparable; a
+cell has those of its table, row and column together. A setting is a dotted path in the `question` of a stored record,
+the description of what was evaluated (`plan.steps`, `protocol.judge`), or `preset`, the name of the sampler.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ class Source(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Column(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Column of a published table. `asked`: settings of its numbers (see the module); `items`: if a published
-    number is a share of independent items (an accuracy), how many there are, 0 if unknown or if it is no share; `task`,
-    `metric`: take the place of the table's `task` and `metric` unless empty."""
+    """Column of a published table. `asked`: settings that an evaluation must have to be comparable with its numbers
+    (dotted path -> value); `items`: number of independent items of which a number is a share (an accuracy), 0 if it is
+    unknown or the number is no share; `task`, `metric`: take the place of the table's `task` and `metric` unless
+    empty."""
 
     name: str
     asked: dict[str, str | int | float | bool] = {}
@@ -46,10 +48,11 @@ class Column(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Row(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Row of a published table: the `values` of one method by column. `of`: checkpoints or recipes, as records label
-    them, that the numbers are about; `needs`: what a run requires; `asked`: settings (see the module); `like`: a
-    released checkpoint of the same size and cost, for estimates where none of `of` is available; `called`: a name
-    shared by numbers of several sources that should be equal; `unstated`: settings that the source does not state."""
+    """Row of a published table: the `values` of one method by column. `of`: names of the checkpoints or recipes that
+    the numbers are about; `needs`: what a run requires, as text; `asked`: settings that an evaluation must have to be
+    comparable (dotted path -> value); `like`: a released checkpoint of the same size and cost, for estimates where none
+    of `of` is available; `called`: a name shared by numbers of several sources that should be equal; `unstated`:
+    settings that the source does not state."""
 
     name: str
     of: list[str]
@@ -62,10 +65,11 @@ class Row(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Grid(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A published table (`where` in its `source`). Its margin is the largest difference that counts as agreement: a
-    share of the value (`relative`) or in its unit (`absolute`). `scale` converts a printed value to the unit of a
-    record (0.01 for per cent). `task`, `metric`: names in the records to compare; `asked`: settings (see the
-    module)."""
+    """A published table. `source`: name of the publication in `sources` of evals/published.toml; `where`: the table's
+    place in it. One margin, the largest difference that counts as agreement: a share of the value (`relative`) or in
+    the unit of a record (`absolute`). `scale` converts a printed value to the unit of a record (0.01 for per cent).
+    `task`, `metric`: names in the records to compare; `asked`: settings that an evaluation must have to be comparable
+    (dotted path -> value)."""
 
     name: str
     title: str
@@ -88,8 +92,9 @@ class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedCell:
-    """One published number with the settings that a comparable evaluation must have. `value` and `margin` are in the
-    unit of a record, `printed` is as in its source; the other fields are those of `Grid`, `Row` and `Column`."""
+    """One published number (`name`: TABLE.ROW.COLUMN) with the settings `asked` that a comparable evaluation must have.
+    `printed` is the number as in its source, `value` and `margin` are in the unit of a record; `source`: citation and
+    place, `date`: of the publication. `Grid`, `Row` and `Column` describe the other fields."""
 
     name: str
     table: str
@@ -116,7 +121,8 @@ class PublishedCell:
 
 
 def read(path: Path = FILE) -> list[PublishedCell]:
-    """All published numbers (cells) of a file, in order; ValueError names the invalid field, table or cell."""
+    """All published numbers (cells) of the file `path`, in its order; ValueError names the invalid field, table or
+    cell."""
     data = read_toml(path, _File)
     found = [cell for grid in data.table for row in grid.rows for cell in _row(path, data, grid, row)]
     twice = [name for name, count in Counter(cell.name for cell in found).items() if count > 1]
@@ -132,7 +138,7 @@ def _row(path: Path, data: _File, grid: Grid, row: Row) -> list[PublishedCell]:
         raise ValueError(f"{where}: no source {grid.source!r}; {nearest(grid.source, data.sources)}")
     if (grid.relative is None) == (grid.absolute is None):
         which = "neither" if grid.relative is None else "both"
-        raise ValueError(f"{where}: the table has {which} of 'relative' and 'absolute'; give one margin")
+        raise ValueError(f"{where}: the table has {which} of the margins 'relative' and 'absolute'; give one")
     for name in row.values:
         if name not in columns:
             raise ValueError(f"{where}: no column {name!r}; {nearest(name, columns)}")
@@ -142,7 +148,7 @@ def _row(path: Path, data: _File, grid: Grid, row: Row) -> list[PublishedCell]:
         column, value = columns[name], printed * grid.scale
         margin = grid.absolute if grid.relative is None else grid.relative * abs(value)
         if margin is None or not margin > 0:
-            raise ValueError(f"{where}: column {name!r} has margin {margin}; give one above 0")
+            raise ValueError(f"{where}: column {name!r} has margin {margin}; give a margin above 0")
         made.append(
             PublishedCell(
                 name=f"{grid.name}.{row.name}.{name}",
@@ -201,7 +207,8 @@ class Disagreement:
 
 
 def disagreements(cells: Sequence[PublishedCell]) -> list[Disagreement]:
-    """Names under which sources print different numbers, in descending order of the ratio of largest to smallest."""
+    """The disagreements among published numbers that share a name and should be equal, in descending order of the ratio
+    of largest to smallest."""
     groups: dict[str, list[PublishedCell]] = {}
     for cell in cells:
         if cell.called:
@@ -217,8 +224,8 @@ def disagreements(cells: Sequence[PublishedCell]) -> list[Disagreement]:
 
 
 def stated(cell: PublishedCell, place: str) -> str:
-    """Text of the value of a setting (`place`, a dotted path) of a published number: `not stated` if its source does
-    not say it, `not given` if evals/published.toml does not require it."""
+    """The value of a published number's setting (`place`, a dotted path) as text: `not stated` if the source does not
+    state it, `not given` if evals/published.toml does not require a value."""
     if place in cell.unstated:
         return "not stated"
     if place not in cell.asked:

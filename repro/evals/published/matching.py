@@ -1,4 +1,5 @@
-"""Comparison of the settings of a published number (cell) with those of an evaluation (the `question` of a record).
+"""Comparison of the settings of a published number (cell) with those of an evaluation, which are the `question` of its
+stored record (checkpoint, task, sampler, decoding plan, seed, limit, protocol).
 
 differing(cell, question, preset)    the settings that differ, as sentences; empty: the result is comparable
 labelled(records, name)              the records of a checkpoint or recipe
@@ -17,11 +18,13 @@ from repro.results.record import Record, text
 
 
 def differing(cell: PublishedCell, question: Mapping[str, Any], preset: str | None) -> dict[str, str]:
-    """Sentences `SETTING is OURS, published PUBLISHED`, by setting (a dotted path), for the settings in which the
-    evaluation `question` differs from the published number `cell`; `preset`: the label of its sampler. An evaluation
-    with a limit on the items of its task differs too.
+    """Setting (a dotted path) -> sentence `SETTING is OURS, published PUBLISHED`, for each setting of the published
+    number `cell` in which an evaluation differs; empty if the two are comparable. `question`: the evaluation's settings
+    as in a record; `preset`: label of its sampler, None if it has no sampler. An evaluation with a limit on the number
+    of items differs too (setting `limit`).
 
-    Presets are compared by their samplers, because labels also describe blocks and caches, which belong to the plan.
+    Presets are compared by their samplers, because labels also describe blocks and caches, which belong to the decoding
+    plan.
     """
     found = {}
     for place, value in cell.asked.items():
@@ -39,27 +42,27 @@ def differing(cell: PublishedCell, question: Mapping[str, Any], preset: str | No
 
 
 def another_plan(differences: Mapping[str, str]) -> bool:
-    """Whether the `differences` (of `differing`) are of sampler and decoding plan alone, so that published number and
-    evaluation belong to one table under one protocol."""
+    """Whether the `differences` (a result of `differing`) are of sampler and decoding plan alone, so that the published
+    number and the evaluation follow the same protocol."""
     return all(place == "preset" or place.startswith("plan.") for place in differences)
 
 
 @lru_cache
 def _rule(name: str) -> dict[str, Any]:
-    """Canonical form (a JSON object of name, version and settings) of the sampler of a preset."""
+    """Canonical form (a JSON object of name, version and settings) of the sampler of the preset `name`."""
     from repro.samplers.presets import preset
 
     return parts.canonical(preset(name))
 
 
 def called(task: Mapping[str, Any], label: str) -> tuple[str, ...]:
-    """Names of a task, given in canonical form: in its suite (`label`), in lm-eval, and of its class in the registry
-    (`part`)."""
+    """All names of a task: in its suite (`label`), in lm-eval (its field `task`, if any), and of its class in the
+    registry (its field `part`); `task` is the canonical form, a JSON object of its settings."""
     return tuple(name for name in (label, task.get("task"), task.get("part")) if isinstance(name, str))
 
 
 def labelled(records: Sequence[Record], name: str) -> list[Record]:
-    """Records whose label of checkpoint or recipe is `name`; those of a released checkpoint `lab/NAME` may have the
-    label NAME alone."""
+    """Records whose label of checkpoint or recipe is `name`; if `name` is a released checkpoint `lab/NAME`, also those
+    with the label NAME."""
     wanted = {name, name.rpartition("/")[2]}
     return [record for record in records if wanted & {record.labels.checkpoint, record.labels.recipe}]

@@ -37,8 +37,8 @@ Tolerance = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Decode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A prompt (token ids), the deterministic sampler `preset` and lengths with which it was decoded, and the generated
-    `ids`."""
+    """A recorded decode: the `prompt` (token ids), the deterministic sampler preset, number of tokens, tokens per block
+    and steps with which it was decoded, and the `gen_length` generated `ids`."""
 
     preset: str
     gen_length: int
@@ -49,9 +49,9 @@ class Decode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Content of fixture.json. `of`: name of the checkpoint; `recorded`: code, commit, device and precision with which
-    the outputs were computed; `logits_within`, `nll_within`: tolerances of a logit and of the negative log-likelihood
-    of a row, in nats."""
+    """Content of fixture.json. `format`: version of the file format; `of`: name of the checkpoint; `recorded`: code,
+    commit, device and precision with which the outputs were computed; `logits_within`, `nll_within`: largest difference
+    allowed in a logit, and in the negative log-likelihood of a row, in nats."""
 
     format: int
     of: str
@@ -64,9 +64,9 @@ class Note(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 @dataclass(frozen=True)
 class Fixture:
     """Inputs and recorded outputs of a network. Inputs: `ids` [B, L] at diffusion times `t` ([B] or [B, L]; None for a
-    network without time conditioning). Outputs at the N positions `where` [B, L] is True: raw `logits` [N, V], before
-    forbidden ids are set to -inf, and the negative log-likelihood `nll` [B], in nats, of the ids `target` [B, L],
-    summed over positions."""
+    network without time conditioning). Outputs at the N positions where the tensor `where` [B, L] is True: raw `logits`
+    [N, V], before forbidden ids are set to -inf, and the negative log-likelihood `nll` [B], in nats, of the ids
+    `target` [B, L], summed over these positions of a row. `note`: content of fixture.json."""
 
     note: Note
     ids: Tensor
@@ -92,7 +92,7 @@ class Deviation:
 
 
 def read(folder: Path) -> Fixture:
-    """The fixture in a folder; ValueError names what is missing or malformed."""
+    """The fixture in `folder`; ValueError names the file or tensor that is missing or malformed."""
     from safetensors.torch import load_file
 
     for name in (NOTE, TENSORS):
@@ -137,15 +137,16 @@ def read(folder: Path) -> Fixture:
         if not each.prompt or len(each.ids) != each.gen_length:
             raise ValueError(
                 f"{folder / NOTE}: decode {number} has {len(each.prompt)} ids of a prompt and {len(each.ids)} "
-                f"generated ids; give 1 or more of the former, and gen_length={each.gen_length} of the latter"
+                f"generated ids; give 1 or more ids of a prompt, and gen_length={each.gen_length} generated ids"
             )
     target, logits = tensors["target"].long(), tensors["logits"].double()
     return Fixture(note, ids, tensors.get("t"), where, target, logits, tensors["nll"].double())
 
 
 def compare(model: Model, fixture: Fixture) -> list[Deviation]:
-    """Deviations of a model from a fixture: of logits (except those of ids that are never clean tokens), of negative
-    log-likelihoods, and of each decode. ValueError if ids or times of the fixture do not fit the network."""
+    """How far the outputs of a model are from those of a fixture, one `Deviation` each: for logits (except those of ids
+    that are never clean tokens), for negative log-likelihoods, and for each decode. ValueError if ids or times of the
+    fixture do not fit the network."""
     vocab_size = len(model.denoiser.forbidden)
     if fixture.logits.shape[1] != vocab_size:
         raise ValueError(
@@ -183,8 +184,9 @@ def compare(model: Model, fixture: Fixture) -> list[Deviation]:
 
 
 def record(model: Model, folder: Path) -> None:
-    """Write a fixture of a model into a new folder: its outputs for random ids of which half are noisy at time t = 0.5,
-    and one deterministic decode, except for uniform noise."""
+    """Write a fixture of a model into the new folder `folder`: the outputs for random ids, of which about half are
+    noisy, at time t = 0.5 (of a block diffusion network: clean ids with a noisy last block), and one deterministic
+    decode (none under uniform noise)."""
     from safetensors.torch import save_file
 
     fixture = _recorded(model)
@@ -231,8 +233,8 @@ def _recorded(model: Model) -> Fixture:
 
 
 def _decodes(model: Model, ids: list[int]) -> list[Decode]:
-    """One decode, in a list, by a deterministic preset after a prompt of the first of `ids`; [] for uniform noise,
-    which has no such preset."""
+    """A list of one decode by a deterministic preset, whose prompt is the beginning of the token ids `ids`; empty for a
+    model of uniform noise, which has no deterministic preset."""
     process = model.recipe.process
     if process.redraws:
         return []
@@ -259,8 +261,9 @@ def _decode(model: Model, given: Decode) -> list[int]:
 
 
 def _logits(model: Model, ids: Tensor, t: Tensor | None, where: Tensor) -> Tensor:
-    """Raw logits [N, V] of the network at the N positions where `where` [B, L] is True, float64 on the CPU; forbidden
-    ids are not set to -inf."""
+    """Raw logits [N, V] of the network for `ids` [B, L] at diffusion times `t` ([B] or [B, L], None without time
+    conditioning), at the N positions where `where` [B, L] is True; float64 on the CPU, forbidden ids not set to
+    -inf."""
     from repro.core.lazy import torch
     from repro.models.attention import Mask
 
@@ -272,8 +275,8 @@ def _logits(model: Model, ids: Tensor, t: Tensor | None, where: Tensor) -> Tenso
 
 
 def _nll(model: Model, logits: Tensor, where: Tensor, target: Tensor) -> Tensor:
-    """Negative log-likelihood per row [B], in nats, of the ids `target` [B, L], summed over the positions `where` [B,
-    L]; from raw logits [N, V]."""
+    """Negative log-likelihood per row [B], in nats, of the ids `target` [B, L], summed over the N positions where
+    `where` [B, L] is True; from the raw logits `logits` [N, V] at these positions."""
     from repro.core.lazy import torch
 
     clean = logits.masked_fill(model.denoiser.forbidden.cpu(), -torch.inf).log_softmax(-1)

@@ -1,13 +1,13 @@
-"""Estimated cost (price) of reproducing a published number: the evaluation of a suite that is comparable with it, its
-GPU hours, and the command to type or what is missing.
+"""Estimated cost (price) of reproducing a published number: the evaluation in a suite whose result is comparable with
+the number, its GPU hours, and the command to type or what is missing.
 
     price(find(read(), "duo.t5.mdlm.1024"))    about .1 H100 hours, `python -m repro.evals cells duo.t5.mdlm.1024`
 
-A *cell* is one published number. An evaluation (the `question` of a record) answers it if checkpoint, task and metric
-are the same and no setting differs (repro.evals.published.matching). Hours are estimates of `python -m repro.evals
-plan` for one H100 with weights in bfloat16; those of a recipe are the estimates of its training. Where no evaluation
-answers a cell, the price is that of the evaluation with the fewest different settings, or of the same evaluation of a
-checkpoint of the same size (`like` in evals/published.toml), and `missing` names what is missing.
+A *cell* is one published number. An evaluation answers a cell if checkpoint, task and metric are the same and no
+setting differs (repro.evals.published.matching). Hours are estimates of `python -m repro.evals plan` for one H100 with
+weights in bfloat16; if a recipe must be trained first, they are those of its training. Where no evaluation answers a
+cell, the price is that of the evaluation with the fewest different settings, or of the same evaluation of another
+checkpoint of the same size (`like` in evals/published.toml), and `missing` says what prevents the reproduction.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ PRECISION: Precision = "bfloat16"
 
 
 def shown(hours: float) -> str:
-    """Text of a number of hours, to two significant digits, without an exponent."""
+    """The number `hours` as text, to two significant digits, without an exponent."""
     return f"{hours:.2g}" if hours < 100 else f"{float(f'{hours:.2g}'):,.0f}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Price:
-    """Estimated cost of reproducing a published number: `hours` of one H100 (None: unknown). `run`: a name shared by
-    the numbers that one run reproduces; `command`: what to type, "" if no command reproduces the number; `missing`: in
-    that case, what prevents it; `trained`: whether the hours are those of training a recipe."""
+    """Estimated cost of reproducing a published number: `hours` of one H100 (None: unknown). `run`: a name for the run,
+    shared by all numbers that it reproduces; `command`: what to type, "" if no command reproduces the number;
+    `missing`: in that case, what prevents it; `trained`: whether the hours are those of training a recipe."""
 
     run: str
     hours: float | None
@@ -54,7 +54,8 @@ class Price:
     trained: bool = False
 
     def say(self, needs: str) -> str:
-        """Sentence with the hours and the command, or what is missing; `needs`: what a run requires (`Row.needs`)."""
+        """Sentence with the hours, and with the command or what is missing; `needs`: what a run requires, as text, from
+        evals/published.toml."""
         hours = "cost unknown" if self.hours is None else f"about {shown(self.hours)} H100 hours"
         if self.trained and self.hours is not None:
             hours += f" to train {self.run}"
@@ -65,8 +66,8 @@ class Price:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """An evaluation of a released checkpoint in a suite, with its estimated cost `line`; `question`: its settings as in
-    a record."""
+    """An evaluation in `suite` of the released checkpoint `ckpt`. `cell`: its task, sampler and decoding plan; `line`:
+    its estimated cost; `question`: its settings as in a record."""
 
     ckpt: str
     suite: str
@@ -82,7 +83,7 @@ class Asked:
 
 
 def price(cell: PublishedCell) -> Price:
-    """Estimated cost of reproducing a published number."""
+    """Estimated cost of reproducing the published number `cell`, with the command to type or what is missing."""
     there = _listed(cell)
     near = nearest(cell, there)
     if near is not None and not near[0]:
@@ -104,15 +105,16 @@ def price(cell: PublishedCell) -> Price:
 
 
 def answering(cell: PublishedCell) -> Asked | None:
-    """Evaluation in a suite whose result is comparable with a published number; None if no suite has one."""
+    """The evaluation, in a suite of one of the number's released checkpoints, whose result is comparable with the
+    published number `cell`; None if no suite has such an evaluation."""
     near = nearest(cell, _listed(cell))
     return None if near is None or near[0] else near[1]
 
 
 def nearest(cell: PublishedCell, names: Sequence[str]) -> tuple[dict[str, str], Asked] | None:
-    """The evaluation of a published number's task, by one of the checkpoints `names`, that differs from the number in
-    the fewest settings, preceded by a dict of these settings (setting -> sentence); None if no suite of these
-    checkpoints has the task."""
+    """(different settings, setting -> sentence; evaluation) for the evaluation that differs from the published number
+    `cell` in the fewest settings, out of those of its task in the suites of the checkpoints `names`; None if no suite
+    of these checkpoints has the task."""
     found = [
         (_differing(cell, each), each)
         for name in names
@@ -123,8 +125,8 @@ def nearest(cell: PublishedCell, names: Sequence[str]) -> tuple[dict[str, str], 
 
 
 def _differing(cell: PublishedCell, asked: Asked) -> dict[str, str]:
-    """Settings in which an evaluation differs from a published number, as sentences by setting; among them `metric`, if
-    its result would not contain the number's metric."""
+    """Setting -> sentence, for the settings in which an evaluation differs from a published number; with an entry
+    `metric` if the evaluation's result would not contain the number's metric."""
     found = differing(cell, asked.question, asked.cell.preset)
     if not asked.cell.task.gives(cell.metric):
         found["metric"] = f"task {asked.cell.task.name} of suite {asked.suite} does not measure {cell.metric}"
@@ -141,7 +143,7 @@ def _asked(cell: PublishedCell, asked: Asked) -> Price:
 
 
 def _missing(cell: PublishedCell, there: Sequence[str]) -> str:
-    """What is missing to reproduce a published number; `there`: its released checkpoints that are in
+    """What is missing to reproduce a published number, as text; `there`: names of those of its checkpoints that are in
     evals/checkpoints.toml."""
     if there:
         return f"an evaluation of {cell.task} in a suite of {there[0]}"
@@ -162,7 +164,8 @@ def _entry(name: str) -> Entry | None:
 
 @lru_cache
 def questions(ckpt: str) -> tuple[Asked, ...]:
-    """Every evaluation in the suites of a released checkpoint; ValueError if it is not in evals/checkpoints.toml."""
+    """Every evaluation in the suites that evals/checkpoints.toml gives for the released checkpoint `ckpt`; ValueError
+    if the file does not list the checkpoint."""
     entry = _entry(ckpt)
     if entry is None:
         raise ValueError(
@@ -185,6 +188,6 @@ def _of_suite(entry: Entry, suite: str) -> Iterator[Asked]:
 
 
 def _protocol(task: Task) -> dict[str, Any]:
-    """Protocol of a task as in a record, without what is only known once the language model that scores text (judge) is
-    loaded."""
+    """Protocol of a task as in a record (field -> value), without the fields that are only known once the language
+    model that scores texts (judge) is loaded."""
     return task.protocol_without_judge() if isinstance(task, TextQualityTask) else task.protocol()

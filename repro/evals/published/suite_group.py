@@ -5,8 +5,8 @@
     python -m repro.evals cells duo.t5.mdlm,duo.t5.duo         # every evaluation that reproduces these cells
     python -m repro.evals --suite silver --max-hours 6         # stops in time; the same command continues
 
-A row of evals/suites/NAME.toml lists published cells (repro.evals.published.price finds the evaluation that reproduces
-each) or tasks of a suite. A cell that no evaluation reproduces is skipped with its reason.
+A row of the group in evals/suites/NAME.toml lists published cells (repro.evals.published.price finds the evaluation
+that reproduces each) or tasks of a suite. A cell that no evaluation reproduces is skipped, and the reason is printed.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ Key = tuple[str, Sampler | None, Decoding | None]
 
 
 class RowRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One evaluation request of a row: `cells` (names of cells, rows or tables of evals/published.toml), or `tasks` of
-    a `suite` (none: all) for the checkpoint `ckpt`. `limit`, `samples`: largest number of items per task and of sampled
-    texts (0: as the suite says)."""
+    """One evaluation request of a row of a suite group: either `cells` (names of cells, rows or tables of
+    evals/published.toml), or `tasks` of a `suite` (none: all) for the checkpoint `ckpt`. `limit`, `samples`: largest
+    number of items per task and of sampled texts (0: as the suite says)."""
 
     cells: list[str] = []
     ckpt: str = ""
@@ -51,8 +51,8 @@ class RowRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Row(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A row of a suite group: its name and title, its requests `asks`, and a sentence that says when its result counts
-    as a reproduction (`verdict`)."""
+    """A row of a suite group: its name and title, its evaluation requests `asks`, and `verdict`, a sentence that says
+    when its result counts as a reproduction."""
 
     name: str
     title: str
@@ -66,15 +66,16 @@ class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """An evaluation request for one checkpoint, limited to the evaluations in `keys` (None: all of the suite)."""
+    """An evaluation request for the checkpoint `ckpt` (name or folder), limited to the evaluations whose (task name,
+    sampler, decoding plan) are in `keys` (None: all evaluations of the request's suite)."""
 
     ckpt: str
     request: Request
     keys: frozenset[Key] | None
 
     def plan(self, device: str, asked: Precision | None) -> Plan:
-        """Estimated cost of the evaluations on the device of this name; `asked`: precision of the weights (None: see
-        `precision`)."""
+        """Estimated cost of the evaluations on the device of this name; `asked`: precision of the weights (None:
+        bfloat16 for a released checkpoint, else float32)."""
         found = plan(self.ckpt, self.request, device, precision(self.ckpt, asked))
         chosen = [i for i, cell in enumerate(found.cells) if self._includes(cell)]
         return dataclasses.replace(
@@ -85,14 +86,15 @@ class Part:
         )
 
     def prepare(self, model: Model, out: Path | None, batch: int | None) -> Prepared:
-        """The evaluations of a loaded model, ready to run. Records are written to OUT/raw of the folder `out`; a
-        forward pass has at most `batch` rows (None: chosen automatically)."""
+        """The evaluations of this request with the loaded `model`, ready to run. Records are written to `out`/raw
+        (None: to the default folder of the model's records); a forward pass has at most `batch` rows (None: chosen
+        automatically)."""
         found = prepare(model, dataclasses.replace(self.request, out=out, batch=batch))
         cells = [cell for cell in found.cells if self._includes(cell)]
         return dataclasses.replace(found, cells=cells, skipped=self._relevant(found.skipped))
 
     def _relevant(self, skipped: list[Skip]) -> list[Skip]:
-        """Those skipped tasks (with their reasons) that `keys` names; the other tasks of the suite are not
+        """Those of the skipped tasks (with their reasons) that `keys` names; other tasks of the suite are not
         requested."""
         if self.keys is None:
             return skipped
@@ -105,8 +107,9 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A row ready to run: its requests `parts`, one per checkpoint and suite; the published numbers that it lists
-    (`cells`); and what is `skipped`, with the reason, because no evaluation reproduces it."""
+    """A row of a suite group, ready to run: its requests `parts`, one per checkpoint and suite; the published numbers
+    that it lists (`cells`); and those numbers, with the reason, that are `skipped` because no evaluation reproduces
+    them. Name, title and `verdict` are those of the `Row`."""
 
     name: str
     title: str
@@ -131,8 +134,8 @@ def is_suite_group(name: str) -> bool:
 
 
 def read_suite_group(name: str) -> list[Row]:
-    """Rows of the suite group in evals/suites/NAME.toml; raises ValueError, which names it, for a wrong field,
-    published cell, checkpoint or suite."""
+    """Rows of the suite group in evals/suites/NAME.toml; ValueError names a wrong field, or a published cell, task,
+    checkpoint or suite that does not exist."""
     path = suites.SUITES / f"{name}.toml"
     rows = read_toml(path, _File).rows
     try:
@@ -147,10 +150,10 @@ def read_suite_group(name: str) -> list[Row]:
 def _check(asks: RowRequest) -> None:
     if bool(asks.cells) == bool(asks.suite):
         which = "both" if asks.suite else "neither"
-        raise ValueError(f"a request in `asks` of a row has {which} of 'cells' and 'suite'; give one of them")
+        raise ValueError(f"an entry of `asks` has {which} of 'cells' and 'suite'; give exactly one of them")
     if bool(asks.suite) != bool(asks.ckpt) or (asks.tasks and not asks.suite):
         raise ValueError(
-            f"a request in `asks` of a row has ckpt={asks.ckpt!r}, suite={asks.suite!r} and tasks={list(asks.tasks)};"
+            f"an entry of `asks` has ckpt={asks.ckpt!r}, suite={asks.suite!r} and tasks={list(asks.tasks)};"
             " give both 'ckpt' and 'suite'"
         )
     for name in asks.cells:
@@ -169,8 +172,8 @@ def _cells() -> list[PublishedCell]:
 
 
 def steps(rows: Sequence[Row], base: Request) -> list[Step]:
-    """The rows of a suite group, ready to run. `base` is the request of the command line: its seeds are used, and its
-    `limit` and `samples` unless those of the row are smaller."""
+    """The rows of a suite group, ready to run. `base` is the request of the command line, whose seeds are used; of its
+    `limit` and `samples` and those of a row the smaller one is used."""
     return [_step(row, base) for row in rows]
 
 
@@ -193,7 +196,7 @@ def of_cells(names: Sequence[str], base: Request, ckpt: str | None) -> list[Step
     if copy is None or asked != [copy.name]:
         raise ValueError(
             f"these cells are of {' and '.join(asked)}; name cells of one checkpoint, and give --ckpt a folder called"
-            f" like it, which {ckpt!r} is not"
+            f" like this checkpoint, not {ckpt!r}"
         )
     return [dataclasses.replace(step, parts=[dataclasses.replace(part, ckpt=ckpt) for part in step.parts])]
 
@@ -238,8 +241,8 @@ def _key(cell: Cell) -> Key:
 
 
 def commands(row: Row) -> list[str]:
-    """Command lines that run one row, one per request; names of published numbers that need no further evaluation are
-    left out."""
+    """Command lines that run one row of a suite group, one per request. Names of published numbers that the evaluations
+    of earlier names also reproduce are left out."""
     found = []
     for asks in row.asks:
         if asks.suite:
@@ -255,8 +258,8 @@ def commands(row: Row) -> list[str]:
 
 
 def _needed(names: Sequence[str]) -> list[str]:
-    """Those `names` (of cells, rows or tables of published numbers) that need an evaluation which the names before them
-    do not need; all names if no evaluation reproduces any of the numbers."""
+    """Those of `names` (of cells, rows or tables of evals/published.toml) for which an evaluation is needed that no
+    earlier name needs; all names if no evaluation reproduces any of the numbers."""
     asked: set[tuple[str, str, Key]] = set()
     needed = []
     for name in names:
@@ -269,7 +272,7 @@ def _needed(names: Sequence[str]) -> list[str]:
 
 
 def by_checkpoint(found: Sequence[Step]) -> Iterator[tuple[str, list[Part]]]:
-    """Requests of all steps, grouped by checkpoint, so that each is loaded once: pairs (checkpoint, its requests)."""
+    """Yield (checkpoint, its requests in all the steps `found`), so that each checkpoint is loaded only once."""
     every = [part for step in found for part in step.parts]
     for ckpt in dict.fromkeys(part.ckpt for part in every):
         yield ckpt, [part for part in every if part.ckpt == ckpt]

@@ -18,8 +18,8 @@ from repro.model import Precision
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """A row of a suite group (`step`) with the cost plan of each of its requests: forward passes and hours per
-    evaluation."""
+    """A row of a suite group (`step`) and the cost plan of each of its requests, which lists forward passes and hours
+    of each evaluation."""
 
     step: Step
     plans: list[Plan]
@@ -38,8 +38,9 @@ class Planned:
 
 
 def planned(steps: Sequence[Step], device: str, precision: Precision | None = None) -> list[Planned]:
-    """Cost plan of every row on the device of this name, with weights in `precision` (None: the default of suite
-    groups). For an unknown device, ValueError suggests the name of most similar spelling."""
+    """Cost plan of every row of a suite group (`steps`) on the device of this name (h100, a100, cpu, ...), with weights
+    in `precision` (None: bfloat16 for released checkpoints, else float32). For an unknown device, ValueError suggests
+    the name of most similar spelling."""
     return [Planned(step=step, plans=[part.plan(device, precision) for part in step.parts]) for step in steps]
 
 

@@ -48,9 +48,9 @@ FEW = 8  # disagreements printed; --json prints all of them
 @dataclass(frozen=True, kw_only=True)
 class Verification:
     """Result of the comparison of one published number with records: `answer` is one of ANSWERS, `why` a sentence with
-    the reason. `ours`: our value, the mean over seeds; `se`: standard error of ours minus published on the same items;
-    `p`: p-value, adjusted by Holm, of the hypothesis that the difference is within the margin, with the standard error
-    of two independent samples of items; `price`: estimated cost, set if the number is not run."""
+    the reason. `ours`: our value, the mean over seeds; `se`: standard error of our value minus the published one, on
+    the same items; `p`: p-value, adjusted by Holm, of the hypothesis that the difference is within the margin, with the
+    standard error for two independent samples of items; `price`: estimated cost, set if the number is not run."""
 
     cell: PublishedCell
     answer: str
@@ -63,7 +63,7 @@ class Verification:
 
 # --- one cell -----------------------------------------------------------------------------------------------
 def verify(cells: Sequence[PublishedCell], records: Sequence[Record]) -> list[Verification]:
-    """Result for every cell (published number), in order, from all records."""
+    """The result for each of the published numbers `cells`, in their order, from the `records` that are comparable."""
     made = [_answer(cell, records) for cell in cells]
     compared = [i for i, verdict in enumerate(made) if verdict.p is not None]
     for i, p in zip(compared, holm([made[i].p or 0.0 for i in compared]), strict=True):
@@ -127,15 +127,16 @@ def _not_run(cell: PublishedCell) -> Verification:
 
 
 def _first_difference(records: Sequence[Record]) -> str:
-    """Sentence about the first difference between the evaluations of records that all match one published number."""
+    """Sentence about the first difference between two evaluations among `records`, which all match one published
+    number; "rounding differs" if their settings are the same."""
     subjects = {record.cell: record.question.subject for record in records}
     first, other, *_ = subjects.values()
     return difference(first, other) or "rounding differs"
 
 
 def _draws(question: Question) -> bool:
-    """Whether an evaluation uses random numbers: false for likelihoods without Monte Carlo draws, and for decoding at
-    temperature 0 in an order that is not drawn either."""
+    """Whether an evaluation, described by the `question` of its record, uses random numbers: false for likelihoods
+    without Monte Carlo draws, and for decoding at temperature 0 unless the order of the positions is random."""
     if question.sampler is None:
         return '"draws":' in text(question.task)
     rule = text(question.sampler)
@@ -144,8 +145,9 @@ def _draws(question: Question) -> bool:
 
 
 def _compared(cell: PublishedCell, metrics: Sequence[Metric], drawn: bool) -> Verification:
-    """Result for a published number from the metrics of all seeds: their mean, its standard error and the p-value of a
-    difference beyond the margin. `drawn`: whether the evaluation uses random numbers."""
+    """Result for a published number, not decided yet (`answer` empty), from `metrics`, one per seed: their mean, its
+    standard error and the p-value of a difference beyond the margin; "inconclusive" if a metric has no standard error.
+    `drawn`: whether the evaluation uses random numbers."""
     ours = fmean(metric.value for metric in metrics)
     errors = [metric.se for metric in metrics if metric.se is not None]
     if len(errors) < len(metrics):
@@ -159,12 +161,13 @@ def _compared(cell: PublishedCell, metrics: Sequence[Metric], drawn: bool) -> Ve
 
 def _errors(cell: PublishedCell, metrics: Sequence[Metric], se: float, drawn: bool) -> tuple[float, float]:
     """Two standard errors of our mean minus the published number: for the same items, and for independent samples of
-    items.
+    items. `metrics`: ours, one per seed; `se`: standard error over items of their mean; `drawn`: whether the evaluation
+    uses random numbers.
 
     The second is not reduced by the number of seeds, which share their items. The first is 0 without random draws. With
-    draws it follows from the spread over two seeds or more, as that of a mean of k runs minus one run (sd sqrt(1 +
-    1/k), widened to Student's t). With one seed, or if the numbers of items differ, it is unknown, and the second is
-    returned as its upper bound. `se`: standard error of our mean over items.
+    draws it follows from the standard deviation s of our values over k >= 2 seeds: a mean of k runs minus one run has
+    the standard error s sqrt(1 + 1/k), widened to Student's t. With one seed, or if the numbers of items differ, the
+    first is unknown, and the second is returned as its upper bound.
     """
     theirs = math.sqrt(cell.value * (1 - cell.value) / cell.items) if cell.items else 0.0
     other, seeds = math.hypot(se, theirs), len(metrics)
@@ -180,8 +183,8 @@ def _errors(cell: PublishedCell, metrics: Sequence[Metric], se: float, drawn: bo
 
 
 def beyond(d: float, se: float, margin: float) -> float:
-    """p-value of the hypothesis that the true difference is at most `margin` in size (two-sided z-test at +-margin).
-    `d`: measured difference; `se`: its standard error."""
+    """p-value of the hypothesis that a true difference is at most `margin` in absolute value (two-sided z-test at
+    +-margin). `d`: measured difference; `se`: its standard error."""
     from scipy.stats import norm
 
     if se == 0:
@@ -190,7 +193,7 @@ def beyond(d: float, se: float, margin: float) -> float:
 
 
 def equivalent(d: float, se: float, margin: float) -> bool:
-    """Whether the true difference is shown to lie within +-`margin`, by two one-sided tests at level ALPHA. `d`:
+    """Whether a true difference is shown to lie within +-`margin`, by two one-sided tests at level ALPHA (5 %). `d`:
     measured difference; `se`: its standard error."""
     from scipy.stats import norm
 
@@ -238,8 +241,8 @@ def _counts(verdicts: Sequence[Verification]) -> Iterator[str]:
 
 
 def _priced(verdicts: Sequence[Verification]) -> str:
-    """Text with how many published numbers that are not run have an estimated cost, and with the hours of their runs,
-    each run counted once, separately for evaluation and training; "" if every number is run."""
+    """Text " (N of M priced, ...)": of the M published numbers that are not run, N have an estimated cost; then the
+    total hours of their runs, of evaluation and of training apart, each run counted once. "" if every number is run."""
     prices = [each.price for each in verdicts if each.price is not None]
     if not prices:
         return ""
@@ -263,7 +266,8 @@ def _disagreement(each: Disagreement) -> Iterator[str]:
 
 
 def card(verdict: Verification, among: Sequence[Verification]) -> Iterator[str]:
-    """Lines that `--cell` prints about one published number, its cost first; `among`: the results for all cells."""
+    """Lines that `python -m repro.verify --cell` prints about one published number, its cost first; `among`: the
+    results for all published numbers, which show how many others the same run would answer."""
     cell, cells = verdict.cell, [each.cell for each in among]
     cost = verdict.price or price(cell)
     shared = sum(

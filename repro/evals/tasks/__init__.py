@@ -1,5 +1,5 @@
-"""Tasks of this package's own: accuracy of samples, decoding speed, errors of KV caches and of likelihoods, lookahead,
-and several draws per item.
+"""This package's own tasks, beside those of lm-eval: accuracy of samples, decoding speed, errors of KV caches and of
+likelihoods, lookahead, and several draws per item.
 
 Files: `law` (samples against the exact distribution of a synthetic language), `speed` (timed lm-eval tasks),
 `cache_error` (approximate KV caches against none), `choice_draws` (multiple choice by likelihoods with few Monte Carlo

@@ -32,12 +32,13 @@ RULE = "low_confidence"
 class CacheError(Task):
     """Error of each approximate KV cache against decoding without one, on continuations of `rows` held-out rows.
 
-    A row's prompt is the part before its first candidate (position to be scored), or its first half if all positions
-    are candidates. Metrics per cache and refresh interval: `kl`, the mean over all steps and undecided positions of
-    KL(prediction of a whole forward || prediction with the cache), in nats per token; `changed`, the share of final
-    tokens that differ from decoding without a cache; `tokens`, tokens forwarded relative to decoding without a cache.
-    Blocks have `block_length` tokens. `refreshes`: numbers of cached forwards between two forwards of the whole row in
-    a block (each block begins with a forward of the whole row); no refresh ("never") is measured too.
+    The prompts, of one length, are the beginnings of the rows, up to the first position that any of them scores, or
+    their first halves if all positions are scored. Metrics per cache and refresh interval: `kl`, the mean over all
+    steps and undecided positions of KL(prediction of a whole forward || prediction with the cache), in nats per token;
+    `changed`, the share of final tokens that differ from decoding without a cache; `tokens`, tokens forwarded relative
+    to decoding without a cache. Blocks have `block_length` tokens. `refreshes`: numbers of forwards with the cache
+    between two forwards of the whole row within a block (each block begins with a forward of the whole row); no refresh
+    ("never") is measured too.
     """
 
     rows: int
@@ -88,10 +89,8 @@ class CacheError(Task):
         return Answer(metrics)
 
     def _prompts(self, model: Model, count: int) -> tuple[list[list[int]], int]:
-        """Prompts of one length from `count` held-out rows, and the number of tokens to decode after each.
-
-        The rows are a random choice with a fixed random key.
-        """
+        """(prompts, token ids of one length; number of tokens to decode after each, a multiple of `block_length`), from
+        `count` held-out rows that are drawn at random with a fixed key."""
         split = prepared(model.data).heldout
         rows = rng.permutation(0, rng.QUOTED, 1, len(split)).numpy()[:count]
         ids, candidates = split.ids[rows].astype(np.int64), split.candidates[rows]
@@ -103,10 +102,10 @@ class CacheError(Task):
     def _decoded(
         self, model: Model, prompts: list[list[int]], length: int, cache: Cache | None
     ) -> dict[str, list[Any]]:
-        """Results of decoding B prompts with a cache (None: without), as lists.
+        """Results, name -> list, of decoding `length` tokens after each of B prompts with `cache` (None: without).
 
-        `ids` [B, length]: the decoded ids; `kl` [B]: mean KL divergence of predictions with the cache from those of
-        whole forwards, in nats per token; `tokens` [B]: tokens that went through the network.
+        `ids` [B, length]: the decoded ids; `kl` [B]: mean KL divergence of the predictions with the cache from those of
+        forwards of the whole row, in nats per token; `tokens` [B]: number of tokens that went through the network.
         """
         plan = ServedPlan(
             gen_length=length, block_length=self.block_length, steps=length, cache=cache, stop=()
@@ -132,7 +131,8 @@ class CacheError(Task):
 
 
 class _Stored(Struct):
-    """Results of decoding with one cache, as a chunk of the work queue stores them (`CacheError._decoded`)."""
+    """Results of decoding B prompts with one cache, as stored in a file: decoded `ids` [B, length], mean KL divergence
+    `kl` [B] in nats per token, and number of `tokens` [B] that went through the network."""
 
     ids: list[list[float]]
     kl: list[float]
@@ -140,22 +140,22 @@ class _Stored(Struct):
 
 
 def _read(data: Any, rows: int, length: int) -> dict[str, Tensor]:
-    """The results that a chunk stores as `data`, float64 tensors by name; ValueError unless they are those of `rows`
-    rows of `length` ids."""
+    """The results of decoding with one cache, float64 tensors by name (fields of `_Stored`), from the JSON `data` of
+    their file; ValueError unless they are those of `rows` rows of `length` ids."""
     found = convert(data, _Stored, "the results", "compute them again")
     sizes = {len(found.ids), len(found.kl), len(found.tokens)}
     if sizes != {rows} or {len(row) for row in found.ids} != {length}:
         raise ValueError(
-            f"the stored chunk does not have `kl`, `tokens` and {length} `ids` for each of {rows} rows; compute it"
-            " again"
+            f"the stored chunk does not have `kl`, `tokens` and {length} `ids` for each of {rows} rows; remove its file"
+            " and run again"
         )
     return {name: torch.tensor(getattr(found, name), dtype=torch.float64) for name in ("ids", "kl", "tokens")}
 
 
 def divergence(logits: Tensor, other: Tensor) -> Tensor:
-    """KL(softmax(logits) || softmax(other)) per position in nats, float64 [N].
+    """KL divergence KL(softmax(logits) || softmax(other)) at each of N positions in nats, float64 [N].
 
-    Both arguments are [N, V], N positions and V vocabulary size, with -inf at the same ids.
+    Both arguments are logits [N, V] (V: vocabulary size), with -inf at the same ids.
     """
     one, two = logits.double().log_softmax(-1), other.double().log_softmax(-1)
     return torch.where(one.isinf(), 0.0, one.exp() * (one - two)).sum(-1)

@@ -3,10 +3,11 @@
 
     python -m repro.evals --ckpt runs/mdlm@nano-s0 --suite draws
 
-Noise in the scores does not cancel over items: it turns right choices into wrong ones more often than the reverse, so
-Monte Carlo error lowers a high accuracy. An item is made of a held-out row: its prompt is the beginning of the row, the
-right answer the next tokens, and each wrong answer a copy with one token taken from another row. Answers are short
-enough that all subsets of their positions can be masked in turn, which gives the bound exactly.
+Noise in the scores does not cancel over items: it turns right choices into wrong ones more often than wrong into right,
+so Monte Carlo error lowers a high accuracy. An item is made of a held-out row: its prompt is the beginning of the row,
+the right answer the next tokens, and each wrong answer a copy of the right one with one token taken from another row.
+Answers are short enough that all subsets of their positions can be masked in turn, which gives the exact value of the
+bound on the log-likelihood (the exact bound; repro.evals.likelihood.estimators).
 """
 
 from __future__ import annotations
@@ -40,13 +41,15 @@ REPEAT = 1 << 56
 
 @part
 class ChoiceDraws(Task):
-    """Multiple choice by likelihoods that `estimator` estimates with each number of `draws`, `repeats` times.
+    """Multiple choice by log-likelihoods, each estimated by `estimator` with each number of Monte Carlo draws in
+    `draws`, `repeats` times.
 
-    There are `items` items of `choices` answers each: `prompt` tokens of a held-out row, and as the right answer the
-    next `length` tokens. Metrics per number of draws d, with standard errors over items: `forwards_d`, forwards per
-    answer; `bias_d` [nats] and `variance_d` [nats squared] of the score with respect to the exact bound; `accuracy_d`;
-    `flips_d`, the share of items for which another answer is chosen than by the exact bound. `accuracy_exact` is the
-    accuracy of the exact bound.
+    There are `items` items of `choices` answers each; the prompt is `prompt` tokens of a held-out row, the right answer
+    the next `length` tokens. Metrics per number of draws d, with standard errors over items: `forwards_d`, forward
+    passes per answer; `bias_d` [nats], mean difference of the estimate from the exact bound (see the module);
+    `variance_d` [nats squared], over repeats; `accuracy_d`; `flips_d`, the share of choices that differ from that by
+    the exact bound. `accuracy_exact` is the accuracy of the exact bound. ValueError for fewer than 2 repeats, and for
+    numbers of choices that the answers' length does not allow.
     """
 
     items: int
@@ -134,14 +137,14 @@ class ChoiceDraws(Task):
         return Answer(metrics)
 
     def questions(self, model: Model, items: int) -> tuple[list[LikelihoodRequest], Tensor]:
-        """Likelihood requests of all answers, `choices` per item in the order of the items, and the index of the right
-        answer of each item, [items]."""
+        """(likelihood requests of all answers, `choices` per item in the order of the items; index of the right answer
+        of each item, [items]). ValueError if the model's data has fewer than `items` held-out rows."""
         split = prepared(model.data).heldout
         rows = rng.permutation(0, rng.QUOTED, 2, len(split)).numpy()
         if items > len(rows):
             raise ValueError(
                 f"task {self.name!r} needs {items} held-out rows, one per item, but the data has {len(rows)}; give a"
-                " smaller limit"
+                " smaller --limit"
             )
         ids = split.ids[rows, : self.prompt + self.length].astype(np.int64)
         keys = rng.keys(0, rng.QUOTED, 3, torch.arange(items))
@@ -160,7 +163,8 @@ class ChoiceDraws(Task):
     def _scores(
         self, model: Model, rule: Estimator, requests: list[LikelihoodRequest], repeats: int, seed: int
     ) -> tuple[Tensor, Tensor]:
-        """Estimated scores in nats [items, choices, repeats], and the mean number of forwards per answer [items]."""
+        """(log-likelihoods in nats, estimated by `rule` `repeats` times, [items, choices, repeats]; mean number of
+        forward passes per answer, [items]) for the `requests`, `choices` per item."""
         repeated = [replace(r, row=r.row + k * REPEAT) for r in requests for k in range(repeats)]
         denoiser = rule.batched(model.denoiser, model.recipe.process, BATCH)
         found = rule.score(denoiser, repeated, seed)
@@ -170,24 +174,24 @@ class ChoiceDraws(Task):
 
 
 def _read(data: Any, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """The scores, [items, choices, repeats] = `shape`, and the forwards [items] that a chunk stores; ValueError for
-    other data."""
+    """(log-likelihoods in nats, [items, choices, repeats]; mean number of forward passes per answer, [items]) from the
+    JSON `data` of a chunk's file; ValueError unless the first has `shape` and the second has its first dimension."""
     kind = tuple[list[list[list[float]]], list[float]]
     stored = convert(data, kind, "the results", "compute them again")
     scores, forwards = (torch.tensor(each, dtype=torch.float64) for each in stored)
     if (scores.shape, forwards.shape) != (shape, shape[:1]):
         raise ValueError(
             f"the stored chunk has scores of shape {list(scores.shape)} and forwards of shape {list(forwards.shape)},"
-            f" not {list(shape)} and {list(shape[:1])}; compute it again"
+            f" not {list(shape)} and {list(shape[:1])}; remove its file and run again"
         )
     return scores, forwards
 
 
 def _altered(answer: list[int], rows: np.ndarray, item: int, place: int) -> list[int]:
-    """A wrong answer: `answer` with another token at index `place`.
+    """A wrong answer: the right one, `answer` (token ids [length]), with another token at index `place`.
 
-    That token comes from the first of `rows` [n, length] after row `item`, cyclically, that differs there. ValueError
-    if none does.
+    The other token is taken from `rows` [n, length], the right answers of all items: from the first row after row
+    `item`, cyclically, that differs from `answer` at `place`. ValueError if no row does.
     """
     column = np.roll(rows[:, place], -item - 1)
     other = column[column != answer[place]]

@@ -1,9 +1,10 @@
 """Error and cost of a sampler on a synthetic language with known probabilities (an oracle language).
 
 The language is a hidden Markov model. Excess cross-entropy is the mean exact negative log-likelihood of the samples
-minus the language's entropy, in nats per token. A mode-seeking sampler makes it negative, so it is reported with the
-unbiased squared distance between the bigram distributions of the samples and of the language. Both are also computed
-for equally many samples of the language itself (true samples; docs/method.md#statistics).
+minus the language's entropy, in nats per token. Samples of a mode-seeking sampler can have a negative excess, so it is
+reported with the unbiased squared distance between the bigram distributions of the samples and of the language. Both
+metrics are also computed for equally many samples of the language itself (true samples, metric prefix `true_`;
+docs/method.md#statistics).
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ TRUE_STEP = 2
 
 @part
 class Law(Task):
-    """Excess cross-entropy and bigram distance of `samples` rows generated without a prompt, against the exact
-    distribution of the model's synthetic language."""
+    """Excess cross-entropy (metric `excess`) and bigram distance (`bigram`) of `samples` rows generated without a
+    prompt, with respect to the exact distribution of the model's synthetic language."""
 
     samples: int
     generates = True
@@ -61,7 +62,7 @@ class Law(Task):
         count = ask.at_most(self.samples)
         if count < 3:
             raise ValueError(
-                f"task {self.name!r} needs at least 3 samples, got {count}; raise samples or the limit"
+                f"task {self.name!r} needs at least 3 samples, got {count}; raise --samples or --limit"
             )
         prompts: list[list[int]] = [[] for _ in range(count)]
         names = range(count)
@@ -80,10 +81,10 @@ class Law(Task):
 def statistics(
     hmm: Hmm, ids: Tensor, entropy: float, entropy_se: float
 ) -> dict[str, tuple[float, float | None, int]]:
-    """Metrics of samples `ids` [n, L], n rows of L tokens: name -> (value, standard error, n).
+    """Metrics of samples `ids` [n, L], n rows of L tokens of the language `hmm`: name -> (value, standard error, n).
 
-    `excess` is the cross-entropy minus `entropy`, in nats per token; `bigram` the squared distance of bigram
-    frequencies from those of `hmm`. `entropy_se` is the standard error of `entropy`.
+    `excess`: mean of -log p of the samples minus `entropy`, the language's, in nats per token, whose standard error is
+    `entropy_se`; `bigram`: squared distance of the samples' bigram frequencies from those of the language.
     """
     nll = -hmm.log_likelihood(ids) / ids.shape[1]
     error = math.hypot(nll.std().item() / math.sqrt(len(ids)), entropy_se)

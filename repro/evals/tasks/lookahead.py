@@ -1,7 +1,8 @@
 """Tasks that compare decoding several tokens at once with one token per step (docs/method.md#lookahead).
 
-Of lossless lookahead they measure the cost (sequential forward passes, states and tokens forwarded) and check that it
-changes nothing (share of equal texts); of samplers that commit several tokens per step, how much they change.
+For lossless lookahead (which must write the same text in fewer sequential forward passes) they measure the cost and
+check that it changes nothing (share of equal texts); for samplers that write several tokens per step they measure how
+much of the text changes.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ if TYPE_CHECKING:
 
 @part
 class LookaheadCost(Task):
-    """Decodes `rows` texts one token per step, and again with lookahead of each number of `states` (drafts of the next
-    decoding steps of a text, forwarded together as one batch).
+    """Decodes `rows` texts one token per step, and again with lookahead for each number of states in `states` (states:
+    drafts of the next decoding steps of a text, forwarded together as one batch).
 
-    The prompt of a text is the part of a held-out row before its first candidate (position to be scored); it is empty
-    where all positions are candidates. Metrics for each number m of states: `rounds_m`, sequential forward passes per
-    token (all states of a text count as one pass); `forwards_m`, states forwarded per token; `tokens_m`, tokens
-    forwarded, relative to decoding one token per step; `equal_m`, the share of texts of which all tokens equal those
-    decoded one per step.
+    The prompts, of one length, are the beginnings of held-out rows, up to the first position that any row scores; they
+    are empty if the first position is scored. Metrics for each number m of states: `rounds_m`, sequential forward
+    passes per token (all states of a text count as one pass); `forwards_m`, states forwarded per token; `tokens_m`,
+    tokens forwarded, relative to decoding one token per step; `equal_m`, the share of texts all tokens of which equal
+    those of the text that was decoded one token per step.
     """
 
     rows: int
@@ -65,16 +66,16 @@ class LookaheadCost(Task):
         return quoted(model, count, first).tolist()
 
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
-        """The metrics for each number of states, and the cost of decoding one token per step; the processes of a run
-        share the work through the queue `work`.
+        """The metrics for each number of states, and the cost of decoding one token per step, for at most `ask.limit`
+        texts; processes share the work through the queue `work`.
 
         Raises ValueError for several tokens per step, and for a sampler that cannot look ahead.
         """
         assert ask.sampler is not None and ask.plan is not None
         if ask.plan.steps != ask.plan.gen_length:
             raise ValueError(
-                f"task {self.name!r} compares with one token per step; leave out steps={ask.plan.steps}"
-                f" (or give --tokens-per-step 1)"
+                f"task {self.name!r} compares with one token per step, but this plan has {ask.plan.steps} steps for"
+                f" {ask.plan.gen_length} tokens; give --tokens-per-step 1"
             )
         onward = dataclasses.replace(ask.plan, steps=None)
         ahead = {m: Lookahead(rule=ask.sampler, states=m) for m in self.states}
@@ -106,12 +107,13 @@ class PromptedLookahead(LookaheadCost):
 
 @part
 class ParallelAgreement(Task):
-    """Agreement of texts from a sampler that commits several tokens per step with those from preset `reference` at one
-    token per step: `rows` texts, each of which continues the first `prompt` ids of a held-out row by `length` ids.
+    """Agreement of texts from a sampler that writes several tokens per step with texts from the sampler preset
+    `reference` at one token per step: `rows` texts each, which continue the first `prompt` ids of a held-out row by
+    `length` ids.
 
-    Metrics: `equal`, share of texts that equal the reference's in all tokens; `same`, share of tokens that equal the
-    reference's; `right` and `reference_right`, share of the sampler's and of the reference's tokens that equal those of
-    the held-out row.
+    Metrics: `equal`, share of texts that equal the reference's text in all tokens; `same`, share of tokens that equal
+    the reference's token at the same position; `right` and `reference_right`, share of the sampler's and of the
+    reference's tokens that equal those of the held-out row.
     """
 
     rows: int
@@ -127,7 +129,8 @@ class ParallelAgreement(Task):
         return self.length
 
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
-        """The metrics and the cost of the sampler in `ask`; ValueError for an unknown `reference`."""
+        """The metrics and the cost of the sampler and decoding plan in `ask`, for at most `ask.limit` texts; processes
+        share the work through the queue `work`. ValueError for an unknown preset `reference`."""
         assert ask.sampler is not None and ask.plan is not None
         count = ask.at_most(self.rows)
         texts = torch.from_numpy(quoted(model, count, self.prompt + self.length))
@@ -149,22 +152,24 @@ class ParallelAgreement(Task):
 
 
 def quoted(model: Model, count: int, length: int) -> np.ndarray:
-    """The first `length` ids of `count` held-out rows of the model's corpus, [count, length]. All models of one corpus
-    get the same rows. ValueError if the corpus has fewer or shorter rows."""
+    """The first `length` ids of `count` held-out rows of the model's corpus, [count, length], in a fixed random order,
+    so that all models of one corpus get the same rows. ValueError if the corpus has fewer or shorter rows."""
     heldout = prepared(model.data).heldout
     if count > len(heldout) or length > heldout.ids.shape[1]:
         raise ValueError(
             f"the task needs {count} held-out rows of {length} ids; the data has {len(heldout)} rows of"
-            f" {heldout.ids.shape[1]} ids: use a smaller limit or shorter texts"
+            f" {heldout.ids.shape[1]} ids; give a smaller --limit, or a task with shorter texts"
         )
     rows = rng.permutation(0, rng.QUOTED, 1, len(heldout)).numpy()[:count]
     return heldout.ids[rows, :length].astype(np.int64)
 
 
 def compared(one: Decoded, found: Mapping[int, Decoded]) -> dict[str, tuple[float, float | None, int]]:
-    """Metrics of `LookaheadCost`, name -> (mean over texts, standard error, number of texts).
+    """The metrics of `LookaheadCost` (`rounds_m`, `forwards_m`, `tokens_m`, `equal_m` for each number m of states):
+    name -> (mean over texts, standard error, number of texts).
 
-    `one`: texts decoded one token per step; `found`: number of states -> the texts decoded with lookahead.
+    `one`: texts decoded one token per step, with their cost; `found`: number of states -> the same texts decoded with
+    lookahead.
     """
     length, metrics = one.ids.shape[1], {}
     for m, each in found.items():

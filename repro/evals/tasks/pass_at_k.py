@@ -1,4 +1,5 @@
-"""pass@k and flips of a task whose items are right or wrong: several draws of each item (docs/method.md#pass-at-k)."""
+"""pass@k and flips (items that change between right and wrong) from several draws of each item of a task
+(docs/method.md#pass-at-k)."""
 
 from __future__ import annotations
 
@@ -17,12 +18,13 @@ from repro.model import Model
 
 @part
 class PassAtK(Task):
-    """Evaluates the lm-eval task `of` under `draws` sampling seeds: lm-eval's `metric` (0 or 1 for each item), computed
-    after the task's answer filter `filter`.
+    """Evaluates the lm-eval task `of` with `draws` seeds of the sampler, and takes from each draw lm-eval's metric
+    `metric` (0 or 1 for each item) that was computed after the task's answer filter `filter`.
 
     Metrics: `pass_k` for each k of `ks`, the probability that one of k draws is right (arXiv 2107.03374 eq. 1); and
-    `flips`, the probability that two draws differ. The answer's curve holds the number of right draws of each item
-    (`correct`), from which `repro.results.tables.pass_at_k` compares two samplers. ValueError for a k above `draws`.
+    `flips`, the probability that one of two draws is right and the other wrong. The field `curve` of the result holds
+    the number of right draws of each item (`correct`), from which `repro.results.tables.pass_at_k` compares two
+    samplers. ValueError for fewer than 2 draws and for a k that is not from 1 to `draws`.
     """
 
     of: Task
@@ -66,8 +68,8 @@ class PassAtK(Task):
 
 
 def answer(correct: list[int], draws: int, ks: tuple[int, ...], found: list[Answer]) -> Answer:
-    """The result of the task. `correct`: number of right draws of each item; `found`: the result of each draw, whose
-    costs are averaged."""
+    """The result of the task: `pass_k` for each k of `ks`, `flips`, and the costs of the draws averaged. `correct`:
+    number of right draws of each item, out of `draws`; `found`: the result of each draw."""
     metrics = {
         f"pass_{k}": mean_metric(torch.tensor([pass_at_k(draws, c, k) for c in correct], dtype=torch.float64))
         for k in ks

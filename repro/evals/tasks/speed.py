@@ -2,13 +2,13 @@
 
     python -m repro.evals --ckpt runs/llada@nano.sudoku-s0 --suite speed.sudoku --samplers all
 
-The task is evaluated once without a clock, which gives its accuracy, counts and items. Then some of the same rows are
-decoded again and timed, with batch size 1 (latency) and with `batch` rows together (throughput). Counts of tokens and
-forwards are stored in the record's `answer`, seconds in its `measurements`. Tokenisation, lm-eval's own code and
-scoring are not timed.
+The task is evaluated once without a clock, which gives its accuracy, counts of tokens and forward passes, and results
+per document. Then some of the same rows are decoded again and timed, with batch size 1 (latency) and with `batch` rows
+together (throughput). Counts are stored in the record's `answer`, seconds in its `measurements`. Tokenisation,
+lm-eval's own code and scoring are not timed.
 
-On one CPU thread the clock is process time, which leaves out other programs on a shared machine. Otherwise it is wall
-time, read after the device's queue has finished.
+On one CPU thread the clock is process time, which leaves out other programs on a shared machine. Otherwise the clock is
+wall time, read when the device has finished all work that was queued.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ ENGINE = "repro"
 
 @part
 class DecodingSpeed(Task):
-    """Accuracy and decoding speed on the lm-eval task `of`. Accuracy is the mean over documents of lm-eval's `metric`
-    (0 or 1), computed after the task's answer filter `filter`.
+    """Accuracy and decoding speed on the lm-eval task `of`. Accuracy is the mean over documents of lm-eval's metric
+    `metric` (0 or 1), computed after the task's answer filter `filter`.
 
     `batch`: rows per batch; `together`: batches per throughput pass; `alone`: single texts per latency pass, both from
     the first documents; `warmup`: batches (and single texts) decoded before timing starts; `repeats`: number of timed
@@ -95,8 +95,9 @@ class DecodingSpeed(Task):
         return replace(once, items=once.items + again)
 
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
-        """Accuracy, counts of tokens and forwards, per-document results and decoding speeds. Processes share the
-        decoding that is not timed; one of them times, alone on its machine (`WorkQueue.alone`).
+        """Accuracy, counts of tokens and forwards, per-document results and decoding speeds, of at most `ask.limit`
+        documents. Processes share the decoding that is not timed through `work`; then one process decodes again and
+        measures the time, while the others on its CPU wait (`WorkQueue.alone`).
 
         Raises ValueError if a number of batches, texts or passes is below 1, if `of` is not an lm-eval task that
         generates text, and if it has no such `metric` or `filter`.
@@ -172,10 +173,11 @@ class DecodingSpeed(Task):
 
 
 def outcomes(items: Sequence[dict[str, Any]], metric: str, filter_name: str) -> list[float]:
-    """Value of lm-eval's `metric` for each document, in document order, computed after the answer filter `filter_name`.
+    """Value, 0 or 1, of lm-eval's metric `metric` for each document, in document order, computed after the answer
+    filter `filter_name`.
 
-    `items` are per-item results with `doc_id`, `filter` and `metrics`. ValueError if there is none for the filter, and
-    unless each value is 0 or 1.
+    `items` are the per-item results of a task, with `doc_id`, `filter` and `metrics`. ValueError if none of them is of
+    this filter, and unless each value is 0 or 1.
     """
     chosen = sorted(
         (item for item in items if item["filter"] == filter_name), key=lambda item: item["doc_id"]
@@ -198,8 +200,8 @@ def outcomes(items: Sequence[dict[str, Any]], metric: str, filter_name: str) -> 
 
 @dataclass(frozen=True)
 class RowBatch:
-    """Rows decoded together: decoding plan, token ids of the prompts, and `names`, numbers that key the rows' random
-    draws."""
+    """Rows decoded together: their decoding plan, token ids of their prompts, and `names`, one integer per row that
+    keys its random draws."""
 
     plan: Plan
     prompts: list[list[int]]
@@ -213,8 +215,8 @@ class RowBatch:
 
 @dataclass(eq=False)
 class RecordingAdapter(Adapter):
-    """lm-eval model interface that stores each batch of rows, its result and where each text ends, so that the same
-    rows can be decoded again."""
+    """lm-eval's model interface (`Adapter`), which also stores each batch of rows that it decodes, the decoded ids and
+    costs, and where each text ends, so that the same rows can be decoded again."""
 
     batches: list[RowBatch] = field(default_factory=list)
     made: list[Decoded] = field(default_factory=list)
@@ -261,7 +263,8 @@ class RecordingAdapter(Adapter):
         return lambda: decode(net, process, rule, plan, prompts, seed=self.seed, names=batch.names)
 
     def counts(self, made: Sequence[Decoded], batches: Sequence[RowBatch]) -> Counts:
-        """Numbers of rows, tokens and forwards, summed over all rows of `batches`; `made` are their decoded results."""
+        """Numbers of rows, tokens and forwards, summed over all rows of `batches`; `made`: the decoded ids and costs of
+        each batch."""
         useful = 0
         for each, batch in zip(made, batches, strict=True):
             rows = zip(each.ids.tolist(), batch.names, strict=True)
@@ -296,9 +299,10 @@ class Passes:
 def passes(
     work: Sequence[Callable[[], Decoded]], warmup: int, repeats: int, read: Callable[[], float]
 ) -> Passes:
-    """Time each function of `work` (one batch each) in turn, `repeats` times, after the first `warmup` ran untimed.
+    """Time each function of `work`, which decodes one batch, in turn; all of them `repeats` times, after the first
+    `warmup` functions were called once without timing.
 
-    `read` returns the clock in seconds.
+    `read` returns the time of the clock in seconds.
     """
     for each in work[:warmup]:
         each()
@@ -314,8 +318,8 @@ def passes(
 
 
 def clock(device: torch.device) -> tuple[Literal["process", "wall"], Callable[[], float]]:
-    """Clock for work on a device: "process" (CPU time, for one CPU thread) or "wall", and a function that reads it in
-    seconds after the work queued on the device has finished."""
+    """(name, function) of the clock for work on a device. Name: "process" (CPU time, for one CPU thread) or "wall"; the
+    function returns the time in seconds, once the work queued on the device has finished."""
     if device.type == "cpu":
         return ("process", time.process_time) if torch.get_num_threads() == 1 else ("wall", time.perf_counter)
 
@@ -327,7 +331,7 @@ def clock(device: torch.device) -> tuple[Literal["process", "wall"], Callable[[]
 
 
 def device_name(device: torch.device) -> str:
-    """Product name of a device, such as that of its GPU or CPU model."""
+    """Product name of the GPU or CPU that `device` is."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return processor()

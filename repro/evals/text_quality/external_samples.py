@@ -2,11 +2,12 @@
 
     python -m repro.evals judge FILE.jsonl --judge CKPT [--rule duo] [--out DIR] [--reference TEXTS.jsonl]
 
-Each line is an object with `text` (tokenised by the judge; `[EOS]`, as `repro.sample` writes the end of a document, is
-the judge's own end of a text), `ids` (token ids of the judge), or both: then the judge reads the text, and entropy is
-that of the ids, which may be the generating program's. Other fields are ignored, so a generation task's stored items
-(OUT/items) are such a file. `--rule`: scoring rule of generative perplexity (`repro.evals.text_quality.gen_ppl`). With
-`--reference`, MAUVE is computed too; that file must hold at least twice as many real texts as there are samples.
+Each line is an object with `text` (tokenised by the judge; `[EOS]`, which `repro.sample` writes at the end of a
+document, is replaced by the judge's own end-of-text token), `ids` (token ids of the judge), or both: then the judge
+reads the text, and entropy is that of the ids, which may be the generating program's. Other fields are ignored, so the
+stored per-item results of a generation task (OUT/items) are such a file. `--rule`: scoring rule of generative
+perplexity (`repro.evals.text_quality.gen_ppl`). With `--reference`, a file of real texts, MAUVE is computed too; the
+file must hold at least twice as many texts as there are samples.
 
 Each metric is computed over the samples that have it: entropy and MAUVE need an id, distinct_N needs N ids, gen_ppl a
 token that the rule scores. How many samples are left out of a metric is printed; blank lines are no samples.
@@ -80,8 +81,9 @@ class _Sample(msgspec.Struct, frozen=True):
 
 
 def read_samples(path: Path) -> list[_Sample]:
-    """The samples of a JSON Lines file, in order, without blank lines. ValueError `FILE:LINE: ...` for an invalid line,
-    or one whose fields (`text`, `ids` or both) are not those of line 1; ValueError for fewer than 2 samples."""
+    """The samples of a JSON Lines file, in order; blank lines are skipped. ValueError `FILE:LINE: ...` for an invalid
+    line and for a line whose fields (`text`, `ids` or both) are not those of the first sample; ValueError for fewer
+    than 2 samples."""
     found: list[_Sample] = []
     for number, line in enumerate(json_lines(path), start=1):
         if not line.strip():
@@ -91,11 +93,12 @@ def read_samples(path: Path) -> list[_Sample]:
             raise ValueError(f"{path}:{number}: neither text nor ids; each line needs one of them")
         if found and _kind(sample) != _kind(found[0]):
             raise ValueError(
-                f"{path}:{number}: {_kind(sample)}, and line 1 has {_kind(found[0])}; give all lines the same fields"
+                f"{path}:{number}: this line has {_kind(sample)}, the first sample {_kind(found[0])}; give all lines"
+                " the same fields"
             )
         found.append(sample)
     if len(found) < 2:
-        raise ValueError(f"{path} holds {len(found)} samples; a standard error needs two or more")
+        raise ValueError(f"{path} holds {len(found)} samples; give two or more, for a standard error")
     return found
 
 
@@ -106,11 +109,11 @@ def _kind(sample: _Sample) -> str:
 def score_file(
     path: Path, judge: Judge, rule: Rule, reference: ReferenceTexts | None
 ) -> tuple[Question, Answer]:
-    """The identity of the evaluation (the record's `question`) and its result, with a per-item result for each sample,
-    for a file of samples scored by `judge` under the scoring rule `rule`, and compared with `reference` by MAUVE if
-    there is one.
+    """Score the samples in the file `path` by `judge` under the scoring rule `rule`, and compare them with the texts of
+    `reference`, if given, by MAUVE. Returns (the evaluation's settings, as the `question` of a record; its result, with
+    one item per sample).
 
-    ValueError for an invalid file, and for a metric that fewer than two samples have.
+    ValueError for an invalid file, and for a metric that has a value for fewer than two samples.
     """
     samples = read_samples(path)
     kind = _kind(samples[0])
@@ -141,17 +144,17 @@ def score_file(
 
 
 def default_mauve(judge: Judge, count: int) -> tuple[Mauve, Mauve]:
-    """Two settings of MAUVE, one with the last and one with the mean hidden state as feature. All else is as in the
-    package mauve-text by default: a tenth of the `count` samples as clusters (at least 2), and at most 1,024 ids read
-    of each text."""
+    """Two settings of MAUVE, one with the last and one with the mean hidden state as feature. The other settings are
+    the defaults of the package mauve-text: a tenth as many clusters as the `count` samples (at least 2), at most 1,024
+    ids read of each text; but the value is a mean over 5 clusterings."""
     shared = {"clusters": max(2, round(count / 10)), "length": min(1024, judge.max_length)}
     fixed = {"seeds": 5, "starts": 5, "variance": 0.9, "scaling": 5.0, "mixtures": 25}
     return Mauve(state="last", **shared, **fixed), Mauve(state="mean", **shared, **fixed)
 
 
 def external_question(digest: str, task: ExternalSamples, protocol: dict[str, Any]) -> Question:
-    """The identity (the record's `question`: checkpoint, task, sampler, plan, seed, limit, protocol) of the evaluation
-    of a file of samples; its SHA-256 `digest` replaces the checkpoint's, and there is no sampler or plan."""
+    """The `question` of a record about a file of samples, that is, what was evaluated: `task`, `protocol` (field ->
+    value) and, in place of a checkpoint, the file with the SHA-256 `digest`; without sampler and decoding plan."""
     checkpoint = {"digest": digest, "recipe": EXTERNAL, "seed": 0, "step": 0, "weights": EXTERNAL}
     settings = {"sampler": None, "plan": None, "seed": 0, "limit": None}
     return Question.read(
@@ -162,8 +165,9 @@ def external_question(digest: str, task: ExternalSamples, protocol: dict[str, An
 def score_and_store(
     path: Path, judge: Judge, rule: Rule, reference: ReferenceTexts | None, out: Path
 ) -> Record:
-    """Score a file of samples (see `score_file`) and store its record in OUT/raw and its items in OUT/items; returns
-    the record. A file whose record is stored already is scored again, and must give the same result."""
+    """Score the samples in the file `path` by `judge` under the scoring rule `rule` and, with `reference`, by MAUVE.
+    Returns the record, which is stored in `out`/raw, as are the per-item results in `out`/items. A file whose record is
+    stored already is scored again, and must give the same result."""
     began = time.perf_counter()
     question, answer = score_file(path, judge, rule, reference)
     name = f"{EXTERNAL}:{path.stem}"
@@ -188,8 +192,9 @@ def default_rule(judge: Judge) -> Rule:
 def command(
     path: Path, judge: str, named: str | None, real: str | None, out: Path | None, as_json: bool
 ) -> Sequence[str]:
-    """Score a file of samples and store the record; returns the lines that the command `judge` prints. `named`: scoring
-    rule (None: the judge's default); `real`: file of reference texts, or None; `as_json`: print the record as JSON."""
+    """Score the samples in the file `path` and store the record; returns the lines that the command `judge` prints.
+    `judge`: path or name of the judge; `named`: scoring rule (None: the judge's default); `real`: file of reference
+    texts, or None; `out`: folder of results (None: runs/external); `as_json`: print the record as JSON."""
     rule_asked = None if named is None else rule(named)  # before the slow part
     read_samples(path)
     reference = None if real is None else load_reference(real)
@@ -216,7 +221,8 @@ LACKS |= {f"distinct_{n}": f"fewer than {n} ids" for n in SIZES}
 
 
 def left_out(path: Path, record: Record) -> Iterator[str]:
-    """One line for each metric of a record that does not count all samples of its file: how many and why."""
+    """One line of text for each metric of `record` that does not count all samples of the file `path`: how many are
+    left out and why; before these, a line about blank lines if the file has any."""
     lines, samples = len(json_lines(path)), len(read_samples(path))
     if lines > samples:
         yield f"left out: {lines - samples} of {lines} lines, which are blank"

@@ -1,8 +1,8 @@
 """Generative perplexity (gen_ppl) of samples under a judge (a causal language model), with the published scoring rules
 by name (docs/method.md#metrics).
 
-    gen_ppl(rows, judge, rule("duo"))                  rows of the judge's ids -> (value, standard error, n)
-    rule("bd3:length=512,stride=256")                  a derived rule
+    gen_ppl(rows, judge, rule("duo"))              samples as token ids of the judge -> (value, standard error, n)
+    rule("bd3:length=512,stride=256")              the scoring rule bd3 with two fields changed
 
 gen_ppl = exp(sum of nll / number of scored tokens) over all samples: long samples weigh more, and none is dropped (the
 published code drops those beyond a multiple of its batch, docs/method.md#peer-defect-4). The judge reads *windows* of
@@ -32,7 +32,8 @@ from repro.evals.work_queue import SERIAL, WorkQueue, rows_per_chunk
 
 
 class CausalLM(Protocol):
-    """A causal language model that returns log-probabilities of token ids: what gen_ppl needs of a judge."""
+    """Interface of a judge as far as gen_ppl needs it: a causal language model, with a name and a SHA-256 `digest`,
+    that returns log-probabilities of token ids."""
 
     name: str
     digest: str
@@ -40,15 +41,16 @@ class CausalLM(Protocol):
     """Id of the end-of-text token (EOS); None if the model has none."""
 
     def logp(self, windows: Sequence[Ids]) -> list[np.ndarray]:
-        """Log-probability in nats of each id of a window given the ids before it, one array [length] per window; NaN
-        for the first id if the model reads no BOS. ValueError for a window longer than the model's context."""
+        """Log-probability in nats of each id given those before it in its window, one array [length] for each of the
+        `windows` (sequences of token ids); NaN for the first id if the model reads no BOS. ValueError for a window
+        longer than the model's context."""
         ...
 
 
 @dataclass(frozen=True)
 class ScoredWindow:
-    """A window of a sample: token ids that the judge reads at once, and `scored` [len(ids)] bool, True at the ids whose
-    likelihood counts."""
+    """A window of a sample: the token `ids` that the judge reads at once, and `scored` [len(ids)] bool, True at the ids
+    whose likelihood counts."""
 
     ids: list[int]
     scored: np.ndarray
@@ -60,8 +62,8 @@ class Rule(Part):
 
     @abstractmethod
     def windows(self, rows: Sequence[Ids], eos: int | None) -> list[list[ScoredWindow]]:
-        """The windows of each sample, in the order of the samples; `rows` hold one sample's ids each, `eos` is the
-        judge's EOS id. ValueError if the rule needs EOS and the judge has none."""
+        """The windows of each sample, in the order of the samples; `rows` holds the token ids of each sample, `eos` is
+        the judge's EOS id (None: it has none). ValueError if the rule needs EOS and the judge has none."""
 
 
 def _require_positive(rule: Any, *pins: str) -> None:
@@ -150,8 +152,8 @@ class NoEosWindows(Rule):
 @part
 class EveryToken(Rule):
     """Scoring rule that scores every id (chain rule): samples are split into chunks of `length` ids, and the judge
-    reads BOS before each chunk, so that its first id is scored too. Not a published protocol; for judges that read
-    BOS."""
+    reads BOS before each chunk, so that the first id of a chunk is scored too. Not a published protocol; only for
+    judges that read BOS."""
 
     length: int
 
@@ -175,8 +177,8 @@ RULES: Mapping[str, Rule] = {
 
 
 def rule(name: str) -> Rule:
-    """The scoring rule of a name, or a named rule with fields changed (`duo:length=128,chunk=128`). ValueError for an
-    unknown rule or field suggests the most similar name."""
+    """The scoring rule called `name` (a key of `RULES`), also with fields changed: `duo:length=128,chunk=128`.
+    ValueError for an unknown rule or field suggests the most similar name."""
     known, _, pins = name.partition(":")
     if known not in RULES:
         raise ValueError(f"no scoring rule {known!r} of gen_ppl; {nearest(known, RULES)}")
@@ -192,8 +194,8 @@ class SampleScores:
     tokens: np.ndarray
 
     def perplexity(self) -> Metric:
-        """Generative perplexity exp(sum of nll / sum of tokens), its standard error, and the number of samples
-        with scored tokens.
+        """(generative perplexity exp(sum of nll / sum of tokens), its standard error or None for one sample, number of
+        samples with scored tokens).
 
         The error is that of a ratio of sums over independent samples (Cochran, Sampling Techniques, section 2.11), by
         the delta method. ValueError if no token is scored.
@@ -201,7 +203,7 @@ class SampleScores:
         total, count = self.tokens.sum(), int((self.tokens > 0).sum())
         if total == 0:
             raise ValueError(
-                "no token of the samples is scored; the scoring rule needs samples of two tokens or more"
+                "no token of the samples is scored; give samples of two tokens or more, which the scoring rule needs"
             )
         rate = self.nll.sum() / total
         value = perplexity(rate)
@@ -213,9 +215,9 @@ class SampleScores:
 
 
 def score_texts(rows: Sequence[Ids], judge: CausalLM, rule: Rule, work: WorkQueue = SERIAL) -> SampleScores:
-    """Scores of samples under a judge; `rows`: the token ids of each sample, in the judge's vocabulary. ValueError if
-    the judge has no EOS or BOS that the rule needs, or too short a context; Busy while other processes score the
-    remaining samples."""
+    """Scores of samples by `judge` under the scoring rule `rule`; `rows`: the token ids of each sample, in the judge's
+    vocabulary; `work`: queue by which processes share the samples. ValueError if the judge has no EOS or BOS that the
+    rule needs, or too short a context; Busy while other processes score the remaining samples."""
     by_row = rule.windows(rows, judge.eos)
     longest = max((sum(len(window.ids) for window in windows) for windows in by_row), default=1)
 
@@ -228,7 +230,7 @@ def score_texts(rows: Sequence[Ids], judge: CausalLM, rule: Rule, work: WorkQueu
         if any(len(each) != len(span) for each in values):
             raise ValueError(
                 f"the stored chunk does not have a likelihood and a number of tokens for each of {len(span)} samples;"
-                " compute it again"
+                " remove its file and run again"
             )
         return values
 
@@ -238,8 +240,8 @@ def score_texts(rows: Sequence[Ids], judge: CausalLM, rule: Rule, work: WorkQueu
 
 
 def _score_windows(by_row: Sequence[Sequence[ScoredWindow]], judge: CausalLM) -> SampleScores:
-    """Negative log-likelihood in nats and number of scored tokens of each sample under a judge, summed over the windows
-    `by_row[i]` of sample i."""
+    """Negative log-likelihood in nats and number of scored tokens of each sample under a judge, summed over the
+    sample's windows; those of sample i are `by_row[i]`. ValueError where the judge has no likelihood of a scored id."""
     logp = iter(judge.logp([window.ids for windows in by_row for window in windows]))
     nll, tokens = np.zeros(len(by_row)), np.zeros(len(by_row))
     for i, windows in enumerate(by_row):
@@ -255,6 +257,6 @@ def _score_windows(by_row: Sequence[Sequence[ScoredWindow]], judge: CausalLM) ->
 
 
 def gen_ppl(rows: Sequence[Ids], judge: CausalLM, rule: Rule) -> Metric:
-    """Generative perplexity of samples (token ids of the judge) under a judge and a scoring rule, its standard error,
-    and the number of samples."""
+    """(generative perplexity, its standard error, number of samples with scored tokens) of the samples `rows`, token
+    ids of the judge, under `judge` and the scoring rule `rule`. ValueError if no token is scored."""
     return score_texts(rows, judge, rule).perplexity()

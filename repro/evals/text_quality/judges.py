@@ -7,8 +7,8 @@ model folder saved by transformers.
 A judge may also be given by name (as suites do) and is then read from `runs/NAME`. Records refer to it by its digest,
 which is the checkpoint's, or that of the folder's configuration, tokenizer and weights; never by a path.
 
-Symbols: n windows (texts of at most the judge's context, in its ids), B rows of a batch, L ids per row, D hidden
-features.
+Symbols: n windows (token ids of the judge that it reads at once), B windows of one length in a batch, L ids per window,
+D hidden features, V vocabulary size.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Judge(CausalLM):
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text in the judge's vocabulary."""
+        """Token ids of `text` in the judge's vocabulary."""
 
     @abstractmethod
     def shares_ids(self, data: Data) -> bool:
@@ -88,7 +88,7 @@ class CheckpointJudge(Judge):
     def __init__(self, model: Model) -> None:
         if not model.recipe.process.causal:
             raise ValueError(
-                f"{model.recipe.name} is not left to right and cannot be a judge; give a checkpoint of an ar recipe"
+                f"{model.recipe.name} is not left to right and cannot be a judge; give a checkpoint of recipe ar"
             )
         vocabulary = model.data.vocabulary()
         self.model, self.name, self.digest = model, model.recipe.name, model.digest
@@ -138,8 +138,8 @@ class CheckpointJudge(Judge):
 
 
 class _Reading(NamedTuple):
-    """What a judge gives for one window of L ids: log-probability of each id in nats, [L], NaN for the first, and the
-    last layer's hidden state after the last id, and its mean over all ids, float64 [D] each."""
+    """Outputs of a judge for one window of L ids: `logp` [L], log-probability of each id in nats, NaN for the first;
+    `last` and `mean`, float64 [D] each, the last layer's hidden state after the last id and its mean over all ids."""
 
     logp: np.ndarray
     last: np.ndarray
@@ -208,8 +208,8 @@ class TransformersJudge(Judge):
         )
 
     def _read(self, windows: Sequence[Ids]) -> list[_Reading]:
-        """What the network gives for each window, from one forward for likelihood and states; the last `READINGS`
-        windows are kept, because all evaluations of a grid are compared with the same held-out texts."""
+        """Log-probabilities and hidden states of each window, from one forward pass. The results of the last `READINGS`
+        windows are kept, because all evaluations of a command read the same held-out texts."""
         config, known = self.network.config, self._readings
         _check_windows(windows, config.max_position_embeddings, config.vocab_size, self.name)
         keys = [tuple(window) for window in windows]
@@ -224,7 +224,7 @@ class TransformersJudge(Judge):
         return found
 
     def _forward(self, rows: Tensor) -> list[_Reading]:
-        """The network's output for each of B rows of L ids, from one forward pass of `rows` [B, L]."""
+        """Log-probabilities and hidden states of each of B windows `rows` [B, L], from one forward pass."""
         states: list[Tensor] = []
         hook = self.network.base_model.register_forward_hook(
             lambda module, given, out: states.append(out.last_hidden_state)
@@ -242,8 +242,8 @@ class TransformersJudge(Judge):
 
 
 def _check_account(folder: Path, account: Mapping[str, Any]) -> None:
-    """Raise ValueError if a parameter would start at random, or a stored tensor has no place in the network or another
-    shape (`account`: transformers' loading info)."""
+    """Raise ValueError if a parameter of the network has no stored tensor, or a stored tensor has no parameter or
+    another shape; `account`: the loading info that transformers returned for the model in `folder`."""
     for what, says in (
         ("missing_keys", "has no tensor for {!r}, which would start at random"),
         ("mismatched_keys", "stores {!r} in another shape than config.json says"),
@@ -257,8 +257,8 @@ def _check_account(folder: Path, account: Mapping[str, Any]) -> None:
 
 
 def judge_parameters(name: str | Path) -> int | None:
-    """Number of parameters of a judge, for cost plans, from its weights' headers or its run's recipe; None where it is
-    not on this machine."""
+    """Number of parameters of the judge `name` (a path, or a name in `runs/`), for estimates of cost, from the headers
+    of its weights or the recipe of its run; None if it is not on this machine."""
     try:
         path = find_judge(name).resolve()
     except ValueError:
@@ -274,14 +274,14 @@ def judge_parameters(name: str | Path) -> int | None:
 
 
 def load_judge(name: str | Path) -> Judge:
-    """The judge in a folder, given as a path or as a name in `runs/`; ValueError if there is no such folder or it holds
-    no causal language model."""
+    """The judge `name`, given as the path of its folder or as the folder's name in `runs/`; ValueError if there is no
+    such folder or it holds no causal language model."""
     return _opened(find_judge(name).resolve())
 
 
 @lru_cache(maxsize=1)
 def _opened(path: Path) -> Judge:
-    """The judge in a folder; cached, since every evaluation of a grid uses the same judge."""
+    """The judge in the folder `path`. The last one stays loaded, since all evaluations of a command use the same."""
     return TransformersJudge(path) if (path / "config.json").is_file() else CheckpointJudge(load(path))
 
 
@@ -300,8 +300,8 @@ def find_judge(name: str | Path) -> Path:
 
 
 def judge_text(data: Data, ids: Ids, end: str | None) -> str:
-    """Text of a model's token ids, to be tokenised again by a judge. BOS and EOS become the judge's end-of-document
-    text `end`; ValueError if ids contain them and `end` is None."""
+    """Text of `ids`, token ids of a model trained on `data`, to be tokenised again by a judge. BOS and EOS become
+    `end`, the judge's text for the end of a document; ValueError if ids contain them and `end` is None."""
     vocabulary = data.vocabulary()
     marks = {vocabulary.bos, vocabulary.eos} - {None}
     documents: list[list[int]] = [[]]
@@ -316,8 +316,8 @@ def judge_text(data: Data, ids: Ids, end: str | None) -> str:
 
 
 def _check_windows(windows: Sequence[Ids], longest: int, vocab_size: int, name: str) -> None:
-    """Raise ValueError for a window of more than `longest` ids, or with an id outside 0 to `vocab_size` - 1; `name` is
-    the judge's."""
+    """Raise ValueError, which names the judge `name`, for a window of more than `longest` ids or with an id outside 0
+    to `vocab_size` - 1."""
     for window in windows:
         if len(window) > longest:
             raise ValueError(
@@ -335,8 +335,8 @@ def _check_windows(windows: Sequence[Ids], longest: int, vocab_size: int, name: 
 def _log_probs(
     windows: Sequence[Ids], vocab_size: int, read: Callable[[Tensor], Tensor], device: torch.device
 ) -> list[np.ndarray]:
-    """Log-probability in nats of each id given those before it, one array [length] per window, from the function `read`
-    of ids [B, L] that returns logits [B, L, vocab_size] for these ids."""
+    """Log-probability in nats of each id given those before it, one array [length] per window. `read` is the network: a
+    function of ids [B, L] on `device` whose result, logits [B, L, vocab_size], at a position predicts its own id."""
     found: list[np.ndarray] = [np.zeros(0)] * len(windows)
     for same, rows in _batches(windows, vocab_size, device):
         with torch.inference_mode():
@@ -347,8 +347,8 @@ def _log_probs(
 
 
 def _log_prob(logits: Tensor, ids: Tensor) -> Tensor:
-    """Log-probabilities in nats, float64 [B, L], of ids [B, L] under logits [B, L, V]; computed for blocks of tokens,
-    whose float64 logits stay in a CPU's cache."""
+    """Log-probabilities in nats, float64 [B, L], of ids [B, L] under logits [B, L, V]; computed for a block of tokens
+    at a time, whose float64 logits stay in a CPU's cache."""
     from repro.models.chunks import BLOCK, BLOCK_ACCELERATOR
 
     size = max(1, (BLOCK if logits.device.type == "cpu" else BLOCK_ACCELERATOR) // logits.shape[-1])
@@ -363,8 +363,8 @@ def _features(
     device: torch.device,
     state: State,
 ) -> np.ndarray:
-    """Features of n windows, float64 [n, D]: last or mean hidden state, from the function `read` of ids [B, L] that
-    returns hidden states [B, L, D]. ValueError for an empty window."""
+    """Features of n windows, float64 [n, D]: last or mean hidden state (`state`). `read` is the network: a function of
+    ids [B, L] on `device` that returns hidden states [B, L, D]. ValueError for an empty window."""
     _check_not_empty(windows)
     found: dict[int, np.ndarray] = {}
     for same, rows in _batches(windows, vocab_size, device):
@@ -384,8 +384,8 @@ def _check_not_empty(windows: Sequence[Ids]) -> None:
 def _batches(
     windows: Sequence[Ids], vocab_size: int, device: torch.device
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Batches of windows of one length, as (indices of the windows, their ids [B, L]), with at most LOGITS logits each;
-    empty windows are left out."""
+    """Yield (indices of B windows of one length, their ids [B, L] on `device`), at least one window and at most LOGITS
+    logits a batch; empty windows are left out."""
     order = sorted((i for i in range(len(windows)) if len(windows[i])), key=lambda i: len(windows[i]))
     while order:
         length = len(windows[order[0]])

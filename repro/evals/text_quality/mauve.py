@@ -1,6 +1,6 @@
 """MAUVE: the agreement of the distributions of generated and reference text, between 0 and 1 (arXiv 2102.01454).
 
-    mauve_score(reference, samples, settings, seed)          features [n, D] of both -> MauveScore
+    mauve_score(reference, samples, settings, seed)          features [n, D] of the texts of both -> MauveScore
 
 Features of reference and samples are clustered together. With p and q the histograms of reference and samples over the
 clusters, the divergence curve is { (exp(-c KL(q|r)), exp(-c KL(p|r))) : r = w p + (1 - w) q, 0 < w < 1 } and MAUVE is
@@ -42,8 +42,9 @@ State = Literal["last", "mean"]
 class Mauve(Part):
     """Settings of the metric MAUVE. `state`: hidden state used as feature; `length`: number of ids read of each text;
     `clusters`: number of k-means clusters of samples and reference together; `seeds`: number of clusterings that are
-    averaged; `starts`: runs of k-means per clustering, of which the best is used; `variance`: fraction of the variance
-    that the projection keeps; `scaling`: c of the divergence curve; `mixtures`: number of its points.
+    averaged; `starts`: runs of k-means per clustering, of which the best is used; `variance`: fraction of the features'
+    variance that the projection keeps; `scaling`: c of the divergence curve (see the module); `mixtures`: number of
+    points at which the curve is computed.
 
     ValueError for a field outside its range.
     """
@@ -82,31 +83,32 @@ class MauveScore:
     n: int
 
     def metric(self) -> Metric:
-        """MAUVE averaged over clusterings, its standard error due to samples (of both sides) and clusterings together,
-        and the number of samples."""
+        """(MAUVE averaged over clusterings; its standard error due to the choice of texts on both sides and to the
+        clusterings together; number of samples)."""
         spread = float(self.values.var(ddof=1)) / len(self.values)
         return float(self.values.mean()), math.sqrt(self.sampling**2 + spread), self.n
 
     def over_clusterings(self) -> Metric:
-        """MAUVE averaged over clusterings, its standard error due to clusterings alone, and the number of
-        clusterings."""
+        """(MAUVE averaged over clusterings; its standard error due to the clusterings alone; number of clusterings)."""
         count = len(self.values)
         return float(self.values.mean()), float(self.values.std(ddof=1)) / math.sqrt(count), count
 
 
 def mauve_score(reference: np.ndarray, samples: np.ndarray, pins: Mauve, seed: int) -> MauveScore:
     """MAUVE of the features `samples` [n, D] against the features `reference` [n, D] (one row per text) with settings
-    `pins`; `seed` keys the clusterings. The standard error due to the choice of samples is the jackknife's.
+    `pins`; `seed`: random seed of the clusterings. The standard error due to the choice of samples is the jackknife's.
 
     ValueError for unequal numbers of rows, or for fewer rows than clusters.
     """
     n = len(reference)
     if len(samples) != n:
         raise ValueError(
-            f"MAUVE of {len(samples)} samples against {n} rows of reference; give equally many of each"
+            f"MAUVE of {len(samples)} samples against {n} reference texts; give equally many of each"
         )
     if n < pins.clusters:
-        raise ValueError(f"MAUVE cannot make clusters={pins.clusters} of {n} samples; give at most {n}")
+        raise ValueError(
+            f"MAUVE cannot make clusters={pins.clusters} of {n} samples; set clusters to at most {n}"
+        )
     points = project_features(np.concatenate([reference, samples]), pins.variance)
     values, one_less = [], np.zeros((2, n))
     for clustering in range(pins.seeds):
@@ -121,8 +123,8 @@ def mauve_score(reference: np.ndarray, samples: np.ndarray, pins: Mauve, seed: i
 
 
 def _one_less(counts: np.ndarray, side: int, pins: Mauve) -> np.ndarray:
-    """Jackknife values of MAUVE, [k]: entry i is MAUVE with one row of cluster i left out on one side (0: reference, 1:
-    samples). `counts` [2, k] are the numbers of rows per side and cluster."""
+    """Jackknife values of MAUVE, [k]: entry i is MAUVE with one text of cluster i left out on the side `side` (0:
+    reference, 1: samples). `counts` [2, k] are the numbers of texts per side and cluster."""
     n, k = counts[side].sum(), counts.shape[1]
     less = (counts[side] - np.eye(k)).clip(0) / (n - 1)
     other = np.broadcast_to(counts[1 - side] / counts[1 - side].sum(), less.shape)
@@ -130,8 +132,8 @@ def _one_less(counts: np.ndarray, side: int, pins: Mauve) -> np.ndarray:
 
 
 def area(p: np.ndarray, q: np.ndarray, pins: Mauve) -> np.ndarray:
-    """Area under the divergence curve (MAUVE, [...]) of histograms p and q [..., k] over k clusters, by the trapezoidal
-    rule between the points (1, 0) and (0, 1); see the module."""
+    """Area under the divergence curve of the module's docstring (MAUVE, [...]) for histograms p and q [..., k] over k
+    clusters, by the trapezoidal rule between the curve's end points (1, 0) and (0, 1)."""
     w = np.linspace(EDGE, 1 - EDGE, pins.mixtures)[:, None]
     r = w * p[..., None, :] + (1 - w) * q[..., None, :]
     x = np.exp(-pins.scaling * rel_entr(q[..., None, :], r).sum(-1))
@@ -142,8 +144,8 @@ def area(p: np.ndarray, q: np.ndarray, pins: Mauve) -> np.ndarray:
 
 
 def project_features(features: np.ndarray, variance: float) -> np.ndarray:
-    """Features [n, D] scaled to length 1, centred, and projected on the fewest principal components d that hold the
-    fraction `variance` of their variance: [n, d]."""
+    """Features [n, D], each scaled to length 1, then centred and projected on the d first principal components, the
+    fewest that hold the fraction `variance` of the variance: [n, d]."""
     length = np.linalg.norm(features, axis=1, keepdims=True)
     scaled = features.astype(np.float64) / np.where(length > 0, length, 1.0)
     centred = scaled - scaled.mean(0)
@@ -157,16 +159,17 @@ def project_features(features: np.ndarray, variance: float) -> np.ndarray:
 
 def cluster_points(points: np.ndarray, k: int, starts: int, seed: int, clustering: int) -> np.ndarray:
     """Cluster index (0 to k - 1) of each of n points [n, d], as [n], from the best of `starts` runs of Lloyd's k-means
-    with k-means++ initial centres (Arthur and Vassilvitskii 2007); random draws are keyed by `seed` and the index
-    `clustering`."""
+    with k-means++ initial centres (Arthur and Vassilvitskii 2007); random draws are keyed by `seed` and `clustering`,
+    the number of the clustering."""
     key = rng.keys(seed, rng.CLUSTER, clustering, range(starts))
     runs = [_lloyd(points, _centres(points, u)) for u in rng.uniform(key, k).numpy()]
     return min(runs, key=lambda run: run[1])[0]
 
 
 def _centres(points: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Initial centres of k-means (k-means++) [k, d], one per uniform variate of `u` [k]: each a point chosen in
-    proportion to its squared distance from the nearest centre before it. Fewer if all points coincide with centres."""
+    """Initial centres of k-means (k-means++), [k, d], one per uniform variate of `u` [k]: the first is any of the
+    `points` [n, d], each later one a point drawn in proportion to its squared distance from the nearest centre so far.
+    Fewer than k if all points coincide with centres."""
     chosen = [points[int(u[0] * len(points))]]
     distance = ((points - chosen[0]) ** 2).sum(1)
     for draw in u[1:]:
@@ -179,8 +182,9 @@ def _centres(points: np.ndarray, u: np.ndarray) -> np.ndarray:
 
 
 def _lloyd(points: np.ndarray, centres: np.ndarray, rounds: int = 500) -> tuple[np.ndarray, float]:
-    """Index of the nearest centre of each point [n] when Lloyd's algorithm has converged (or after `rounds` rounds),
-    and the sum of squared distances to these centres; a centre that loses all its points does not move."""
+    """(index of the nearest centre of each of the `points` [n, d], as [n]; sum of squared distances to these centres)
+    when Lloyd's algorithm, begun with `centres` [k, d], has converged, or after `rounds` iterations. A centre that
+    loses all its points does not move."""
     labels = np.full(len(points), -1)
     for _ in range(rounds):
         nearest = _nearest(points, centres)

@@ -1,9 +1,9 @@
 """Text-quality tasks (as in `repro.evals.text_quality.quality`) that report MAUVE in addition to generative perplexity.
 
-The reference of MAUVE is a set of held-out rows, equally many as there are samples. Other held-out rows are reported
-with the metric prefix `true_` or `real_`, so that their MAUVE is that of real against real text. A record's curves
-`nll`, `tokens` and `entropy` hold one number per sample, in order, since differences at matched entropy are computed
-from single samples.
+MAUVE compares the samples with equally many held-out rows (the reference). Other held-out rows are scored too, with the
+metric prefix `true_` or `real_`, so that their MAUVE is that of real against real text. The field `curve` of a result
+holds `nll`, `tokens` and `entropy`, one number per sample, because comparisons of samplers at temperatures of equal
+entropy are computed from single samples.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ DIGITS = {"nll": 4, "tokens": 0, "entropy": 6}
 
 @part
 class MauveTask(TextQualityTask):
-    """Base class of text-quality tasks that also compare their samples with held-out text, by MAUVE with each of the
+    """Base class of text-quality tasks that also compare their samples with real text, by MAUVE with each of the
     settings `mauve`.
 
-    ValueError without settings, or for two settings with the same hidden state.
+    ValueError if `mauve` is empty, or has two settings with the same `state` (hidden state used as feature).
     """
 
     mauve: tuple[Mauve, ...]
@@ -53,8 +53,8 @@ class MauveTask(TextQualityTask):
         names = [pins.name for pins in self.mauve]
         if not names or len(set(names)) < len(names):
             raise ValueError(
-                f"task {self.name!r}: the settings `mauve` are for {', '.join(names) or 'no metric'}; give one or more,"
-                " and give each state once"
+                f"task {self.name!r}: the settings `mauve` are of {', '.join(names) or 'no metric'}; give one setting"
+                " or more, and give each state once"
             )
 
     def gives(self, metric: str) -> bool:
@@ -71,8 +71,8 @@ class MauveTask(TextQualityTask):
         for pins in self.mauve:
             if count < pins.clusters:
                 raise ValueError(
-                    f"task {self.name!r} makes {pins.clusters} clusters of {count} samples; use {pins.clusters} "
-                    "samples or more"
+                    f"task {self.name!r} makes {pins.clusters} clusters of {count} samples; give {pins.clusters} "
+                    "samples or more (--samples, --limit)"
                 )
         return count
 
@@ -83,9 +83,10 @@ class MauveTask(TextQualityTask):
     def mauve_metrics(
         self, model: Model, kinds: Mapping[str, Sequence[Ids]], seed: int, work: WorkQueue
     ) -> dict[str, Metric]:
-        """MAUVE of each set of rows in `kinds` (metric prefix -> rows of the model's ids) against equally many held-out
-        rows, none of them among those reported under `true_` or `real_`; metrics are named as in `mauve_by_kind`, which
-        computes them in chunks of `work`."""
+        """MAUVE, metric name -> metric, of each set of rows in `kinds` (metric prefix -> rows of the model's ids)
+        against equally many held-out rows, other ones than those of the prefixes `true_` and `real_`. `seed`: random
+        seed of the clusterings. Processes share the judge's hidden states through `work`; one of them makes the
+        clusterings."""
         judge = load_judge(self.judge)
         count = len(next(iter(kinds.values())))
         rows = {**kinds, "reference": self.heldout_rows(model, count, count).tolist()}
@@ -95,8 +96,8 @@ class MauveTask(TextQualityTask):
 
 @part
 class GenerationMauve(MauveTask):
-    """Rows generated without a prompt (those of task `generation_quality`) and as many held-out rows, scored by the
-    judge and by MAUVE."""
+    """Rows generated without a prompt, `samples` of them of the length of the training rows, and as many held-out rows,
+    all scored by the judge and by MAUVE."""
 
     generates = True
     needs_draws = True
@@ -118,8 +119,8 @@ class GenerationMauve(MauveTask):
 
 @part
 class NaiveMauve(MauveTask):
-    """Held-out rows, and naive samples made from them (repeated ids, and ids drawn by frequency; no model), scored by
-    the judge and by MAUVE; `period`: number of ids that a repetition repeats."""
+    """Held-out rows, and naive samples made from them without a model, scored by the judge and by MAUVE. Naive samples:
+    the first `period` ids of each row repeated, and rows of ids drawn independently by their frequency."""
 
     period: int
     generates = False
@@ -141,13 +142,13 @@ def mauve_by_kind(
     seed: int,
     work: WorkQueue,
 ) -> dict[str, Metric]:
-    """MAUVE, with each of `settings`, of each set of texts in `kinds` (metric prefix -> texts) against `reference`, all
-    in the judge's ids; `seed` keys the clusterings.
+    """MAUVE, with each of `settings`, of each set of texts in `kinds` (metric prefix -> texts) against the texts
+    `reference`, all as token ids of the judge; `seed`: random seed of the clusterings.
 
-    The metrics are called prefix + `mauve` (or `mauve_mean`), and the same + `_clusterings` where the standard error is
-    that over clusterings alone. The judge's hidden states are computed in chunks that processes share, the last ones of
-    the evaluation; then `work` is joined, and one process makes the clusterings. Raises Busy while other processes
-    compute states.
+    Returns metric name -> metric; a name is prefix + `mauve` (or `mauve_mean`), and with `_clusterings` appended where
+    the standard error is that of the clusterings alone. Processes share the judge's hidden states through `work`, as
+    the last chunks of the evaluation; then one process (`work.join`) makes the clusterings. Raises Busy while other
+    processes compute hidden states, and ValueError for an empty text.
     """
     names = ("reference", *kinds)
     texts = [reference, *kinds.values()]
@@ -171,7 +172,8 @@ def mauve_by_kind(
 
 
 def _features(judge: Judge, texts: Sequence[Ids], pins: Mauve, work: WorkQueue) -> np.ndarray:
-    """Features of n texts, float64 [n, D], in chunks that processes share; stored as base64 of little-endian bytes."""
+    """Features (the judge's hidden states) of n texts under the settings `pins`, float64 [n, D]; computed in chunks
+    that processes share through `work`, and stored as base64 of little-endian bytes."""
     windows = [text[: pins.length] for text in texts]
 
     def find(span: range) -> str:
@@ -183,11 +185,13 @@ def _features(judge: Judge, texts: Sequence[Ids], pins: Mauve, work: WorkQueue) 
         if not content or len(content) % (8 * len(span)):
             raise ValueError(
                 f"the stored chunk has {len(content)} bytes of hidden states, which do not split into float64 vectors"
-                f" for {len(span)} texts; compute it again"
+                f" for {len(span)} texts; remove its file and run again"
             )
         found = np.frombuffer(content, "<f8").reshape(len(span), -1)
         if not np.isfinite(found).all():
-            raise ValueError("a hidden state in the stored chunk is NaN or infinite; compute it again")
+            raise ValueError(
+                "a hidden state in the stored chunk is NaN or infinite; remove its file and run again"
+            )
         return found
 
     longest = max(map(len, windows), default=1)
@@ -195,8 +199,8 @@ def _features(judge: Judge, texts: Sequence[Ids], pins: Mauve, work: WorkQueue) 
 
 
 def sample_curves(items: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
-    """Curves of a record with one number per sample: `nll` (nats, summed), `tokens` (number of scored tokens) and
-    `entropy` (nats per token)."""
+    """The field `curve` of a result, with one number per sample of `items`: `nll` (negative log-likelihood under the
+    judge in nats, summed over the scored tokens), `tokens` (their number) and `entropy` (nats per token)."""
     found = {
         "nll": [item["nll"] for item in items],
         "tokens": [item["tokens"] for item in items],

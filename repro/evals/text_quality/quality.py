@@ -3,7 +3,7 @@ model), entropy and distinct n-grams (docs/method.md#metrics).
 
 The same statistics of equally many held-out rows are reported with the metric prefix `true_`, and `NaiveSamples`
 reports them for samples that score well without being text; both are needed to read a plot of gen_ppl against entropy.
-Samples are stored: one item per sample with its ids, its text and its scores.
+All samples are stored as per-item results (items), each with its ids, its text and its scores.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ model and judge have the same vocabulary ("ids")."""
 
 @part
 class TextQualityTask(Task):
-    """Base class of tasks whose `samples` samples a judge scores. `judge`: name of a folder in `runs/` (a left-to-right
-    run, or a causal LM saved by transformers); `rule`: scoring rule of gen_ppl; `retokenise`: whether the judge reads
-    texts or ids; `distinct`: sizes of the n-grams counted."""
+    """Base class of tasks with `samples` samples, which a judge scores. `judge`: path of the judge's folder, or its
+    name in `runs/` (a left-to-right run, or a causal LM saved by transformers); `rule`: scoring rule of gen_ppl;
+    `retokenise`: whether the judge reads the samples' texts ("text") or their ids ("ids"); `distinct`: sizes of the
+    n-grams counted."""
 
     samples: int
     judge: str
@@ -61,7 +62,7 @@ class TextQualityTask(Task):
         }
 
     def protocol_without_judge(self) -> dict[str, Any]:
-        """The fields of the record's protocol that are known before the judge is loaded."""
+        """The fields of the result's protocol (name -> value) that are known before the judge is loaded."""
         rule = parts.canonical(self.rule)
         return {"judge": self.judge, "rule": rule, "retokenise": self.retokenise}
 
@@ -74,22 +75,24 @@ class TextQualityTask(Task):
         return of_texts(self.samples, model, ask, 0)
 
     def judged(self, ask: Ask) -> tuple[int, int]:
-        """Numbers of texts that the judge reads, for cost plans: those of this evaluation alone, and held-out ones,
-        which all evaluations of the task share."""
+        """(number of texts that the judge reads for this evaluation alone, number of held-out texts, which it reads
+        once for all evaluations of the task), for estimates of cost."""
         return TextQualityTask.count(self, ask), 0
 
     def count(self, ask: Ask) -> int:
         """Number of samples: the task's, or the evaluation's limit if that is smaller; ValueError for fewer than 2."""
         count = ask.at_most(self.samples)
         if count < 2:
-            raise ValueError(f"task {self.name!r} needs at least 2 samples, got {count}; raise the limit")
+            raise ValueError(
+                f"task {self.name!r} needs at least 2 samples, got {count}; raise --samples or --limit"
+            )
         return count
 
     def score_samples(
         self, model: Model, rows: Sequence[list[int]], work: WorkQueue
     ) -> tuple[dict[str, Metric], list[dict[str, Any]]]:
-        """Metrics of the samples `rows` (in the model's ids) scored by the judge, and one item per sample. Raises Busy
-        while other processes still score some of them."""
+        """(metrics of the samples `rows`, in the model's ids, scored by the judge; one item per sample). Processes
+        share the samples through `work`; raises Busy while others still score some of them."""
         judge = load_judge(self.judge)
         texts = [model.data.decode(row) for row in rows]
         found = score_texts(judge_ids(judge, model, rows, self.retokenise), judge, self.rule, work)
@@ -167,8 +170,8 @@ class NaiveSamples(TextQualityTask):
 
 
 def judge_ids(judge: Judge, model: Model, rows: Sequence[Ids], retokenise: Retokenise) -> list[Ids]:
-    """The ids that the judge reads for rows of the model's ids: the same ids, or those of the rows' texts tokenised by
-    the judge, as `retokenise` says."""
+    """The ids that the judge reads for each of `rows`, which are in the model's ids: the same ids if `retokenise` is
+    "ids", else those of the row's text, tokenised by the judge."""
     if retokenise == "ids":
         return list(rows)
     return [judge.encode(judge_text(model.data, row, judge.end)) for row in rows]
@@ -177,8 +180,9 @@ def judge_ids(judge: Judge, model: Model, rows: Sequence[Ids], retokenise: Retok
 def score_naive_samples(
     task: TextQualityTask, period: int, model: Model, ask: Ask, work: WorkQueue
 ) -> Answer:
-    """Result of scoring held-out rows and the naive samples made from them (`NaiveSamples`, with its `period`); metrics
-    have the prefix `real_`, `repetition_` or `unigram_`."""
+    """Result of scoring held-out rows and naive samples made from them, by the judge and the settings of `task`.
+    Metrics have the prefix `real_` (held-out rows), `repetition_` (the first `period` ids of a row repeated) or
+    `unigram_` (ids drawn independently by their frequency)."""
     heldout = task.heldout_rows(model, 0, task.count(ask))
     keys = rng.keys(ask.seed, rng.NAIVE, 0, torch.arange(len(heldout)))
     kinds = {  # tables read the prefix "true_" as the reference row of a generating task
@@ -196,8 +200,8 @@ def score_naive_samples(
 
 
 def generate_with_heldout(task: TextQualityTask, model: Model, ask: Ask, work: WorkQueue) -> Answer:
-    """Result of generating a task's rows and scoring them with its judge, and of scoring equally many held-out rows,
-    whose metrics have the prefix `true_`."""
+    """Result of generating the samples of `task` without prompts and scoring them with its judge, with the cost of
+    decoding; and of scoring equally many held-out rows, whose metrics have the prefix `true_`."""
     rows = task.heldout_rows(model, 0, task.count(ask)).tolist()
     heldout, _ = task.score_samples(model, rows, work)
     found = generate_and_score(task, model, ask, work)
@@ -207,7 +211,8 @@ def generate_with_heldout(task: TextQualityTask, model: Model, ask: Ask, work: W
 
 
 def generate_and_score(task: TextQualityTask, model: Model, ask: Ask, work: WorkQueue) -> Answer:
-    """Result of generating a task's rows without prompts and scoring them with its judge, with the cost of decoding."""
+    """Result of generating the samples of `task` without prompts, with the sampler and plan in `ask`, and scoring them
+    with its judge; with the cost of decoding."""
     assert ask.sampler is not None and ask.plan is not None
     count = task.count(ask)
     prompts: list[list[int]] = [[] for _ in range(count)]
@@ -219,8 +224,8 @@ def generate_and_score(task: TextQualityTask, model: Model, ask: Ask, work: Work
 
 
 def judge_protocol(judge: Judge, rule: Rule, retokenise: Retokenise) -> dict[str, Any]:
-    """The fields of a record's protocol that describe how the judge scores: its name and digest, the scoring rule, and
-    whether it reads texts or ids."""
+    """The fields of a result's protocol (name -> value) that describe how the judge scores: its name and digest, the
+    scoring rule, whether it reads texts or ids, weighting and precision."""
     return {
         "judge": judge.name,
         "judge_digest": judge.digest,
@@ -232,9 +237,9 @@ def judge_protocol(judge: Judge, rule: Rule, retokenise: Retokenise) -> dict[str
 
 
 def diversity_metrics(rows: Sequence[Ids], sizes: Sequence[int]) -> dict[str, Metric]:
-    """Means over samples, with standard errors, of unigram entropy (nats) and of the share of distinct n-grams for each
-    n of `sizes`: metrics `entropy`, over the samples that have an id, and `distinct_N`, over the samples that have N
-    ids. Raises ValueError where fewer than two samples have so many."""
+    """Means over the samples `rows` (token ids), with standard errors: metric `entropy`, unigram entropy in nats, over
+    the samples that have an id, and for each N of `sizes` metric `distinct_N`, share of distinct N-grams, over the
+    samples that have N ids or more. ValueError if fewer than two samples have that many ids."""
 
     def over(least: int, value: Callable[[Ids], float]) -> Metric:
         kept = [row for row in rows if len(row) >= least]

@@ -1,10 +1,10 @@
 """Generation task that discards samples of low entropy and generates them again, as BD3-LM does before it measures
 generative perplexity (docs/method.md#peer-defect-11).
 
-After each decoded block that ends beyond the first `window` ids, the unigram entropy of the last `window` ids is
-computed; a sample where it ever falls below `least` nats is discarded and generated again with new random draws.
-Repetition lowers generative perplexity, so values with and without this rule belong to two protocols. Source:
-`kuleshov-group/bd3lms@1c3e8f4 diffusion.py:636`; docs/method.md#block-diffusion.
+At the end of each block of a sample that ends beyond the first `window` ids, the unigram entropy of the `window` ids
+before this end is computed; if any of these entropies is below `least` nats, the sample is discarded and generated
+again with new random draws. Repetition lowers generative perplexity, so values with and without this rule belong to two
+protocols. Source: `kuleshov-group/bd3lms@1c3e8f4 diffusion.py:636`; docs/method.md#block-diffusion.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from repro.model import Model
 
 @part
 class RedrawnGeneration(TextQualityTask):
-    """Samples of `length` ids generated without a prompt and scored by the judge, where a sample is generated again
-    while the last `window` ids at the end of any decoded block have an entropy below `least` nats, up to `tries` draws
-    in all.
+    """Samples of `length` ids generated without a prompt and scored by the judge. A sample is generated again as long
+    as the `window` ids before the end of any of its blocks have an entropy below `least` nats, up to `tries` draws in
+    all.
 
     The last draw is scored. Metric `redrawn`: mean number of draws after the first; `still_low`: fraction of samples
     whose last draw has low entropy. ValueError unless 1 <= window < length and tries >= 1.
@@ -68,8 +68,8 @@ class RedrawnGeneration(TextQualityTask):
         return replace(found, assumed=(*found.assumed, "no sample is drawn again"))
 
     def has_low_entropy(self, ids: Ids, block: int) -> bool:
-        """Whether a sample is to be discarded: at the end of some block (of `block` ids) beyond the first `window` ids,
-        the last `window` ids have an entropy below `least` nats."""
+        """Whether a sample (its `ids`) is to be discarded: for some block of `block` ids that ends beyond the first
+        `window` ids, the `window` ids before its end have an entropy below `least` nats."""
         ends = [end for end in range(block, len(ids) + 1, block) if end > self.window]
         return any(entropy(ids[end - self.window : end]) < self.least for end in ends)
 

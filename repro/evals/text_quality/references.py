@@ -1,11 +1,11 @@
-"""Reference texts for MAUVE of models without held-out rows, from a file of lines `{"text": ...}`.
+"""Reference texts for MAUVE of models that have no held-out rows, from a file of lines `{"text": ...}`.
 
     reference = load_reference("owt_valid.jsonl")      a path, or a name in `runs/`
     compare_with_reference(judge, rule, settings, reference, rows, seed, work)
 
-Of 2 n texts, drawn in a fixed random order, the first n are the reference of n samples; gen_ppl and MAUVE of the other
-n (real against real text at the same n) are reported with the metric prefix `true_`. Texts are not changed, and are
-tokenised by the judge.
+For n samples, 2 n texts of the file are drawn in a fixed random order. The first n are the reference; gen_ppl and MAUVE
+of the other n (real against real text at the same n) are reported with the metric prefix `true_`. Texts are not
+changed, and are tokenised by the judge.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ class _Text(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class ReferenceTexts:
-    """Real texts of a file, in the file's order; `name` and SHA-256 `digest` are those of the file."""
+    """The real `texts` of a file, in the file's order, with the file's `name` and its SHA-256 `digest`."""
 
     name: str
     digest: str
     texts: tuple[str, ...]
 
     def split(self, count: int) -> tuple[list[str], list[str]]:
-        """Two disjoint lists of `count` texts each: the reference, and real texts to compare with it; ValueError if the
-        file holds fewer than 2 * `count` texts."""
+        """(reference, real texts to compare with it), two disjoint lists of `count` texts each, drawn in a fixed random
+        order; ValueError if the file holds fewer than 2 * `count` texts."""
         if len(self.texts) < 2 * count:
             raise ValueError(
                 f"{self.name} holds {len(self.texts)} texts; MAUVE of {count} samples needs {2 * count}, since it also "
@@ -59,7 +59,8 @@ class ReferenceTexts:
 
 
 def find_reference(name: str | Path) -> Path:
-    """Path of a file of reference texts, given as a path or as a name in `runs/`; ValueError if neither exists."""
+    """Path of the file of reference texts `name`, given as a path or as a name in `runs/`; ValueError if neither
+    exists."""
     for path in (Path(name), runs() / name):
         if path.is_file():
             return path
@@ -70,8 +71,8 @@ def find_reference(name: str | Path) -> Path:
 
 
 def load_reference(name: str | Path) -> ReferenceTexts:
-    """The reference texts of a file, given as a path or as a name in `runs/`; ValueError if there is no such file, and
-    ValueError `FILE:LINE: ...` for an invalid line."""
+    """The reference texts in the file `name`, given as a path or as a name in `runs/`; ValueError if there is no such
+    file, and ValueError `FILE:LINE: ...` for an invalid line."""
     return _opened(find_reference(name).resolve())
 
 
@@ -90,9 +91,10 @@ def compare_with_reference(
     seed: int,
     work: WorkQueue,
 ) -> dict[str, Metric]:
-    """Metrics that compare the samples `rows` (in the judge's ids) with reference texts: MAUVE with each of the
-    `settings`, and, with the prefix `true_`, gen_ppl (under the scoring rule `rule`) and MAUVE of equally many real
-    texts. `seed` keys the clusterings. Joins `work`, as `mauve_by_kind` does."""
+    """Metrics, by name, that compare the samples `rows` (in the judge's ids) with texts of `reference`: MAUVE with each
+    of the `settings`, and, with the prefix `true_`, gen_ppl (under the scoring rule `rule`) and MAUVE of equally many
+    other real texts. `seed`: random seed of the clusterings. Processes share the judge's work through `work`; one of
+    them (`work.join`) makes the clusterings. Raises Busy while other processes score texts."""
     against, real = ([judge.encode(text) for text in side] for side in reference.split(len(rows)))
     found: dict[str, Metric] = {"true_gen_ppl": score_texts(real, judge, rule, work).perplexity()}
     return found | mauve_by_kind(judge, settings, against, {"": rows, "true_": real}, seed, work)
@@ -100,8 +102,8 @@ def compare_with_reference(
 
 @part
 class OpenMauve(MauveTask):
-    """Rows of `length` ids generated without a prompt, scored by the judge and by MAUVE against the texts of the
-    file `reference` in `runs/`."""
+    """Rows of `length` ids generated without a prompt, `samples` of them, scored by the judge and by MAUVE against
+    texts of the file `reference` (its path, or its name in `runs/`)."""
 
     reference: str
     length: int

@@ -3,7 +3,7 @@
     entropy([3, 1, 3])                    unigram entropy of one sample, nats per token
     distinct([3, 1, 3, 1], 2)             number of different 2-grams divided by the number of its 2-grams
     repetition(row, period=8)             the first 8 ids of a row, repeated
-    unigram(rows, keys)                   ids drawn independently by their frequency, as many as each row has
+    unigram(rows, keys)                   samples of ids drawn independently by their frequency in `rows`
 
 Entropy is computed per sample, at most ln L, and then averaged (docs/method.md#metrics); computed over a batch it would
 grow with the batch. `distinct` is Li et al.'s (arXiv 1510.03055), per sample for the same reason. The naive samples
@@ -43,7 +43,8 @@ def entropy(ids: Ids) -> float:
 
 
 def distinct(ids: Ids, n: int) -> float:
-    """Number of different n-grams of one sample divided by the number of all its n-grams; ValueError if it has none."""
+    """Number of different n-grams of one sample (its `ids`) divided by the number of all its n-grams; ValueError if the
+    sample has no n-gram."""
     if n < 1 or len(ids) < n:
         raise ValueError(f"a sample of {len(ids)} ids has no {n}-grams; use n from 1 to {len(ids)}")
     grams = [tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)]
@@ -51,15 +52,15 @@ def distinct(ids: Ids, n: int) -> float:
 
 
 def mean(values: Sequence[float]) -> Metric:
-    """Mean of one value per independent sample, its standard error, and the number of samples."""
+    """(mean of `values`, one per independent sample; its standard error, None for one sample; number of samples)."""
     count = len(values)
     spread = float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else None
     return float(np.mean(values)), spread, count
 
 
 def repetition(row: Ids, period: int) -> list[int]:
-    """A naive sample: the first `period` ids of a row, repeated to the row's length; ValueError unless `period` is
-    between 1 and that length."""
+    """A naive sample: the first `period` ids of `row`, repeated to the row's length; ValueError unless `period` is
+    between 1 and this length."""
     if not 1 <= period <= len(row):
         raise ValueError(f"period={period} does not fit a row of {len(row)} ids; give 1 to {len(row)}")
     return [row[i % period] for i in range(len(row))]

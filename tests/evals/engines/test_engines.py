@@ -165,7 +165,7 @@ def test_waits_double_and_obey_the_server(server):
 def test_a_wrong_request_is_not_repeated_and_ends_the_others():
     with FakeEngine(models=("toy",)) as fake:
         engine = reached(fake, concurrency=1)
-        with pytest.raises(ValueError, match=r"refused a request with status 400: .*ids exceed the model"):
+        with pytest.raises(ValueError, match=r"refused a request with status 400: .*to score or generate"):
             engine.complete(["a"] * 50, [Settings(500)] * 50, "completions")
         assert len(fake.requests) < 50
 

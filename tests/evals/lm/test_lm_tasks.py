@@ -66,7 +66,7 @@ def test_a_stored_task_is_identified_by_content(yaml_files, tmp_path):
     assert found["task"] == "more" and found["doc_to_text"]({"q": "a"}) == "A"
     with open(found["dataset_kwargs"]["data_files"]["test"], encoding="utf-8") as file:
         assert len(file.readlines()) == 7
-    with pytest.raises(ValueError, match="name its YAML again"):
+    with pytest.raises(ValueError, match="store it again"):
         load_task_config("0" * 64)
     (tmp_path / "lost.yaml").write_text(
         "task: lost\ndataset_kwargs: {data_files: {test: none.jsonl}}\n", "utf-8"
@@ -165,8 +165,8 @@ def test_options_without_effect_are_refused(masked, yaml_files, tmp_path):
         with pytest.raises(ValueError, match=message):
             list(prepare(model, Request(out=tmp_path, **request)).run())
 
-    refused("none of the selected tasks takes one", tasks=[writing], estimator="levels")
-    refused("none of the selected tasks takes one", suite="draws", estimator="levels")
+    refused("none of the selected tasks takes an estimator", tasks=[writing], estimator="levels")
+    refused("none of the selected tasks takes an estimator", suite="draws", estimator="levels")
     refused("is one of lm-eval's", suite="nano", shots=2)
     refused("has no chat template", tasks=[choice], template="chat")
     path = tmp_path / "pinned.yaml"
@@ -224,7 +224,7 @@ def test_misspelt_task_names_and_wrong_files_are_reported(masked, tmp_path):
 
 
 WRONG_YAML = {
-    "an unknown metric": ("metric: acc", "metric: acuracy", "no metric 'acuracy'; valid: acc, "),
+    "an unknown metric": ("metric: acc", "metric: acuracy", "lm-eval has no metric 'acuracy'; valid: acc, "),
     "negative shots": (
         "test_split: test",
         "test_split: test\nnum_fewshot: -1",

@@ -95,7 +95,7 @@ def test_one_name_with_four_numbers_is_shown():
         ('name = "ptb"', 'nam = "ptb"', "unknown field 'nam'"),
         ("ptb = 95.0", "pbt = 95.0", "no column 'pbt'; nearest is 'ptb'"),
         ('source = "paper"', 'source = "papre"', "no source 'papre'; nearest is 'paper'"),
-        ("absolute = 0.5", "absolute = 0.5\nrelative = 0.1", "one margin"),
+        ("absolute = 0.5", "absolute = 0.5\nrelative = 0.1", "both of the margins"),
         ("absolute = 0.5", "absolute = 0.0", "margin 0"),
         ('name = "again"', 'name = "mdlm"', "two cells are called 't.mdlm.owt'"),
     ],

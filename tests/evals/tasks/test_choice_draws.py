@@ -100,7 +100,7 @@ def test_models_without_a_reference_are_skipped_and_wrong_pins_raise(model):
     assert "too short for a prompt of 30 and an answer of 4" in str(replace(TASK, prompt=30).skip(model))
     with pytest.raises(ValueError, match="no setting 'draws'"):
         replace(TASK, estimator=estimator("duel"))
-    with pytest.raises(ValueError, match="whole number of passes"):
+    with pytest.raises(ValueError, match="is not a positive multiple of batch=16"):
         replace(TASK, estimator=estimator("llada_mc"), draws=(8,))
     with pytest.raises(ValueError, match="allow 2 to 5"):
         replace(TASK, choices=6)

@@ -50,7 +50,7 @@ def test_what_it_counts():
 @pytest.mark.parametrize(
     ("name", "steps", "message"),
     [
-        ("random", 16, "one token per step; leave out steps=16"),
+        ("random", 16, "16 steps for 32 tokens; give --tokens-per-step 1"),
         ("ancestral", 32, "not for ancestral; leave lookahead out"),
     ],
 )

@@ -157,9 +157,9 @@ def test_the_projection_keeps_the_fewest_components_that_hold_the_variance():
 
 
 def test_unequal_numbers_and_settings_out_of_range_raise():
-    with pytest.raises(ValueError, match="MAUVE of 3 samples against 9 rows"):
+    with pytest.raises(ValueError, match="MAUVE of 3 samples against 9 reference texts"):
         mauve_score(cloud(9), cloud(3), PINS, 0)
-    with pytest.raises(ValueError, match="clusters=6 of 5 samples; give at most 5"):
+    with pytest.raises(ValueError, match="clusters=6 of 5 samples; set clusters to at most 5"):
         mauve_score(cloud(5), cloud(5), PINS, 0)
     for pin, value in (("seeds", 4), ("clusters", 1), ("variance", 0.0), ("scaling", 0.0), ("length", 0)):
         with pytest.raises(ValueError, match=f"{pin}={value}"):

@@ -406,7 +406,7 @@ def without_engine(question):
     [
         ('{"text": "a"}\n', [], "holds 1 samples"),
         ('{"text": "a"}\n{"txt": "a"}\n', [], ":2: neither text nor ids"),
-        ('{"text": "a"}\n{"ids": [1]}\n', [], ":2: ids, and line 1 has text"),
+        ('{"text": "a"}\n{"ids": [1]}\n', [], ":2: this line has ids, the first sample text"),
         ('{"text": "a"}\n{"text": 3}\n', [], ":2: expected"),
         ('{"ids": [1, 2, 3]}\n{"ids": [1]}\n', [], "1 of 2 samples have 2 or more ids; give at least two"),
         ('{"ids": [1]}\n{"ids": []}\n', [], "1 of 2 samples have 1 or more ids; give at least two"),
