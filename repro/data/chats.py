@@ -81,8 +81,8 @@ class Chats(Written):
         if kept < given:
             which = "training" if split == "train" else "held-out"
             print(
-                f"{self.documents.origin()}: {given - kept} of {given} {which} answers are empty or do not fit into rows"
-                f" of {self.length} ids, and are left out; a larger --length keeps long ones",
+                f"{self.documents.origin()}: {given - kept} of {given} {which} answers are empty or do not fit into"
+                f" rows of {self.length} ids, and are left out; a larger --length keeps long ones",
                 file=sys.stderr,
             )
 

@@ -28,12 +28,14 @@ PRECISIONS = (
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first `position` (index of a token, or of a character if an engine gives no tokens) where two texts differ.
+    """The first `position` where two texts differ: the index of a `unit`, "token", or "character" if an engine gives no
+    tokens.
     `a`, `b`: the tokens of the two texts there; `before`: the text that both have before it; `gap`: difference of the
     two largest log-probabilities there in nats, the smaller one of both engines (None: unknown); `decided`: whether the
     difference is an error, since `gap` is unknown or above twice the tolerance, and not a near tie within rounding."""
 
     position: int
+    unit: str
     a: str
     b: str
     before: str
@@ -43,7 +45,7 @@ class Divergence:
     def says(self) -> str:
         """The divergence as part of a sentence: position, text before it, both tokens and the gap."""
         gap = "unknown gap" if self.gap is None else f"gap {self.gap:.3g} nats"
-        return f"token {self.position} after {self.before[-40:]!r}: {self.a!r} and {self.b!r} ({gap})"
+        return f"{self.unit} {self.position} after {self.before[-40:]!r}: {self.a!r} and {self.b!r} ({gap})"
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def walk(a: Completion, b: Completion, tolerance: float) -> Walk:
         same = next((i for i, (x, y) in enumerate(zip(a.text, b.text, strict=False)) if x != y), None)
         at = min(len(a.text), len(b.text)) if same is None else same
         said = (a.text[at : at + 12] or END, b.text[at : at + 12] or END)
-        return Walk(0, Divergence(at, *said, a.text[:at], None, True), [])
+        return Walk(0, Divergence(at, "character", *said, a.text[:at], None, True), [])
     ours, theirs, differences, before = _written(a), _written(b), [], ""
     for position in range(max(len(ours), len(theirs))):
         one, other = _at(ours, position, a), _at(theirs, position, b)
@@ -84,7 +86,9 @@ def walk(a: Completion, b: Completion, tolerance: float) -> Walk:
             gap = min(gaps, default=None)
             decided = gap is None or gap > 2 * tolerance
             return Walk(
-                position, Divergence(position, one.text, other.text, before, gap, decided), differences
+                position,
+                Divergence(position, "token", one.text, other.text, before, gap, decided),
+                differences,
             )
         differences += _differences([one], [other])
         before += one.text
