@@ -197,7 +197,8 @@ class Chat(SourceOfChats):
             yield np.array(encoded["input_ids"], np.min_scalar_type(self.total))
 
     def _candidates(self, ids: np.ndarray) -> np.ndarray:
-        """Which positions are corrupted and scored, bool [N, L], for rows of ids [N, L]."""
+        """The positions that noise may corrupt and the loss scores, bool [N, L], for rows of ids [N, L]: all but
+        padding, or as the setting `scored` has it."""
         written = ids != self.pad
         if self.scored == "all":
             return written

@@ -65,12 +65,12 @@ class Mask:
 
 @dataclass(frozen=True)
 class Copies(Mask):
-    """Attention mask of noisy rows of L columns, each followed by its clean copy (BD3-LM, arXiv 2503.09573;
-    docs/method.md#block-diffusion), or of n = `views` noisy copies of a row before its clean one.
+    """Attention mask of n = `views` noisy copies of a row of L tokens, one after the other, and then its clean copy:
+    (n + 1) L columns (n = 1: BD3-LM, arXiv 2503.09573; docs/method.md#block-diffusion).
 
-    A noisy block sees itself and the clean blocks before it; a clean block sees itself and the clean blocks before it.
-    `block`: length of the blocks of noisy copies; `clean`: length of the blocks of the clean copy (None: `block`; 1:
-    the clean copy is causal). `valid` is [B, (n + 1) L]; the positions of each copy count from 0.
+    A block of a noisy copy sees itself and the clean tokens of the blocks before it, but no other noisy copy; a clean
+    block sees itself and the clean blocks before it. `block`: tokens per block of the noisy copies; `clean`: of the
+    clean copy (None: `block`; 1: it is causal). `valid` is [B, (n + 1) L]; positions count from 0 in each copy.
     """
 
     clean: int | None = None

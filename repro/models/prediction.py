@@ -65,7 +65,7 @@ class Prediction:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """Vocabulary of the network."""
+        """The ids of the network (`Vocabulary`): how many there are, and which are mask, BOS, EOS and padding."""
         return self._denoiser.vocabulary
 
     @property
@@ -153,7 +153,8 @@ class Prediction:
         return states[chosen.to(device), torch.arange(n, device=device)]
 
     def token_forwards(self) -> Tensor:
-        """Number of tokens of each row that have passed through the layers, padding not counted, [B] int64."""
+        """Number of tokens of each row that passed through the layers in this forward pass, padding not counted, [B]
+        int64."""
         length = self._tokens.weights.shape[1] if isinstance(self._tokens, Soft) else self._tokens.shape[1]
         valid = self._attention.valid
         return self.forwarded * (length if valid is None else valid.sum(1))

@@ -198,7 +198,7 @@ class Relaxation(Part):
 
 @part
 class Dense(Relaxation):
-    """Soft tokens with the weights of all ids, for small vocabularies."""
+    """Soft tokens with a weight for every id of the vocabulary (`Sparse` has a few), for small vocabularies."""
 
     def draw(self, limits: Range, x0: Tensor, gamma: Tensor, tau: float, keys: Tensor) -> Drawn:
         return dense(x0, gamma, tau, keys, limits.vocab_size)
@@ -206,7 +206,8 @@ class Dense(Relaxation):
 
 @part
 class Sparse(Relaxation):
-    """Soft tokens with the weights of as few ids as cover an expected `mass` at the run's highest temperature.
+    """Soft tokens with weights of the clean id and of the fewest others whose expected sum of weights is at least
+    `mass` at the highest temperature of the run.
 
     `draw` raises ValueError for a temperature above that, and if more than `MOST` other ids are needed.
     """

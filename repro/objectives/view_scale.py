@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 class ViewScale(Part):
-    """Base class of weights of a row that depend on its noise level."""
+    """Base class of factors on the loss of a noisy row (a *view* of the clean one) that depend on its noise level;
+    subclasses give the formula, `scale`."""
 
     @abstractmethod
     def scale(self, t: Tensor, alpha: Tensor, vocab_size: int) -> Tensor:

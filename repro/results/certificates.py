@@ -176,8 +176,9 @@ def _line(stored: Stored, verdict: Mapping[str, Any], numbers: DataFrame) -> lis
 
 
 def read_controls(folder: Path) -> dict[str, list[Stored]]:
-    """The controls in a folder of certificates: dictionary with the lists `wrong` and `right`, both empty if the folder
-    has no file controls.json; ValueError if that file holds something else."""
+    """The certificates in the file controls.json of a folder, by which the tests themselves are tested: "wrong" lists
+    those of samplers made wrong on purpose, "right" those of correct ones. Both lists are empty without the file;
+    ValueError for a file of another form."""
     path, remedy = folder / CONTROLS, "remove it; `python -m scripts.controls` writes it"
     if not path.exists():
         return {"wrong": [], "right": []}

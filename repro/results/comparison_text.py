@@ -36,8 +36,8 @@ def in_words(results: Sequence[ReproductionResult]) -> Iterator[str]:
 
 
 def _cells(row: ReproductionResult) -> tuple[str, ...]:
-    """Texts for one comparison: name, seeds (`paired` or `others`), metric, committed value, value of your run, the
-    interval in which that is expected, detectable change, verdict."""
+    """Texts for one comparison: name, seeds ("paired": those of the committed runs; "others": other ones), metric,
+    committed value, value of your run, the interval in which that is expected, detectable change, verdict."""
     return (
         row.name,
         "paired" if row.paired else "others",

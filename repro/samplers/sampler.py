@@ -272,8 +272,8 @@ class Sampler(Part):
     @property
     @abstractmethod
     def capabilities(self) -> Capabilities:
-        """Noise processes and kind of plan that the sampler supports, and properties of its steps; most samplers define
-        a class constant."""
+        """What the sampler supports: families of noise, whether a number of steps can be planned, whether it changes
+        committed tokens, ... (the fields of `Capabilities`); most samplers define it as a class constant."""
 
     @property
     def innermost(self) -> Sampler:

@@ -132,9 +132,9 @@ class HeldTimes(Times):
     """Diffusion times that fall from 1 to `level`, stay there, then fall to `end` (Duo's linear-constant-linear;
     docs/method.md#uniform-samplers).
 
-    Of the n = steps + 1 times, the first round(high n) fall linearly from 1 to `level`, both included, the next
-    round(middle n) equal `level`, and the rest fall linearly from `level` to `end`, both included. The last time is
-    always `end`.
+    `high` and `middle` are shares of the n = steps + 1 times: the first round(high n) fall linearly from 1 to `level`,
+    both included, the next round(middle n) equal `level`, and the rest fall linearly from `level` to `end`, both
+    included. The last time is always `end`.
     """
 
     level: float

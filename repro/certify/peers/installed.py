@@ -41,9 +41,10 @@ def _module(folder: Path | None, name: str) -> Any:
 
 
 def scheduler(folder: Path | None, settings: Settings) -> Callable[..., Tensor]:
-    """A discrete scheduler of diffusers (from the checkout `folder`; None: as installed) as f(space, n, steps, seed),
-    in the loop of diffusers' pipelines: any scheduler with `set_timesteps`, `timesteps` and `step` will do, and `step`
-    gets those arguments that it accepts.
+    """A discrete scheduler of diffusers (from the checkout `folder`; None: as installed), as a function
+    f(space, n, steps, seed) that draws n sentences, [n, L] ids, of the small language `space` in `steps` steps, in the
+    loop of diffusers' pipelines. Any scheduler with `set_timesteps`, `timesteps` and `step` will do; `step` gets those
+    arguments that it accepts.
 
     `settings`: `class`, the scheduler's name; the others are arguments of its constructor, or of `step` if the
     constructor does not have them (diffusers 0.42 takes the temperature in `step`; with huggingface/diffusers#14741 all
@@ -132,8 +133,9 @@ def _noise(space: Space, n: int, generator: torch.Generator) -> Tensor:
 
 def generation(folder: Path | None, settings: Settings) -> Callable[..., Tensor]:
     """`generate` of transformers' `DiffusionGemmaGenerationMixin` (from the source checkout `folder`; None: as
-    installed) as f(space, n, steps, seed), for one canvas (block) without a prompt; `settings`: fields of the
-    generation config of `generate`."""
+    installed), as a function f(space, n, steps, seed) that draws n sentences, [n, L] ids, of the small language `space`
+    in `steps` steps, each as one canvas (block) without a prompt. `settings`: fields of the generation config of
+    `generate`."""
     module = _module(folder, "transformers.models.diffusion_gemma.generation_diffusion_gemma")
 
     class Model(module.DiffusionGemmaGenerationMixin):

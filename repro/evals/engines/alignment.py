@@ -107,8 +107,9 @@ def _run(text: str, at: int, tokens: Sequence[str]) -> tuple[int, int]:
 
 
 def _most(token: str) -> int:
-    """Largest number of characters that a broken token can write: one for each character that is shown for it, or
-    `LONGEST_SPECIAL` if nothing is shown, since special tokens may be shown as nothing."""
+    """Largest number of characters of the text that a broken token (`is_broken`: its string is not its text) can stand
+    for: one for each character of its string, or `LONGEST_SPECIAL` for an empty string, as some servers give special
+    tokens."""
     return max(1, len(token.partition("bytes:")[0])) if token else LONGEST_SPECIAL
 
 

@@ -50,9 +50,9 @@ class Divergence:
 
 @dataclass(frozen=True)
 class Walk:
-    """Two texts compared token by token. `same`: number of equal tokens at the start (0 if whole texts are compared);
-    `divergence`: the first token that differs (None: no token does); `differences`: absolute differences of the
-    log-probabilities of equal tokens, in nats."""
+    """Result of the comparison of two texts (`walk`). `same`: number of equal tokens at the start, 0 where an engine
+    gave no tokens and the texts were compared by character; `divergence`: where they first differ (None: nowhere);
+    `differences`: absolute differences of the log-probabilities of equal tokens, in nats."""
 
     same: int
     divergence: Divergence | None

@@ -48,7 +48,9 @@ def special_ids(name: str, vocabulary: Vocabulary | None) -> SpecialIds:
     with the nearest valid one."""
     if name != OWN:
         if name not in TOKENIZERS:
-            raise ValueError(f"no tokenizer {name!r} to count tokens of; {nearest(name, [OWN, *TOKENIZERS])}")
+            raise ValueError(
+                f"tokens are counted by a tokenizer, and {name!r} is none; {nearest(name, [OWN, *TOKENIZERS])}"
+            )
         return TOKENIZERS[name].special
     if vocabulary is None:
         return SpecialIds(None, None, None)

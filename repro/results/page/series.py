@@ -101,7 +101,7 @@ def series_of(model: str, rule: str, adaptive: bool) -> Json:
 
 def plot(name: str, title: str, x: Json, y: Json, found: Sequence[tuple[Json, Json]], **more: Any) -> Json:
     """JSON of the plot with the identifier `name`, axes `x` and `y`, and the pairs (series, point) in `found`; `more`:
-    further fields."""
+    further fields of the plot."""
     series = {each["id"]: each for each, _ in found}
     made = [{"id": f"{name}-{i}", "series": each["id"], **point} for i, (each, point) in enumerate(found)]
     return {

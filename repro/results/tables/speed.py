@@ -208,9 +208,9 @@ def _passes(modes: Sequence[Latency | Throughput]) -> list[float]:
 
 
 def curves(records: Sequence[Record]) -> DataFrame:
-    """Frame of two scores that combine accuracy and speed, AUP and the fastest setting of non-inferior accuracy, one
-    row per recipe and sampler; columns `CURVES`. A score that cannot be computed is empty, and the `note` gives the
-    reason."""
+    """Frame of two scores that combine accuracy and speed, one row per recipe and sampler: accuracy under parallelism
+    (AUP), and the fastest setting whose accuracy is not below that of one token per step by more than a margin; columns
+    `CURVES`. A score that cannot be computed is empty, and the `note` gives the reason."""
     from pandas import DataFrame
 
     places: dict[tuple[Any, ...], list[Setting]] = {}

@@ -182,8 +182,8 @@ def _matched(found: Sequence[Difference]) -> str:
 
 
 def _chance(p: float | None) -> str:
-    """Text of a p-value, to two digits; smaller values than 0.0001 are beyond the accuracy of the normal approximation,
-    None is ""."""
+    """Text of a p-value: two digits, "< 0.0001" for those that the normal approximation cannot tell apart, "" for
+    None."""
     return "" if p is None else f"{p:.2g}" if p >= 1e-4 else "< 0.0001"
 
 
