@@ -7,8 +7,8 @@ the package `gguf`; configuration, tokenizer and chat template come from the fil
 layout of the family's authors (`repro.hub.llama`, `.llada`, `.dream`), so its tensors pass the same checks.
 
 llama.cpp stores the rows of the query and key matrices of `llama` and `llada` in another order, because it rotates
-neighbouring pairs of features where transformers rotates the two halves (ggml-org/llama.cpp conversion/llada.py:
-permute); the order is undone here.
+neighbouring pairs of features where transformers rotates the two halves (ggml-org/llama.cpp@051139f
+conversion/llada.py: permute); the order is undone here.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ SPLITS = {
     "llada-moe": QWEN2_SPLIT,
     "bailingmoe": QWEN2_SPLIT,
 }
-"""How text is split before byte-pair encoding, by the name in `tokenizer.ggml.pre` (ggml-org/llama.cpp
+"""How text is split before byte-pair encoding, by the name in `tokenizer.ggml.pre` (ggml-org/llama.cpp@00ad355
 src/llama-vocab.cpp): a pattern; "digits": each digit alone, then GPT-2's pattern; None: GPT-2's pattern."""
 AGAIN = "convert the weights again"
 Size = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]

@@ -1,8 +1,8 @@
 """Checks of a GGUF file: of its header before the package `gguf` reads the file, and of the places of its tensors.
 
 The package trusts every count and length in the file: with a wrong one it runs without end, or reads the numbers of
-another tensor. The format is described by gguf.md in ggml-org/ggml; as in ggml's own reader (src/gguf.cpp:
-gguf_init_from_file_impl), the tensors must follow one another without gaps.
+another tensor. The format is described by gguf.md in ggml-org/ggml; as in ggml's own reader
+(ggml-org/ggml@db7cfae src/gguf.cpp: gguf_init_from_reader), the tensors must follow one another without gaps.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STRING, ARRAY = 8, 9
 SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 """Type of a value of one size -> its bytes."""
 DIMENSIONS = 4
-"""Most dimensions of a tensor (ggml-org/ggml include/ggml.h: GGML_MAX_DIMS)."""
+"""Most dimensions of a tensor (GGML_MAX_DIMS in ggml-org/ggml@db7cfae src/gguf.cpp: gguf_init_from_reader)."""
 COPY = "copy the file from its source again"
 
 

@@ -1,8 +1,8 @@
 """What servers with OpenAI's protocol reply, read into completions.
 
 Servers differ in what they leave out or write as null, and in the form of log-probabilities: llama.cpp's `llama-server`
-writes those of the completions API in the form of the chat API (ggml-org/llama.cpp tools/server/server-task.cpp:
-to_json_oaicompat).
+writes those of the completions API in the form of the chat API (ggml-org/llama.cpp@00efb3e
+tools/server/server-task.cpp: to_json_oaicompat).
 """
 
 from __future__ import annotations
