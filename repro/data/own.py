@@ -17,7 +17,7 @@ from pathlib import Path
 from repro.core import parts
 from repro.core.reading import regular
 from repro.data import sources
-from repro.data.byte_level import Bpe, Gpt2
+from repro.data.byte_level import Bpe, ByteLevel, Gpt2
 from repro.data.chat import Chat
 from repro.data.chats import Chats
 from repro.data.corpus import UNRESOLVED, Data, DelegatedData
@@ -25,7 +25,7 @@ from repro.data.dialogues import Dialogues
 from repro.data.documents import AllFiles, Column, Documents, Files, Messages
 from repro.data.packed import Joined, Padded, Stream
 from repro.data.pretrained import Pretrained
-from repro.data.text import Alphabet, Units
+from repro.data.text import Alphabet, Units, Written
 
 STRIDE = 20
 """Of documents numbered from 0, 19, 39, ... are held out; of n < 40 documents every (n // 2)-th, so that a standard
@@ -46,8 +46,8 @@ def own_data(base: Data, source: str, tokenizer: str | None, length: int | None)
     Text is cut into rows as in `base` (packed or padded); if `base` holds no such rows, all text is joined and cut
     (`Stream`). Chats are written in the template of `base`; if `base` has none, or `tokenizer` is given, as `Chats` in
     a plain template (role, content). `tokenizer`: "characters", "gpt2", "bpe:SIZE" (trained on the training documents),
-    a folder, or a name on the Hub; None keeps the tokenizer of `base`, or takes the characters of the data if `base`
-    has none. `length`: ids per row, None for as many as in `base`.
+    a folder, or a name on the Hub; None keeps the tokenizer of `base` if it reads any text, else takes the characters
+    of the data. `length`: ids per row, None for as many as in `base`.
 
     Raises ValueError for data or a tokenizer that cannot be read, for fewer than four documents, and for a dataset with
     neither of the columns `text` and `messages`; ConnectionError where the Hub cannot be reached.
@@ -135,14 +135,14 @@ def _stride(source: str, count: int) -> int:
 
 
 def _units(base: Data, documents: Documents) -> Units:
-    """The tokenizer of `base`, or the characters of the documents if `base` has none."""
+    """The tokenizer of `base` if it reads any text, else one with an id per character of the documents."""
     if isinstance(base, Chat):
         pins = {"begin": base.cls, "end": base.sep, "pad": base.pad, "mask": base.mask, "size": base.total}
         return Pretrained(source=base.tokenizer, revision=base.tokenizer_revision, **pins)
     if isinstance(base, Dialogues):
         pins = {"begin": base.begin, "end": base.end, "pad": None, "mask": base.mask, "size": base.size}
         return Pretrained(source=base.tokenizer, revision=base.tokenizer_revision, **pins)
-    if isinstance(base, Joined | Padded):
+    if isinstance(base, Written) and isinstance(base.units, ByteLevel | Pretrained):
         return base.units
     return _alphabet(documents)
 

@@ -200,6 +200,14 @@ def test_an_alphabet_is_sorted_and_distinct(characters):
 # --- tokenizers -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("rows", ["text", "chats"])
+def test_the_tokenizer_of_scale_micro_reads_any_text_and_is_kept(rows):
+    micro, chats = CORPORA["micro"], [{"messages": said("Wer?", "Früher ich.")}] * 4
+    data = own_data(micro, book(5) if rows == "text" else lines("c.jsonl", *chats), None, None)
+    assert data.units == micro.units and data.decode(data.encode("Früher 😀")) == "Früher 😀"
+    assert isinstance(own_data(NANO, book(5), None, None).units, Alphabet)
+
+
 def test_a_tokenizer_of_a_folder_brings_its_special_ids(tokenizer):
     data = own_data(NANO, CHATS, str(tokenizer), 64)
     assert isinstance(data, Chats) and isinstance(data.units, Pretrained)
