@@ -132,8 +132,8 @@ def _one_less(counts: np.ndarray, side: int, pins: Mauve) -> np.ndarray:
 
 
 def area(p: np.ndarray, q: np.ndarray, pins: Mauve) -> np.ndarray:
-    """Area under the divergence curve of the module's docstring (MAUVE, [...]) for histograms p and q [..., k] over k
-    clusters, by the trapezoidal rule between the curve's end points (1, 0) and (0, 1)."""
+    """MAUVE, [...], of histograms p and q [..., k] over k clusters: the area under their divergence curve (arXiv
+    2102.01454), by the trapezoidal rule between the curve's end points (1, 0) and (0, 1)."""
     w = np.linspace(EDGE, 1 - EDGE, pins.mixtures)[:, None]
     r = w * p[..., None, :] + (1 - w) * q[..., None, :]
     x = np.exp(-pins.scaling * rel_entr(q[..., None, :], r).sum(-1))
