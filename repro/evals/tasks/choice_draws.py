@@ -66,8 +66,8 @@ class ChoiceDraws(Task):
             raise ValueError(f"repeats={self.repeats} is too few for a variance; give at least 2")
         if not 2 <= self.choices <= self.length + 1:
             raise ValueError(
-                f"choices={self.choices}: answers of length={self.length} tokens allow 2 to {self.length + 1} choices;"
-                " change one of the two"
+                f"choices={self.choices}: answers of length={self.length} tokens allow 2 to {self.length + 1} choices,"
+                " since each wrong answer changes a different token; change one of the two"
             )
         self._rules()
 
