@@ -75,8 +75,9 @@ class Mauve(Part):
 
 @dataclass(frozen=True)
 class MauveScore:
-    """MAUVE of one set of samples: its value under each clustering, `values` [number of clusterings]; `sampling`:
-    standard error of their mean that is due to the choice of samples; `n`: number of samples."""
+    """MAUVE of one set of samples against a reference: its value under each clustering, `values` [number of
+    clusterings]; `sampling`: standard error of their mean that is due to the choice of texts on both sides; `n`: number
+    of samples."""
 
     values: np.ndarray
     sampling: float
@@ -96,7 +97,8 @@ class MauveScore:
 
 def mauve_score(reference: np.ndarray, samples: np.ndarray, pins: Mauve, seed: int) -> MauveScore:
     """MAUVE of the features `samples` [n, D] against the features `reference` [n, D] (one row per text) with settings
-    `pins`; `seed`: random seed of the clusterings. The standard error due to the choice of samples is the jackknife's.
+    `pins`; `seed`: random seed of the clusterings. The standard error due to the choice of texts on both sides is the
+    jackknife's.
 
     ValueError for unequal numbers of rows, or for fewer rows than clusters.
     """
