@@ -51,7 +51,8 @@ def token_logp(logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
 
 class BatchedDenoiser:
     """A denoiser (network) of models with the noise process `process`, wrapped for scoring: it forwards at most `batch`
-    distinct inputs at once. `forwards` counts the rows forwarded so far: `cost` for each distinct input."""
+    distinct inputs at once. `forwards` counts the forward passes so far, each of one input: one per distinct input, or
+    two under classifier-free guidance (`cost`)."""
 
     cost: ClassVar[int] = 1
     """Number of forward passes of the denoiser per input: 1, or 2 under classifier-free guidance."""
@@ -63,8 +64,9 @@ class BatchedDenoiser:
         self.forwards = 0
 
     def read(self, inputs: ScoredInputs, readout: Readout) -> Tensor:
-        """The C values that the function `readout` (`token_logp`, for instance) computes at each of the N True entries
-        of `inputs.scored` [n, T], in row-major order: [N, C] on the CPU."""
+        """Forward the inputs, and return the C values that the function `readout` (`token_logp`, for instance) computes
+        from the log-probabilities at each of the N True entries of `inputs.scored` [n, T], in row-major order: [N, C]
+        on the CPU."""
         ids, scored, target, t, prompt = (value.to(self.device) for value in inputs)
         full = self.full_inputs(ids, prompt)
         time = t.view(torch.int64)[:, None] if self.denoiser.time_conditioned else ids[:, :0]
@@ -99,13 +101,14 @@ class BatchedDenoiser:
     def full_inputs(self, ids: Tensor, prompt: Tensor) -> Tensor:
         """All ids that the network reads for each of n inputs, [n, T * cost]: the ids of its `cost` forward passes side
         by side (here one: `ids` [n, T] itself). Inputs with equal rows of this tensor are forwarded once. `prompt` [n,
-        T] bool, True at the prompt, is for subclasses."""
+        T] bool, True at the prompt, is needed under classifier-free guidance, whose second forward pass masks the
+        prompt."""
         return ids
 
     def forward(self, full: Tensor, t: Tensor, needed: Tensor) -> Callable[[slice], Tensor]:
-        """Forward b inputs, as `full_inputs` returns them (`full` [b, T * cost]), at diffusion times `t` [b]. `needed`
-        [b, T] bool: True where logits are wanted. Returns a function from a slice of the True entries, numbered in
-        row-major order, to the logits of the m entries in the slice, [m, V]."""
+        """Forward b inputs, as `full_inputs` returns them (`full` [b, T * cost]), at diffusion times `t` [b]. Logits
+        are wanted at the True entries of `needed` [b, T], numbered in row-major order; returns a function from a slice
+        of these numbers to the logits of the slice's m entries, [m, V]."""
         from repro.models.attention import Mask
         from repro.models.prediction import Prediction
 
@@ -121,9 +124,10 @@ class BatchedDenoiser:
         target: Tensor,
         readout: Readout,
     ) -> Tensor:
-        """The C values of `readout` at N positions of one batch of distinct inputs, [N, C]. `full` [b, T * cost]: the
-        inputs as `full_inputs` returns them; `t` [b]: their diffusion times; `needed` [b, T] bool: True where logits
-        are wanted; `at`: rows [N] and columns [N] of the positions; `target` [N]: their target ids."""
+        """Forward one batch of b distinct inputs, and return the C values that `readout` computes from the
+        log-probabilities at N positions, [N, C]. `full` [b, T * cost]: the inputs as `full_inputs` returns them; `t`
+        [b]: their diffusion times; `needed` [b, T] bool: True where logits are wanted; `at`: rows [N] and columns [N]
+        of the positions; `target` [N]: their target ids."""
         with torch.no_grad():
             logits_of = self.forward(full, t, needed)
             place = (needed.flatten().cumsum(0) - 1).view(needed.shape)[at]
@@ -140,8 +144,8 @@ class BatchedDenoiser:
 
 
 def _unsorted(values: list[Tensor], order: Tensor) -> Tensor:
-    """The tensors `values`, each [., C], joined along their rows to one tensor [N, C] and permuted: row i of the joined
-    tensor becomes row `order[i]` of the result; `order` [N] is a permutation."""
+    """Values computed in another order, put back into the original one, [N, C]. Row i of the tensors `values`, each [.,
+    C] and here joined along their rows, belongs at row `order[i]` of the result; `order` [N] is a permutation."""
     joined = torch.cat(values)
     return torch.empty_like(joined).index_copy(0, order, joined)
 

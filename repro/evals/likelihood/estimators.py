@@ -104,9 +104,10 @@ def _check_passes(draws: int, batch: int) -> None:
 
 @part
 class _MaskCounts(Masked):
-    """Base class of Monte Carlo estimators with random mask counts: `draws` masked sets, of which each group of `batch`
-    (a pass) is stratified; the summed loss of a set of l of the L positions has weight L / l. ValueError unless `draws`
-    is a positive multiple of `batch`."""
+    """Base class of Monte Carlo estimators that draw the number l of masked positions at random, then l of the L
+    positions, and weight the set's summed loss by L / l. The `draws` sets come in passes of `batch`; a subclass
+    supplies the numbers l of each pass (`levels`), stratified over 1..L. ValueError unless `draws` is a positive
+    multiple of `batch`."""
 
     draws: int
     batch: int

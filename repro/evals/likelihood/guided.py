@@ -52,8 +52,8 @@ class GuidedDenoiser(BatchedDenoiser):
 
 @part
 class GuidedLikelihood(Estimator):
-    """The likelihood estimator `rule` under classifier-free guidance, with the logits un + (`scale` + 1)(cond - un) of
-    the module's docstring.
+    """The likelihood estimator `rule` under classifier-free guidance: from the logits un + (`scale` + 1)(cond - un),
+    where `cond` are the logits given the prompt and `un` those with the prompt masked.
 
     ValueError for a `rule` that is not for absorbing models or is guided already, and for a `scale` of 0.
     """

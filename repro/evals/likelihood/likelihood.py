@@ -91,8 +91,8 @@ class Likelihood:
         level such as 0.95; ValueError where the standard error is unknown."""
         if self.se is None:
             raise ValueError(
-                "the likelihood is from one pass, so its standard error is unknown; set the estimator's draws to"
-                " 2 * batch or more"
+                "the likelihood is from one pass (one group of draws), so its standard error is unknown; set the"
+                " estimator's draws to 2 * batch or more"
             )
         half = 0.0 if self.degrees is None else two_sided(level, self.degrees) * self.se
         return self.value - half, self.value + half
@@ -196,7 +196,8 @@ class Estimator(Part):
         """Upper bound on the number of forward passes (one row each) for a continuation of `length` tokens."""
 
     def inputs(self, length: int) -> int:
-        """Upper bound on the number of network inputs built at once for a continuation of `length` tokens."""
+        """Upper bound on the number of network inputs that a continuation of `length` tokens needs at the same time:
+        those of all its forward passes, or fewer where an estimator forwards them one after another."""
         return self.max_forwards(length)
 
     def score(
@@ -216,7 +217,8 @@ class Estimator(Part):
 
 
 class Masked(Estimator):
-    """Base class of estimators whose masked sets are chosen before any forward pass (a sampling design)."""
+    """Base class of estimators whose masked sets are chosen before any forward pass. A subclass supplies these sets,
+    and how the log-likelihood is estimated from their losses, as a sampling design (`design`)."""
 
     processes = frozenset({"absorbing"})
 

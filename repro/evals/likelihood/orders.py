@@ -55,8 +55,9 @@ def token_and_best(logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
 
 def _with_priority(order: Order, logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
     """For each of N positions, [N, 3]: log-probability of its target token, 1 if the target is the argmax, else 0, and
-    its priority under `order` (the position of the largest is revealed first), which no target influences. `logp` [m,
-    V] are log-probabilities; those of position i are `logp[row[i]]`, its target id is `target[i]`."""
+    its priority under `order` (the position of the largest is revealed first). The priority follows from the network's
+    prediction alone, whatever the target. `logp` [m, V] are log-probabilities; those of position i are `logp[row[i]]`,
+    its target id is `target[i]`."""
     if order == "left_to_right":
         priority = torch.zeros(len(logp), dtype=torch.float64, device=logp.device)
     elif order == "low_confidence":
@@ -142,7 +143,8 @@ def _similar_lengths(requests: Sequence[LikelihoodRequest], batch: int) -> Itera
 
 class _Revealing(Estimator):
     """Base class of estimators that reveal masked positions one per forward pass, in an order of priority, and sum the
-    log-probabilities of the revealed tokens (chain rule). Of equal priorities the leftmost position goes first."""
+    log-probabilities of the revealed tokens (chain rule). A subclass supplies the priorities (`readout`); of equal ones
+    the leftmost position goes first."""
 
     processes = frozenset({"absorbing"})
 

@@ -1,5 +1,5 @@
-"""Task component (part) for the lm-eval tasks that this repository defines in evals/tasks/NAME.yaml, each of a fixed
-version."""
+"""Task component (part) for the lm-eval tasks that this repository defines itself, in evals/tasks/NAME.yaml. A suite
+states the version and length that it requires of the YAML; another version or length is an error."""
 
 from __future__ import annotations
 

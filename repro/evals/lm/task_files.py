@@ -85,8 +85,9 @@ def _folder(digest: str) -> Path:
 
 
 def _absolute(files: Any, folder: Path, names: Mapping[str, str]) -> Any:
-    """The setting `files` (the name of a data file, a list of names, or a table of these by split), with each name
-    replaced by the absolute path of its stored copy: `folder`, and the name that the copy has by `names`."""
+    """The setting `files` of a YAML (the name of a data file, a list of names, or a table of these by split), with each
+    name replaced by the absolute path of the file's stored copy in `folder`. `names`: name in the YAML -> name of the
+    copy."""
     if isinstance(files, dict):
         return {split: _absolute(each, folder, names) for split, each in files.items()}
     if isinstance(files, list):
@@ -132,7 +133,8 @@ def _raw_yaml(path: Path) -> dict[str, Any]:
 
 
 class _Fields(Struct):
-    """Fields of a task's YAML whose types are checked here, since lm-eval does not check them."""
+    """The fields of a task's YAML (included files, data set and splits, output type, metrics, generation arguments,
+    number of few-shot examples) whose types are checked here, since lm-eval does not check them."""
 
     include: str | list[str] | None = None
     dataset_path: str | None = None

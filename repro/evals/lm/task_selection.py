@@ -136,9 +136,9 @@ def _check_task(name: str, task: Any) -> None:
 
 
 def common_settings(task: Any, source: str, template: Template) -> dict[str, Any]:
-    """The fields of an `LmTask`, name -> value, for lm-eval's task object `task`, its `source` ("lm-eval" or the digest
-    of a stored YAML) and `template`; with the task's own number of few-shot examples, and an error for a request that
-    is too long."""
+    """The fields, name -> value, that likelihood and generation tasks (`LmTask`) have in common, for lm-eval's task
+    object `task`, its `source` ("lm-eval" or the digest of a stored YAML) and `template` ("chat" or "none"). The number
+    of few-shot examples is the task's own, and a request that is too long will be an error."""
     return {
         "name": task.config.task,
         "task": task.config.task,
@@ -161,8 +161,9 @@ def _task_part(task: Any, source: str, model: Model) -> Task:
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """The command-line options for lm-eval tasks, such as `--shots` (number of few-shot examples) and `--template`
-    (whether to use the chat template); None keeps each task's own setting."""
+    """The command-line options for lm-eval tasks: likelihood estimators, number of few-shot examples (`shots`), chat
+    template or none (`template`), and number of Monte Carlo draws of the estimators. None keeps each task's own
+    setting."""
 
     estimator: str | None
     """Name of the likelihood estimator, or several names separated by ';': each likelihood task is then evaluated with
@@ -205,8 +206,8 @@ def _with_estimators(task: Task, rules: dict[str, Estimator]) -> list[Task]:
 
 
 def _with_draws(tasks: Sequence[Task], draws: int) -> list[Task]:
-    """The tasks, each likelihood estimator of theirs changed to `draws` random draws. ValueError for an estimator
-    without random draws, and if none of the tasks has an estimator."""
+    """The tasks, where the estimator of each likelihood task now makes `draws` Monte Carlo draws; other tasks are
+    unchanged. ValueError for an estimator without random draws, and if none of the tasks has an estimator."""
     found = []
     for task in tasks:
         if isinstance(task, LmLikelihood):

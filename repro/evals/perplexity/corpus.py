@@ -152,11 +152,11 @@ class TruncatedPerplexity(Perplexity):
 
 @dataclass(frozen=True)
 class PackedCorpus:
-    """A corpus cut into n `rows` for one model, in ids of `vocabulary`.
+    """A corpus cut into n `rows` for one model, which reads them with `vocabulary`.
 
-    `free` [n]: number of positions per row that are counted with zero loss (BOS and EOS that the model reads as given);
-    `weights` [2, n]: numbers of bytes and of words of the text that each row scores; `documents`: metrics, name ->
-    value, of how many documents and ids of the whole corpus were scored.
+    `free` [n]: number of positions per row that are counted with zero loss (BOS and EOS that the model reads but does
+    not predict); `weights` [2, n]: numbers of bytes and of words of the text that each row scores; `documents`:
+    metrics, name -> value, of how many documents and ids of the whole corpus were scored.
     """
 
     rows: Rows
@@ -167,8 +167,9 @@ class PackedCorpus:
 
     def score(self, model: Model, passes: int, seed: int, work: WorkQueue, form: Form) -> Bound:
         """Bound (or exact value) of every row in nats, from `passes` Monte Carlo passes with the random seed `seed`.
-        Its `tokens` include the positions with zero loss (`free`); `form`: "full", or "truncated" without prior and
-        tail terms. Raises Busy while other processes compute chunks of the work that are still missing."""
+        The numbers of tokens in the result include the positions with zero loss (`free`); `form`: "full", or
+        "truncated" without prior and tail terms. Raises Busy while other processes compute chunks of the work that are
+        still missing."""
         batch = work.batch or max(1, min(256, MAX_LOGITS // (self.rows.ids.shape[1] * self.vocabulary.total)))
         bound = shared_bound(
             model, self.vocabulary, self.rows, work, passes=passes, seed=seed, batch=batch, form=form
@@ -278,9 +279,10 @@ def _check_any(task: Perplexity, rows: int, reader: _Reader) -> None:
 
 
 def _counted(task: Perplexity, model: Model, rows: Rows) -> tuple[Rows, np.ndarray]:
-    """(the n rows, their `candidates` changed to the positions that this model scores; per row [n] the number of
-    positions that the protocol of `task` counts but the model reads as given: BOS and EOS of its rows, which add a loss
-    of zero). For a left-to-right model whose process itself adds BOS, the rows are returned without theirs."""
+    """(the n rows, with `candidates` changed to the positions that this model scores; number of zero-loss positions per
+    row, [n]). Zero-loss positions are BOS and EOS of a row that the protocol of `task` counts, but that the model only
+    reads and does not predict. If the process of a left-to-right model adds BOS itself, the rows are returned without
+    their first id."""
     constant = task.packing.constant(rows)
     positions = constant
     given = _ends_are_given(model.data)
@@ -308,12 +310,12 @@ def _ends_are_given(data: Data) -> bool:
 
 
 def _row_vocabulary(task: Perplexity, own: Vocabulary, special: SpecialIds) -> Vocabulary:
-    """The model's vocabulary `own`, changed for the rows of `task`: with the BOS of `special` (the special ids of the
-    tokenizer whose tokens are counted), and with a padding id only if the rows are padded.
+    """The vocabulary with which the model reads the rows of `task`: its `own`, with the BOS of `special` (special ids
+    of the tokenizer whose tokens are counted), if there is one, and with a padding id only if the rows are padded.
 
-    Padding is attended to and noised (`filler`) in published protocols, and for a model that was trained in this way;
-    other padding is left out of attention (`pad`). In rows without padding, the model's padding id, often EOS, is a
-    token like any other.
+    The padding id is `filler`, attended to and noised like text, in published protocols and for a model that was
+    trained in this way; otherwise it is `pad`, left out of attention. In rows without padding, the model's padding id,
+    often EOS, is a token like any other.
     """
     plain = dataclasses.replace(
         own, bos=own.bos if special.begin is None else special.begin, pad=None, filler=None

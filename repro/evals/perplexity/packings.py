@@ -35,7 +35,7 @@ class SpecialIds(NamedTuple):
 
 
 class Packing(Part):
-    """Base class of packings, which cut documents into rows of ids.
+    """Base class of packings. A subclass cuts documents into rows of ids (`rows`) and describes how (`protocol`).
 
     Candidates, the positions to be scored, are those of text, and the EOS after a document where its position in the
     row varies. `has_padding`: whether rows may contain padding.
@@ -140,10 +140,11 @@ class PaddedRows(Packing):
 
 @part
 class PieceRows(Packing):
-    """Rows that are pieces of L ids of one document each, with no end marked.
+    """Each document by itself cut into rows of L of its ids, without BOS, EOS or padding.
 
-    A remainder is scored in a last row of the document's last L ids, where only the ids that no other piece scores are
-    candidates. So every id of a document of L ids or more is scored exactly once; shorter documents give no row.
+    Ids that are left over at the end of a document are scored in one more row, the document's last L ids, where only
+    they are candidates. So every id of a document of L ids or more is scored exactly once; shorter documents give no
+    row.
     """
 
     def protocol(self) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Tokenizers in whose tokens published perplexities are counted (`TOKENIZERS`: GPT-2's and that of bert-base-uncased).
 
-A model's tokenizer is taken to be one of them if the vocabulary has its size and a few words get its ids.
+A model's tokenizer is taken to be one of them if it has as many ids and encodes a few words to the same ids.
 
     mismatch("gpt2", vocabulary)    None, or the reason why this vocabulary is not GPT-2's
     check_ids("gpt2", data)         ValueError if the ids of a few words differ

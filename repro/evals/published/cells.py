@@ -66,10 +66,10 @@ class Row(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class Grid(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A published table. `source`: name of the publication in `sources` of evals/published.toml; `where`: the table's
-    place in it. One margin, the largest difference that counts as agreement: a share of the value (`relative`) or in
-    the unit of a record (`absolute`). `scale` converts a printed value to the unit of a record (0.01 for per cent).
-    `task`, `metric`: names in the records to compare; `asked`: settings that an evaluation must have to be comparable
-    (dotted path -> value)."""
+    place in it. A table has one margin, the largest difference from its numbers that counts as agreement: `relative`, a
+    share of the number, or `absolute`, in the unit of a record. `scale` converts a printed value to the unit of a
+    record (0.01 for per cent). `task`, `metric`: names in the records to compare; `asked`: settings that an evaluation
+    must have to be comparable (dotted path -> value)."""
 
     name: str
     title: str
@@ -93,8 +93,9 @@ class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 @dataclass(frozen=True, kw_only=True)
 class PublishedCell:
     """One published number (`name`: TABLE.ROW.COLUMN) with the settings `asked` that a comparable evaluation must have.
-    `printed` is the number as in its source, `value` and `margin` are in the unit of a record; `source`: citation and
-    place, `date`: of the publication. `Grid`, `Row` and `Column` describe the other fields."""
+    `printed` is the number as in its source, `value` and `margin` (the largest difference that counts as agreement) are
+    in the unit of a record; `source`: citation and place, `date`: of the publication. All other fields are those of its
+    table, row and column (`Grid`, `Row`, `Column`)."""
 
     name: str
     table: str

@@ -112,9 +112,9 @@ def answering(cell: PublishedCell) -> Asked | None:
 
 
 def nearest(cell: PublishedCell, names: Sequence[str]) -> tuple[dict[str, str], Asked] | None:
-    """(different settings, setting -> sentence; evaluation) for the evaluation that differs from the published number
-    `cell` in the fewest settings, out of those of its task in the suites of the checkpoints `names`; None if no suite
-    of these checkpoints has the task."""
+    """The evaluation that differs from the published number `cell` in the fewest settings, as (setting -> sentence for
+    each of these differences; evaluation). It is looked for among evaluations of the number's task in the suites of the
+    checkpoints `names`; None if no suite of theirs has the task."""
     found = [
         (_differing(cell, each), each)
         for name in names

@@ -94,8 +94,8 @@ class Part:
         return dataclasses.replace(found, cells=cells, skipped=self._relevant(found.skipped))
 
     def _relevant(self, skipped: list[Skip]) -> list[Skip]:
-        """Those of the skipped tasks (with their reasons) that `keys` names; other tasks of the suite are not
-        requested."""
+        """Those of the `skipped` tasks of the suite (each with the reason) that this request asks for: all of them, or
+        those named in `keys`."""
         if self.keys is None:
             return skipped
         names = {f"task {name}" for name, _, _ in self.keys}
@@ -172,8 +172,8 @@ def _cells() -> list[PublishedCell]:
 
 
 def steps(rows: Sequence[Row], base: Request) -> list[Step]:
-    """The rows of a suite group, ready to run. `base` is the request of the command line, whose seeds are used; of its
-    `limit` and `samples` and those of a row the smaller one is used."""
+    """The rows of a suite group, ready to run with the seeds of `base`, the request of the command line. Where a row
+    and `base` both have a `limit` or a number of `samples`, the smaller one applies."""
     return [_step(row, base) for row in rows]
 
 
@@ -258,8 +258,9 @@ def commands(row: Row) -> list[str]:
 
 
 def _needed(names: Sequence[str]) -> list[str]:
-    """Those of `names` (of cells, rows or tables of evals/published.toml) for which an evaluation is needed that no
-    earlier name needs; all names if no evaluation reproduces any of the numbers."""
+    """The `names` (of cells, rows or tables of evals/published.toml) that the command `cells` needs to run every
+    evaluation: without those that add none to the evaluations of earlier names. All names if no evaluation reproduces
+    any of the numbers."""
     asked: set[tuple[str, str, Key]] = set()
     needed = []
     for name in names:

@@ -47,10 +47,11 @@ FEW = 8  # disagreements printed; --json prints all of them
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """Result of the comparison of one published number with records: `answer` is one of ANSWERS, `why` a sentence with
-    the reason. `ours`: our value, the mean over seeds; `se`: standard error of our value minus the published one, on
-    the same items; `p`: p-value, adjusted by Holm, of the hypothesis that the difference is within the margin, with the
-    standard error for two independent samples of items; `price`: estimated cost, set if the number is not run."""
+    """Result of the comparison of one published number with records: `answer` is one of ANSWERS ("pass", "fail", ...),
+    `why` a sentence with the reason. `ours`: our value, the mean over seeds; `se`: standard error of our value minus
+    the published one, both on the same items; `p`: p-value, adjusted by Holm, of the hypothesis that the true
+    difference is within the margin, as if both values were from independent samples of items; `price`: estimated cost,
+    set if the number is not run."""
 
     cell: PublishedCell
     answer: str
@@ -63,7 +64,9 @@ class Verification:
 
 # --- one cell -----------------------------------------------------------------------------------------------
 def verify(cells: Sequence[PublishedCell], records: Sequence[Record]) -> list[Verification]:
-    """The result for each of the published numbers `cells`, in their order, from the `records` that are comparable."""
+    """For each of the published numbers `cells`, in their order, whether `records` agree with it: pass, fail,
+    inconclusive, not comparable or not run. p-values are adjusted for the number of cells that could be compared (Holm
+    1979)."""
     made = [_answer(cell, records) for cell in cells]
     compared = [i for i, verdict in enumerate(made) if verdict.p is not None]
     for i, p in zip(compared, holm([made[i].p or 0.0 for i in compared]), strict=True):
@@ -160,11 +163,11 @@ def _compared(cell: PublishedCell, metrics: Sequence[Metric], drawn: bool) -> Ve
 
 
 def _errors(cell: PublishedCell, metrics: Sequence[Metric], se: float, drawn: bool) -> tuple[float, float]:
-    """Two standard errors of our mean minus the published number: for the same items, and for independent samples of
-    items. `metrics`: ours, one per seed; `se`: standard error over items of their mean; `drawn`: whether the evaluation
-    uses random numbers.
+    """(standard error of our mean minus the published number if both are measured on the same items; the same if on
+    independent samples of items). `metrics`: ours, one per seed; `se`: standard error over items of their mean;
+    `drawn`: whether the evaluation uses random numbers.
 
-    The second is not reduced by the number of seeds, which share their items. The first is 0 without random draws. With
+    More seeds do not reduce the second error, since they share their items. The first is 0 without random draws. With
     draws it follows from the standard deviation s of our values over k >= 2 seeds: a mean of k runs minus one run has
     the standard error s sqrt(1 + 1/k), widened to Student's t. With one seed, or if the numbers of items differ, the
     first is unknown, and the second is returned as its upper bound.

@@ -32,13 +32,13 @@ RULE = "low_confidence"
 class CacheError(Task):
     """Error of each approximate KV cache against decoding without one, on continuations of `rows` held-out rows.
 
-    The prompts, of one length, are the beginnings of the rows, up to the first position that any of them scores, or
-    their first halves if all positions are scored. Metrics per cache and refresh interval: `kl`, the mean over all
-    steps and undecided positions of KL(prediction of a whole forward || prediction with the cache), in nats per token;
-    `changed`, the share of final tokens that differ from decoding without a cache; `tokens`, tokens forwarded relative
-    to decoding without a cache. Blocks have `block_length` tokens. `refreshes`: numbers of forwards with the cache
-    between two forwards of the whole row within a block (each block begins with a forward of the whole row); no refresh
-    ("never") is measured too.
+    The prompts, of one length, are the beginnings of the rows, up to the first position that is scored in some row (not
+    part of its prompt), or their first halves if all positions are scored. Metrics per cache and refresh interval:
+    `kl`, the mean over all steps and undecided positions of KL(prediction of a whole forward || prediction with the
+    cache), in nats per token; `changed`, the share of final tokens that differ from decoding without a cache; `tokens`,
+    tokens forwarded relative to decoding without a cache. Blocks have `block_length` tokens. `refreshes`: numbers of
+    forwards with the cache between two forwards of the whole row within a block (each block begins with a forward of
+    the whole row); no refresh ("never") is measured too.
     """
 
     rows: int

@@ -46,10 +46,10 @@ class ChoiceDraws(Task):
 
     There are `items` items of `choices` answers each; the prompt is `prompt` tokens of a held-out row, the right answer
     the next `length` tokens. Metrics per number of draws d, with standard errors over items: `forwards_d`, forward
-    passes per answer; `bias_d` [nats], mean difference of the estimate from the exact bound (see the module);
-    `variance_d` [nats squared], over repeats; `accuracy_d`; `flips_d`, the share of choices that differ from that by
-    the exact bound. `accuracy_exact` is the accuracy of the exact bound. ValueError for fewer than 2 repeats, and for
-    numbers of choices that the answers' length does not allow.
+    passes per answer; `bias_d` [nats], mean difference of the estimate from the exact bound (from all masked sets);
+    `variance_d` [nats squared], over repeats; `accuracy_d`; `flips_d`, the share of the choices by estimates that
+    differ from the choice by the exact bound. `accuracy_exact` is the accuracy of the exact bound. ValueError for fewer
+    than 2 repeats, and for numbers of choices that the answers' length does not allow.
     """
 
     items: int
@@ -66,8 +66,8 @@ class ChoiceDraws(Task):
             raise ValueError(f"repeats={self.repeats} is too few for a variance; give at least 2")
         if not 2 <= self.choices <= self.length + 1:
             raise ValueError(
-                f"choices={self.choices}: answers of length={self.length} tokens allow 2 to {self.length + 1} choices;"
-                " change one of the two"
+                f"choices={self.choices}: answers of length={self.length} tokens allow 2 to {self.length + 1} choices,"
+                " since each wrong answer changes a different token; change one of the two"
             )
         self._rules()
 
@@ -175,7 +175,8 @@ class ChoiceDraws(Task):
 
 def _read(data: Any, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """(log-likelihoods in nats, [items, choices, repeats]; mean number of forward passes per answer, [items]) from the
-    JSON `data` of a chunk's file; ValueError unless the first has `shape` and the second has its first dimension."""
+    JSON `data` of a chunk's file; ValueError unless the log-likelihoods have the shape `shape`, and there is one number
+    of forward passes per item."""
     kind = tuple[list[list[list[float]]], list[float]]
     stored = convert(data, kind, "the results", "compute them again")
     scores, forwards = (torch.tensor(each, dtype=torch.float64) for each in stored)

@@ -36,11 +36,11 @@ class LookaheadCost(Task):
     """Decodes `rows` texts one token per step, and again with lookahead for each number of states in `states` (states:
     drafts of the next decoding steps of a text, forwarded together as one batch).
 
-    The prompts, of one length, are the beginnings of held-out rows, up to the first position that any row scores; they
-    are empty if the first position is scored. Metrics for each number m of states: `rounds_m`, sequential forward
-    passes per token (all states of a text count as one pass); `forwards_m`, states forwarded per token; `tokens_m`,
-    tokens forwarded, relative to decoding one token per step; `equal_m`, the share of texts all tokens of which equal
-    those of the text that was decoded one token per step.
+    The prompts, of one length, are the beginnings of held-out rows, up to the first position that is scored in some row
+    (not part of its prompt); they are empty if the first position is scored. Metrics for each number m of states:
+    `rounds_m`, sequential forward passes per token (all states of a text count as one pass); `forwards_m`, states
+    forwarded per token; `tokens_m`, tokens forwarded, relative to decoding one token per step; `equal_m`, the share of
+    texts all tokens of which equal those of the text that was decoded one token per step.
     """
 
     rows: int

@@ -46,9 +46,9 @@ class DecodingSpeed(Task):
     """Accuracy and decoding speed on the lm-eval task `of`. Accuracy is the mean over documents of lm-eval's metric
     `metric` (0 or 1), computed after the task's answer filter `filter`.
 
-    `batch`: rows per batch; `together`: batches per throughput pass; `alone`: single texts per latency pass, both from
-    the first documents; `warmup`: batches (and single texts) decoded before timing starts; `repeats`: number of timed
-    passes.
+    `batch`: rows per batch; `together`: batches per throughput pass, the first that are decoded (shortest prompts
+    first); `alone`: texts per latency pass, decoded one by one, those of the first documents; `warmup`: batches, and
+    single texts, decoded before timing starts; `repeats`: number of timed passes.
     """
 
     of: Task

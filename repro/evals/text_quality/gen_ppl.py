@@ -57,8 +57,8 @@ class ScoredWindow:
 
 
 class Rule(Part):
-    """Base class of scoring rules of generative perplexity: how samples are cut into windows, and which tokens are
-    scored."""
+    """Base class of scoring rules of generative perplexity. A subclass says into which windows samples are cut, and
+    which of their tokens are scored (`windows`)."""
 
     @abstractmethod
     def windows(self, rows: Sequence[Ids], eos: int | None) -> list[list[ScoredWindow]]:

@@ -336,7 +336,7 @@ def _log_probs(
     windows: Sequence[Ids], vocab_size: int, read: Callable[[Tensor], Tensor], device: torch.device
 ) -> list[np.ndarray]:
     """Log-probability in nats of each id given those before it, one array [length] per window. `read` is the network: a
-    function of ids [B, L] on `device` whose result, logits [B, L, vocab_size], at a position predicts its own id."""
+    function of ids [B, L] on `device` that returns logits [B, L, vocab_size], each for the id at its own position."""
     found: list[np.ndarray] = [np.zeros(0)] * len(windows)
     for same, rows in _batches(windows, vocab_size, device):
         with torch.inference_mode():

@@ -75,8 +75,9 @@ class Mauve(Part):
 
 @dataclass(frozen=True)
 class MauveScore:
-    """MAUVE of one set of samples: its value under each clustering, `values` [number of clusterings]; `sampling`:
-    standard error of their mean that is due to the choice of samples; `n`: number of samples."""
+    """MAUVE of one set of samples against a reference: its value under each clustering, `values` [number of
+    clusterings]; `sampling`: standard error of their mean that is due to the choice of texts on both sides; `n`: number
+    of samples."""
 
     values: np.ndarray
     sampling: float
@@ -96,7 +97,8 @@ class MauveScore:
 
 def mauve_score(reference: np.ndarray, samples: np.ndarray, pins: Mauve, seed: int) -> MauveScore:
     """MAUVE of the features `samples` [n, D] against the features `reference` [n, D] (one row per text) with settings
-    `pins`; `seed`: random seed of the clusterings. The standard error due to the choice of samples is the jackknife's.
+    `pins`; `seed`: random seed of the clusterings. The standard error due to the choice of texts on both sides is the
+    jackknife's.
 
     ValueError for unequal numbers of rows, or for fewer rows than clusters.
     """
@@ -132,8 +134,8 @@ def _one_less(counts: np.ndarray, side: int, pins: Mauve) -> np.ndarray:
 
 
 def area(p: np.ndarray, q: np.ndarray, pins: Mauve) -> np.ndarray:
-    """Area under the divergence curve of the module's docstring (MAUVE, [...]) for histograms p and q [..., k] over k
-    clusters, by the trapezoidal rule between the curve's end points (1, 0) and (0, 1)."""
+    """MAUVE, [...], of histograms p and q [..., k] over k clusters: the area under their divergence curve (arXiv
+    2102.01454), by the trapezoidal rule between the curve's end points (1, 0) and (0, 1)."""
     w = np.linspace(EDGE, 1 - EDGE, pins.mixtures)[:, None]
     r = w * p[..., None, :] + (1 - w) * q[..., None, :]
     x = np.exp(-pins.scaling * rel_entr(q[..., None, :], r).sum(-1))

@@ -2,8 +2,8 @@
 
 MAUVE compares the samples with equally many held-out rows (the reference). Other held-out rows are scored too, with the
 metric prefix `true_` or `real_`, so that their MAUVE is that of real against real text. The field `curve` of a result
-holds `nll`, `tokens` and `entropy`, one number per sample, because comparisons of samplers at temperatures of equal
-entropy are computed from single samples.
+holds `nll`, `tokens` and `entropy`, one number per sample, from which samplers can be compared at temperatures of equal
+entropy.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class MauveTask(TextQualityTask):
         names = [pins.name for pins in self.mauve]
         if not names or len(set(names)) < len(names):
             raise ValueError(
-                f"task {self.name!r}: the settings `mauve` are of {', '.join(names) or 'no metric'}; give one setting"
+                f"task {self.name!r}: `mauve` lists settings for {', '.join(names) or 'no metric'}; give one setting"
                 " or more, and give each state once"
             )
 
@@ -83,10 +83,10 @@ class MauveTask(TextQualityTask):
     def mauve_metrics(
         self, model: Model, kinds: Mapping[str, Sequence[Ids]], seed: int, work: WorkQueue
     ) -> dict[str, Metric]:
-        """MAUVE, metric name -> metric, of each set of rows in `kinds` (metric prefix -> rows of the model's ids)
-        against equally many held-out rows, other ones than those of the prefixes `true_` and `real_`. `seed`: random
-        seed of the clusterings. Processes share the judge's hidden states through `work`; one of them makes the
-        clusterings."""
+        """MAUVE of each set of rows in `kinds` (metric prefix -> rows of the model's ids) against equally many held-out
+        rows, metric name -> metric. The sets with the prefixes `true_` and `real_` are held-out rows too, and share no
+        row with these. `seed`: random seed of the clusterings. Processes share the judge's hidden states through
+        `work`; one of them makes the clusterings."""
         judge = load_judge(self.judge)
         count = len(next(iter(kinds.values())))
         rows = {**kinds, "reference": self.heldout_rows(model, count, count).tolist()}
@@ -145,10 +145,10 @@ def mauve_by_kind(
     """MAUVE, with each of `settings`, of each set of texts in `kinds` (metric prefix -> texts) against the texts
     `reference`, all as token ids of the judge; `seed`: random seed of the clusterings.
 
-    Returns metric name -> metric; a name is prefix + `mauve` (or `mauve_mean`), and with `_clusterings` appended where
-    the standard error is that of the clusterings alone. Processes share the judge's hidden states through `work`, as
-    the last chunks of the evaluation; then one process (`work.join`) makes the clusterings. Raises Busy while other
-    processes compute hidden states, and ValueError for an empty text.
+    Returns metric name -> metric. Each value is reported twice: as prefix + `mauve` (or `mauve_mean`), with the
+    standard error from texts and clusterings together, and with `_clusterings` appended to this name, with that from
+    the clusterings alone. Processes share the judge's hidden states through `work`; then one process (`work.join`)
+    makes the clusterings. Raises Busy while other processes compute hidden states, and ValueError for an empty text.
     """
     names = ("reference", *kinds)
     texts = [reference, *kinds.values()]

@@ -75,8 +75,8 @@ class TextQualityTask(Task):
         return of_texts(self.samples, model, ask, 0)
 
     def judged(self, ask: Ask) -> tuple[int, int]:
-        """(number of texts that the judge reads for this evaluation alone, number of held-out texts, which it reads
-        once for all evaluations of the task), for estimates of cost."""
+        """(number of texts that the judge reads for this evaluation alone; number of held-out texts that it reads once,
+        because all evaluations of the task share them), for estimates of cost."""
         return TextQualityTask.count(self, ask), 0
 
     def count(self, ask: Ask) -> int:
@@ -91,8 +91,9 @@ class TextQualityTask(Task):
     def score_samples(
         self, model: Model, rows: Sequence[list[int]], work: WorkQueue
     ) -> tuple[dict[str, Metric], list[dict[str, Any]]]:
-        """(metrics of the samples `rows`, in the model's ids, scored by the judge; one item per sample). Processes
-        share the samples through `work`; raises Busy while others still score some of them."""
+        """(metrics of the samples `rows`, in the model's ids, scored by the judge; per-item results, one for each
+        sample). Processes share the samples through `work`; raises Busy while other processes still score some of the
+        samples."""
         judge = load_judge(self.judge)
         texts = [model.data.decode(row) for row in rows]
         found = score_texts(judge_ids(judge, model, rows, self.retokenise), judge, self.rule, work)
