@@ -110,8 +110,8 @@ def cells(
 
 
 def _rates(suite: Suite, model: Model) -> Sequence[TokensPerStep]:
-    """The suite's numbers of tokens per step. A left-to-right model always generates one token per step, so it gets
-    only the number 1 if the suite has it."""
+    """The suite's numbers of tokens per step; for a left-to-right model, which always generates one token per step,
+    only the number 1 if that is among them."""
     rates = suite.tokens_per_step
     return [1] if model.recipe.process.causal and 1 in rates else rates
 
@@ -176,7 +176,7 @@ class Request:
     """What to evaluate a model on; None in a field leaves the choice to the suite (`suite` None: the recipe's suite).
 
     `samplers`: names of presets, or "all"; `tasks`: names; `tokens_per_step`: numbers or "all"; `seeds`: of sampling;
-    `limit`: largest number of items per task; `block_length`: tokens per block. Each other field has a docstring.
+    `limit`: largest number of items per task; `block_length`: tokens per block. The docstrings below have the rest.
     """
 
     samplers: Sequence[str] | None = None
