@@ -88,10 +88,11 @@ def fitting_batch(
 
 
 def rows_at_once(workload: Workload, network: Size, free: float, value: int) -> int:
-    """Largest batch size (a power of two, at most 256) at which a forward of mean size fits in `free` bytes.
+    """Largest batch size (a power of two, at most 256) at which the forwards of an evaluation fit in `free` bytes, if
+    each row has the evaluation's mean length.
 
-    `workload`: forwards and tokens of an evaluation, from which the mean is taken; `network`: size of the network;
-    `value`: bytes per activation. A KV cache is counted if forwards attend to more tokens than they compute.
+    `workload`: the evaluation's forwards and tokens, which give the mean; `network`: size of the network; `value`:
+    bytes per activation. A KV cache is counted if forwards attend to more tokens than they compute.
     """
     length = round(workload.keys / workload.tokens)
     positions = round(workload.heads / workload.forwards)

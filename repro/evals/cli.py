@@ -56,8 +56,9 @@ class Listing(argparse.Action):
 
 class _Parser(Parser):
     def parse_args(self, args=None, namespace=None):  # type: ignore[override]
-        """The parsed arguments; raises Usage for a removed flag, and for a flag of the main form that has no effect
-        on this subcommand."""
+        """Parse `args` (None: the arguments of the process) and return the values. Raises Usage (a ValueError) for a
+        removed flag, and for a flag of `python -m repro.evals` without a subcommand that has no effect on this
+        subcommand."""
         args = list(sys.argv[1:] if args is None else args)
         for flag in (word.partition("=")[0] for word in args):
             if flag in self._option_string_actions:
@@ -280,7 +281,8 @@ def _add_device(parser: Parser) -> None:
 
 
 def _add_run(parser: Parser) -> None:
-    """Add the flags of commands that run evaluations, and do not only estimate their cost."""
+    """Add the flags for running evaluations (--device, --max-hours, --out, --batch-size), which commands that only
+    estimate their cost do not have."""
     parser.add_argument("--device", help=DEVICE)
     parser.add_argument(
         "--max-hours",
@@ -324,8 +326,8 @@ def checkpoints(text: str) -> list[str]:
 
 
 def _names(text: str, between: str = ",") -> list[str]:
-    """The names in a text, separated there by any of the characters `between`. A name may have settings, as in
-    `NAME:field=value,field=value`, so a piece `field=value` belongs to the name before it."""
+    """Split a text at each of the characters `between` into names. A name may have settings,
+    `NAME:field=value,field=value`, so a piece of the form `field=value` stays with the name before it."""
     from repro.samplers.presets import split_pins
 
     names: list[str] = []

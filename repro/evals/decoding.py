@@ -33,8 +33,9 @@ def decoded(
     batch: int | None,
     size: int | None = None,
 ) -> Decoded:
-    """Decode one row per prompt (token ids); returns the generated ids, the number of useful tokens and the costs (such
-    as forward passes) of each row, on the CPU. `plan`: length, blocks, steps and cache of the decoding.
+    """Decode one row per prompt (token ids); returns, for each row and on the CPU, the generated ids, the number of
+    useful tokens (those before the first stop id) and the costs (such as forward passes). `plan`: length, blocks, steps
+    and cache of the decoding.
 
     At most `batch` rows are decoded together (None: all rows of a chunk). `size`: rows per chunk of the work queue
     `work` (None: about 2^15 tokens). `names`: one number per row, which together with `seed` determines its random
@@ -66,7 +67,7 @@ def decoded(
 
 
 def cut(rows: range, batch: int | None) -> Iterator[range]:
-    """Consecutive ranges of at most `batch` rows each (None: one range of all rows)."""
+    """Split the range `rows` into consecutive ranges of at most `batch` rows each (None: one range of all rows)."""
     size = len(rows) if batch is None else batch
     return (range(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size))
 

@@ -38,8 +38,9 @@ own."""
 
 @dataclass(frozen=True)
 class Combination:
-    """One combination of the levels of all factors but steps and seed, whose levels one request takes together as a
-    list: the levels as text (`settings`, factor -> level), the precision of the weights, and the request."""
+    """One combination of the factors' levels, and the `request` that evaluates it. `settings`: factor -> its level as
+    text; `precision`: of the weights. Levels of the factors steps and seed are not part of a combination: each request
+    covers all of these."""
 
     settings: dict[str, str]
     precision: Precision
@@ -111,9 +112,9 @@ def grids(model: Model, some: Iterable[Combination]) -> list[Prepared]:
 
 
 def check_crossed(cells: Sequence[Cell], skipped: Sequence[Skip]) -> None:
-    """Raise ValueError unless every task of the evaluations `cells` has an outcome per item (lm-eval's tasks) and runs
-    with every combination of the samplers, steps and seeds that it runs with; `skipped`: evaluations that cannot be
-    run, whose reasons the message gives."""
+    """Raise ValueError unless the effects of factors can be told apart on the evaluations `cells`: every task gives an
+    outcome per item (as lm-eval's tasks do) and runs with all combinations of its samplers, steps and seeds. `skipped`:
+    evaluations that cannot be run; the message gives the reasons."""
     by_task: dict[str, list[tuple[str | None, str | None, int]]] = {}
     for cell in cells:
         if not isinstance(cell.task, LmTask | HarnessTask):

@@ -99,7 +99,7 @@ def _processors() -> list[Line]:
 
 
 def _preset(name: str) -> str:
-    """What a preset or logits processor does, its source, and its paper."""
+    """Description of the sampler preset or logits processor `name`: what it does, its source and its paper."""
     return _with_paper(SOURCES[name], PAPERS[name])
 
 

@@ -44,8 +44,9 @@ class Machine:
             yield
 
     def path(self, name: str) -> Path:
-        """File of the lock `name`: "work", held during work (shared by untimed work), or "gate", which a process needs
-        to ask for "work", and which timed work keeps, so that no other work begins while it waits or runs."""
+        """Path of the lock file `name`. "work" is held by each process that works, by several at once if the work is
+        untimed. "gate" must be held to acquire "work"; timed work keeps it until it ends, so that no other work begins
+        while timed work waits or runs."""
         of = hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"repro-{os.getuid()}-{of}.{name}"
 
@@ -61,9 +62,9 @@ class Machine:
             os.close(handle)
 
     def _acquired(self, name: str, how: int) -> int:
-        """Descriptor of the file of the lock `name`, locked by the operation `how` of flock. If the last holder removed
-        this file before it was locked here, another process may lock a new file of the same name; so a new file is
-        opened, and locked in place of the removed one."""
+        """Open the file of the lock `name`, lock it by `how` (an operation of flock), and return its file descriptor.
+        The last holder of a lock removes its file. If it does so before the file is locked here, this lock would
+        exclude nobody, so a new file is opened and locked."""
         while True:
             handle = os.open(self.path(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:

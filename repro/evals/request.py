@@ -45,8 +45,8 @@ def chosen_presets(
     """Names of the sampler presets to run for a task, and those left out with the reason.
 
     For `names` = None: those of `suite` (the presets of the suite) that fit the model's noise process. For ["all"]:
-    every preset of this package that fits, at temperature 1 if it is greedy and the task compares distributions. Else
-    all of `names`; ValueError if one does not exist or (unless `lenient`) does not fit the noise process.
+    every preset of this package that fits, greedy ones at temperature 1 if the task compares distributions. Else all of
+    `names`; ValueError if one does not exist or (unless `lenient`) does not fit the noise process.
     """
     noise = model.recipe.process.noise
     everything = names is not None and list(names) == ["all"]
@@ -67,8 +67,8 @@ def chosen_presets(
 
 
 def _drawing(name: str, task: Task) -> str:
-    """Name of the preset to run for a task: `NAME:temperature=1.0` if it is greedy and the task compares distributions,
-    else `name` itself."""
+    """Name of the preset to run for a task: `NAME:temperature=1.0` for a greedy preset NAME and a task that compares
+    distributions (and so needs random draws), else `name` itself."""
     greedy = parts.leaves(PRESETS[name]).get("temperature") == 0
     return f"{name}:temperature=1.0" if greedy and task.needs_draws else name
 
@@ -110,8 +110,8 @@ def cells(
 
 
 def _rates(suite: Suite, model: Model) -> Sequence[TokensPerStep]:
-    """The suite's numbers of tokens per step; if 1 is among these, only 1 for a left-to-right model, which always
-    generates one token per step."""
+    """The suite's numbers of tokens per step; for a left-to-right model, which always generates one token per step,
+    only the number 1 if that is among them."""
     rates = suite.tokens_per_step
     return [1] if model.recipe.process.causal and 1 in rates else rates
 
@@ -126,8 +126,8 @@ def _plans(
     seed: int,
 ) -> Iterator[Cell | Skip]:
     """The evaluations of the sampler preset `name` under one `[[plans]]` entry of the suite (`way`): one per number of
-    steps (of the entry, or from `rates`), or a single one for an adaptive sampler; a Skip where sampler and steps do
-    not fit.
+    steps (of the entry, else from `rates`, numbers of tokens per step), or a single one for an adaptive sampler; a Skip
+    where sampler and steps do not fit.
 
     The label `tokens_per_step` is the rate that results from rounding the number of steps up: 32 tokens at 5 per step
     take 7 steps, 4.57143 tokens per step.
@@ -173,10 +173,10 @@ def default_store(model: Model, name: str) -> Path:
 
 @dataclass(frozen=True)
 class Request:
-    """What to evaluate a model on; a field of None leaves the choice to the suite (and `suite` None to the recipe).
+    """What to evaluate a model on; None in a field leaves the choice to the suite (`suite` None: the recipe's suite).
 
     `samplers`: names of presets, or "all"; `tasks`: names; `tokens_per_step`: numbers or "all"; `seeds`: of sampling;
-    `limit`: largest number of items per task; `block_length`: tokens per block. The other fields are described below.
+    `limit`: largest number of items per task; `block_length`: tokens per block. The docstrings below have the rest.
     """
 
     samplers: Sequence[str] | None = None
@@ -229,8 +229,7 @@ class Request:
 class Prepared:
     """A grid of evaluations ready to run (`cells`), what is skipped, and where records are stored (`store`). `batch`:
     largest number of rows in one forward (None: what fits the memory); `others`: names of the sampler presets that fit
-    the model and that the suite does not run, [] if the request names its samplers.
-    """
+    the model and that the suite does not run, [] if the request names its samplers."""
 
     model: Model
     suite: Suite
@@ -331,7 +330,8 @@ def _check_effects(
 
 
 def _with_samples(suite: Suite, samples: int, exactly: bool) -> Suite:
-    """The suite with `samples` samples in every task that draws samples, or at most `samples` if not `exactly`."""
+    """The suite with `samples` samples in every task that draws samples; if not `exactly`, a task that draws fewer
+    keeps its number. ValueError if no task draws samples."""
     counts = [parts.leaves(task).get("samples") for task in suite.tasks]
     if all(count is None for count in counts):
         raise ValueError(
@@ -349,7 +349,7 @@ def _with_samples(suite: Suite, samples: int, exactly: bool) -> Suite:
 def _all_adaptive(
     suite: Suite, model: Model, request: Request, reason: Callable[[Task, Model], str | None]
 ) -> bool:
-    """Whether a sampler will be run and all that will be are adaptive, so that none takes a number of steps."""
+    """Whether the request runs samplers and all of them are adaptive (choose their number of steps themselves)."""
     tasks = [task for task in suite.tasks if task.generates and reason(task, model) is None]
     ways = [(task, way) for task in tasks for way in suite.ways(task.name)]
     names = {

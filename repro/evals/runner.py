@@ -106,9 +106,10 @@ def _numerics(device: str, dtype: str, attention: str) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Job:
     """An evaluation to compute: its `cell` of the grid, its identity `asked` (the record's question), the record's
-    `labels`, and `find`, which computes the answer by a work queue. `rows`: function that returns the largest number of
-    rows in one forward (None: the task's default); `batch_set`: whether the user set it, so that the record states it;
-    `timed_on`: device on which a stored result must have been timed to be reused (None: nothing is timed)."""
+    `labels`, and `find`, which computes the answer (result) in chunks of the work queue that it gets. `rows`: function
+    that returns the largest number of rows in one forward (None: the task's default); `batch_set`: whether the user set
+    it, so that the record states it; `timed_on`: device on which a stored result must have been timed to be reused
+    (None: nothing is timed)."""
 
     cell: Cell
     asked: Question
@@ -230,7 +231,8 @@ def _made(job: Job, work: SharedQueue, store: Store, commit: str | None, batch: 
 
 
 def labels(model: Model, suite: Suite, cell: Cell) -> dict[str, Any]:
-    """The `labels` field of a record: names that tables print. They are not part of what identifies the evaluation."""
+    """The `labels` field of a record, for tables: names of recipe, checkpoint, suite, task and sampler preset, tokens
+    per step, and notes. They are not part of what identifies the evaluation."""
     recipe = model.recipe
     name = recipe.name.removeprefix("oracle:")
     found: dict[str, Any] = {
@@ -249,8 +251,9 @@ def labels(model: Model, suite: Suite, cell: Cell) -> dict[str, Any]:
 
 
 def _untrained(recipe: Recipe | Release) -> str:
-    """The range of noise levels that training covered, as text for the end of a record's note; "" if this is at least
-    alpha from 0.01 to 0.99, where alpha is the probability that noise leaves a token intact."""
+    """Text on the noise levels that training covered, for the end of a record's note, such as "; alpha 0.1 to 0.9
+    trained" (alpha: probability that noise leaves a token intact); "" if these include alpha from 0.01 to 0.99, and for
+    released weights."""
     if not isinstance(recipe, Recipe):
         return ""
     low, high = recipe.objective.trained(recipe.data.vocabulary().size)

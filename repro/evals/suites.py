@@ -106,7 +106,9 @@ def read_suite(name: str) -> Suite:
 
 
 def _check(suite: Suite) -> None:
-    """Raise ValueError for presets or plans of tasks that the suite lacks, and for plans that cannot be run."""
+    """Raise ValueError if [presets] or [[plans]] name a task that the suite lacks or an unknown sampler or cache, if a
+    task has both, if a plan lacks steps or gives them to an adaptive sampler, and if tokens_per_step is missing though
+    a task without plans generates text."""
     names = [task.name for task in suite.tasks]
     generating = [task.name for task in suite.tasks if task.generates]
     planned = {each.task for each in suite.plans}

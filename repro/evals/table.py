@@ -92,8 +92,8 @@ def show(
 def _fitting(
     console: Console, records: Sequence[Record], names: Names, columns: Sequence[Column]
 ) -> Iterator[Table]:
-    """The table of `columns` (task, metric), halved until each part fits the console: by tasks, then by metrics of one
-    task."""
+    """Tables of the metrics `columns`, each one a (task, metric): a single table if it fits the width of the console,
+    else several, divided between tasks or, for one task, between its metrics."""
     table = _grid(records, names, columns)
     if len(columns) == 1 or _needed(console, table) <= console.width:
         yield table
@@ -171,8 +171,8 @@ def checkpoints(records: Sequence[Record], given: Mapping[str, str] | None = Non
 
 @dataclass(frozen=True)
 class _Places:
-    """Columns that tell the lines of a table apart besides preset and tokens per step: `names` of the checkpoints by
-    digest (None if there is only one), and whether there are several sampling `seeds`."""
+    """The columns checkpoint and seed, which a table has only if its lines differ in them: `names` of the checkpoints
+    by digest (None if there is only one), and whether there are several sampling `seeds`."""
 
     names: Names | None
     seeds: bool
@@ -288,8 +288,8 @@ def _grid(records: Sequence[Record], names: Names, columns: Sequence[Column]) ->
 
 
 def _counts(records: Sequence[Record]) -> str:
-    """Caption of a table: the number of items of each task, such as `law: n = 500`, what NFE means, and on which tasks
-    samplers are ranked under one prompt template only."""
+    """Caption of a table: the number of items of each task, such as `law: n = 500`, what NFE means, and a note on each
+    task whose samplers are compared with one prompt template only (`_one_template`)."""
     found: dict[str, set[int]] = {}
     for record in records:
         mine = found.setdefault(record.labels.task, set())
@@ -299,8 +299,8 @@ def _counts(records: Sequence[Record]) -> str:
 
 
 def _one_template(records: Sequence[Record]) -> Iterator[str]:
-    """A note for each lm-eval task on which several samplers are ranked under one prompt template only, as the ranking
-    may depend on the template (docs/method.md#factors)."""
+    """For each lm-eval task on which several samplers were all run with the same prompt template, a note that says so,
+    as another template may rank the samplers differently (docs/method.md#factors)."""
     found: dict[str, tuple[set[str | None], set[str]]] = {}
     for record in records:
         task = record.question.task.get("of", record.question.task)
@@ -349,8 +349,9 @@ def _timed(records: Sequence[Record], names: Names) -> Table:
 
 
 def _truth(records: Sequence[Record], task: str, names: Sequence[str]) -> list[str]:
-    """Cells of a table line with the metrics `names` of a task, computed on equally many samples of the true
-    distribution as of the model; empty strings for metrics that the task does not compute on them."""
+    """Cells of the table line "true samples": the metrics `names` of a task, computed on samples of the true
+    distribution, as many as the model drew; empty strings for metrics that are not computed on these, and for NFE and
+    tokens per NFE."""
     metrics = next(r.answer.metrics for r in records if r.labels.task == task)
     found = [shown(name, metrics[TRUE + name]) if TRUE + name in metrics else "" for name in names]
     return [*found, "", ""]

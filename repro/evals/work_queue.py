@@ -68,8 +68,9 @@ class Busy(Exception):
         self.lock, self.by_rank = lock, by_rank
 
     def over(self) -> bool:
-        """Whether `lock` is free again (released, or its process killed) and no process is combining the chunks into a
-        result; without locks: whether the chunk is finished, or the record written and the chunks removed."""
+        """Whether to try the evaluation again: `lock` is free (released, or its process was killed) and no process is
+        combining the chunks into a result. Without file locks: the chunk is finished, or all chunks were removed, as
+        they are once the record is written."""
         if self.by_rank:
             return self.lock.with_suffix(".json").is_file() or not self.lock.parent.is_dir()
         return _is_free(self.lock) and _is_free(_lock_path(self.lock.with_name(ANSWER)))

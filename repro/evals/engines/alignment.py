@@ -27,8 +27,8 @@ class Unaligned(ValueError):
 
 
 def is_broken(token: str) -> bool:
-    """Whether a token's text does not say which characters it writes: a part of a character (U+FFFD, or OpenAI's
-    `bytes:\\xe2`), or nothing at all."""
+    """Whether a token's string does not tell which characters of the text it stands for: it shows a part of a character
+    (U+FFFD, or OpenAI's `bytes:\\xe2`), or is empty."""
     return not token or BROKEN in token or token.startswith("bytes:")
 
 
@@ -70,7 +70,7 @@ def of_continuation(text: str, tokens: Sequence[str], start: int) -> list[int]:
     sizes = [_bytes(tokens[number]) for number in run]
     if sum(sizes) != len(text[begin:end].encode()):
         raise Unaligned(
-            f"the server does not say which tokens of {text[begin:end]!r} are parts of which character"
+            f"the server's tokens do not say which bytes of {text[begin:end]!r} each of them stands for"
         )
     before = len(text[begin:start].encode())
     return [*(number for i, number in enumerate(run) if sum(sizes[: i + 1]) > before), *after]
@@ -90,9 +90,10 @@ def _end(text: str, at: int, token: str) -> int | None:
 
 
 def _run(text: str, at: int, tokens: Sequence[str]) -> tuple[int, int]:
-    """(count, end): the first `count` of `tokens` are broken (`is_broken`) and together write `text[at:end]`. `end` is
-    the first index at which the token after them stands, or the end of the text if there is no such token. Raises
-    Unaligned if that token does not stand within reach of what the broken ones can write, and if `count` is 0."""
+    """Match the broken tokens (`is_broken`) at the start of `tokens` with the text from index `at` on. Returns (count,
+    end): these `count` tokens together stand for `text[at:end]`, where `end` is the first index at which the next token
+    is found, or the end of the text if there is none. Raises Unaligned if no token is broken, or if the next one is not
+    found within the most characters that the broken ones can stand for."""
     count = next((i for i, token in enumerate(tokens) if not is_broken(token)), len(tokens))
     if count == 0:
         raise Unaligned(f"the server's token {tokens[0]!r} does not stand at {text[at : at + 20]!r}")

@@ -61,8 +61,9 @@ class _Models(Struct):
 
 class RemoteDenoiser(Denoiser):
     """The network of a server as a denoiser for decoding. Features are log-probabilities [B, L, V] float64 of B rows, L
-    columns, V ids. In columns before the canvas, for which the server predicts nothing, they are NaN. The weight of the
-    output layer, which no sampler reads, is NaN too, so a loss or likelihood computed from it is NaN.
+    columns, V ids; they are NaN in columns before the canvas (the columns being denoised), for which the server
+    predicts nothing. The weight of the output layer, which no sampler reads, is NaN too, so a loss or likelihood
+    computed from it is NaN.
 
     `canvas`: largest number of columns that are denoised at once (None: a whole row); earlier columns are the request's
     prompt. `top`: number of log-probabilities read at each position; `most_tail`: largest accepted tail, where the tail
@@ -131,8 +132,9 @@ class RemoteDenoiser(Denoiser):
         return features.clone()
 
     def _body(self, ids: Sequence[int], width: int) -> dict[str, Any]:
-        """The JSON body of the request for one row of ids, the last `width` of which are the canvas, and those before
-        the prompt. ValueError if the prompt has a mask, since the server predicts no token in the prompt."""
+        """The JSON body of the request for one row of ids: the last `width` ids are the canvas (the positions being
+        denoised), and all before them are the prompt. ValueError if the prompt has a mask, since the server predicts no
+        token in the prompt."""
         prompt, canvas = list(ids[: max(0, len(ids) - width)]), list(ids[-width:])
         if masked := sum(each == self.vocabulary.mask for each in prompt):
             raise ValueError(

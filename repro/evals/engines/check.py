@@ -117,9 +117,9 @@ def _findings(a: Engine, b: Engine, plan: Plan) -> Iterator[Finding]:
 
 # --- checks -------------------------------------------------------------------------------------------------
 def tokens(a: Sequence[Completion], b: Sequence[Completion], plan: Plan) -> Finding:
-    """Whether both engines write the same tokens at temperature 0, asked one prompt at a time; `a`, `b`: their texts.
-    Two texts are compared up to the first different token, which counts unless the two likeliest tokens there are so
-    near that rounding explains the difference (`comparisons.walk`)."""
+    """Whether both engines write the same tokens at temperature 0, asked one prompt at a time, with log-probabilities
+    that are equal up to the tolerance of `plan`; `a`, `b`: their texts. The first different token of two texts is an
+    error, unless the two likeliest tokens there are so near that rounding explains it (`comparisons.walk`)."""
     return _walked("tokens at T = 0", a, b, plan)
 
 
@@ -164,9 +164,9 @@ def asked_otherwise(
 def stop_rule(
     name: str, engine: Engine, texts: Sequence[str], alone: Sequence[Completion], plan: Plan
 ) -> Finding:
-    """Whether a text ends before its stop string with finish reason "stop", and whether a text that ends with reason
-    "length" has at most `plan.length` tokens. `alone`: the texts that the engine wrote after the prompts `texts`
-    without stop strings; characters from the middle of each serve as its stop string."""
+    """Whether the engine called `name` ends a text just before its stop string, with finish reason "stop", and whether
+    a text with finish reason "length" has at most `plan.length` tokens. `alone`: the texts that the engine wrote after
+    the prompts `texts` without stop strings; three characters from the middle of each serve as its stop string."""
     title = f"stop rule of {name}"
     asked = [
         (text, free, free.text[len(free.text) // 2 :][:3]) for text, free in zip(texts, alone, strict=True)
@@ -235,9 +235,9 @@ def log_probabilities(
 
 
 def answers(a: Sequence[Completion], b: Sequence[Completion], plan: Plan) -> Finding:
-    """Whether the texts of A (`a`) and of B (`b`) are equivalent. For prompts with a right answer, the 90 % interval of
-    the difference in accuracy must lie within the margin of `plan`; for other prompts, the 95 % upper bound of the
-    share of texts that differ, near ties within rounding apart (`comparisons.walk`)."""
+    """Whether the texts of A (`a`) and of B (`b`) are equivalent: the 90 % interval of the difference in accuracy must
+    lie within the margin of `plan` or, for prompts without a right answer, the upper 95 % confidence bound of the share
+    of texts that differ. Differences at a near tie, which rounding explains, do not count (`comparisons.walk`)."""
     if plan.prompts[0].answer is None:
         differing = sum(walk(x, y, plan.tolerance).failed for x, y in zip(a, b, strict=True))
         most = _upper(differing, len(a))
@@ -275,9 +275,9 @@ def _upper(count: int, n: int) -> float:
 
 
 def _walked(title: str, a: Sequence[Completion], b: Sequence[Completion], plan: Plan) -> Finding:
-    """The finding called `title` of the comparison, token by token, of each text of `a` with that of `b`. It fails if
-    two texts differ, near ties within rounding apart (`comparisons.walk`), or if log-probabilities of equal tokens
-    differ by more than the tolerance of `plan`."""
+    """The finding, called `title`, of a comparison of each text of `a` with that of `b`, token by token. It fails if
+    two texts differ, unless at a near tie that rounding explains (`comparisons.walk`), or if log-probabilities of equal
+    tokens differ by more than the tolerance of `plan`."""
     walks = [walk(x, y, plan.tolerance) for x, y in zip(a, b, strict=True)]
     failed = [each for each in walks if each.failed]
     if failed:

@@ -28,11 +28,11 @@ PRECISIONS = (
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first `position` where two texts differ: the index of a `unit`, "token", or "character" if an engine gives no
-    tokens.
-    `a`, `b`: the tokens of the two texts there; `before`: the text that both have before it; `gap`: difference of the
-    two largest log-probabilities there in nats, the smaller one of both engines (None: unknown); `decided`: whether the
-    difference is an error, since `gap` is unknown or above twice the tolerance, and not a near tie within rounding."""
+    """Where two texts first differ. `position`: index there, of a token or, if an engine gives no tokens, of a
+    character; `unit`: "token" or "character"; `a`, `b`: what the two texts have there; `before`: the text that both
+    have before it; `gap`: difference of the two largest log-probabilities there in nats, the smaller one of both
+    engines (None: unknown); `decided`: whether the difference is an error, as `gap` is unknown or above twice the
+    tolerance, so that rounding does not explain it."""
 
     position: int
     unit: str
@@ -96,8 +96,9 @@ def walk(a: Completion, b: Completion, tolerance: float) -> Walk:
 
 
 def parted(a: Completion, b: Completion, stop: str, tolerance: float) -> bool:
-    """Whether two texts have different tokens at an undecided position before the stop string `stop`, so that their
-    ends cannot be compared; `tolerance`: error allowed for each log-probability, in nats."""
+    """Whether two texts go on with different tokens before the stop string `stop` at an undecided position (a near tie
+    that rounding explains), so that it cannot be compared where they stop. `tolerance`: error allowed for each
+    log-probability, in nats."""
     found = walk(a, b, tolerance).divergence
     return (
         found is not None and not found.decided and END not in (found.a, found.b) and stop not in found.before
@@ -107,10 +108,10 @@ def parted(a: Completion, b: Completion, stop: str, tolerance: float) -> bool:
 def seeds_obeyed(a: Sequence[Completion], b: Sequence[Completion], tolerance: float, level: float) -> bool:
     """Whether the texts `a` and `b`, drawn with the same seeds, differ no more often than rounding explains.
 
-    If the log-probabilities of two runs differ by at most the `tolerance` e, draws by one race of exponential times (as
-    vLLM draws) differ at a token with a probability of at most 2 tanh(e / 2) < e; draws by inverse CDF may differ more
-    often, so 2 e is allowed. The number of texts that differ is then at most binomial, over all tokens compared; the
-    result is False if so many or more have a probability below `level`. Texts without tokens must be equal.
+    By rounding, the log-probabilities of two runs may differ by the `tolerance` e. Then one seed gives different tokens
+    with a probability of at most 2 tanh(e / 2) < e per token if each is drawn by one race of exponential times (as in
+    vLLM), and more often if by inverse CDF; so 2 e is allowed. The result is False if, over all compared tokens, the
+    binomial probability of as many different texts or more is below `level`. Texts without tokens must be equal.
     """
     walks = [walk(x, y, tolerance) for x, y in zip(a, b, strict=True)]
     ends = sum(each.divergence is not None for each in walks)

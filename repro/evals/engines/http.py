@@ -259,8 +259,8 @@ def _authorise(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 
 def _cause(error: BaseException) -> str:
-    """Why there was no connection: the message of the operating system among `error` and its causes, else that of
-    `error`."""
+    """Why a connection failed: that a reply was cut, or the message of the first error of the operating system among
+    `error` and its causes, else the message of `error`."""
     import urllib3
 
     found: BaseException | None = error

@@ -40,15 +40,15 @@ as generated."""
 
 @part
 class OpenAIServer(Part):
-    """A model behind an OpenAI-compatible server, as records name it: `url`, `model` (the name that requests give) and
-    `extra`, canonical JSON of further fields of every request."""
+    """Description of a model behind an OpenAI-compatible server, for records: `url`, `model` (the name that requests
+    give) and `extra`, canonical JSON of further fields of every request."""
 
     url: str
     model: str
     extra: str
 
     def digest(self) -> str:
-        """SHA-256 of the canonical form, which records hold in place of a checkpoint's digest."""
+        """SHA-256 of the server's description as canonical JSON; records hold it in place of a checkpoint's digest."""
         return sha256(to_json(canonical(self)))
 
 
@@ -181,7 +181,8 @@ class Server:
                 continue
             return total([some[number] for number in kept], self.name)
         raise Unsupported(
-            f"{self.identity.url} scores {whole[:40]!r} as other text: {reason}; use another server for likelihoods"
+            f"{self.identity.url} gives tokens that do not make up the text {whole[:40]!r}: {reason}; use another"
+            " server for likelihoods"
         )
 
     def _no_echo(self) -> str:

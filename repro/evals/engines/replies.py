@@ -147,8 +147,8 @@ def _chat_tokens(found: _ChatLogprobs) -> list[Token]:
 def _made(
     text: str | None, finish: str | None, tokens: list[Token], usage: _Usage | None, refused: bool
 ) -> Completion:
-    """The completion with these contents. A reply whose text is null, as beside a tool call or while a model has not
-    finished its reasoning, or was filtered ("content_filter") counts as refused."""
+    """A completion from the fields of a reply. It counts as refused, with the text "", if `refused`, if `text` is None
+    (as beside a tool call, or before a model has finished its reasoning), or if it was filtered ("content_filter")."""
     refused = refused or text is None or finish == "content_filter"
     counted = None if usage is None else usage.prompt_tokens
     return Completion("" if refused else text or "", finish, tuple(tokens), counted, refused)

@@ -150,8 +150,9 @@ def prepare(server: Server, request: EngineRequest) -> EngineGrid:
 
 
 def engine_tasks(name: str, api: Api, shots: int | None, windows: Windows | None) -> list[EngineTask]:
-    """The tasks of `name`, a name of lm-eval or a YAML file, in the form for engines; ValueError for a task that scores
-    whole texts if `windows` (how these are cut) is None, for an unknown name, and for a file that defines no task."""
+    """The lm-eval tasks that `name` (a name of lm-eval or a YAML file) selects, as tasks for engines. `windows`: how
+    whole texts are cut into windows. ValueError for a task that scores whole texts if it is None, for an unknown name,
+    and for a file that defines no task."""
     source, tasks = load_tasks(name)
     found: list[EngineTask] = []
     for task in tasks:
@@ -174,9 +175,9 @@ def engine_tasks(name: str, api: Api, shots: int | None, windows: Windows | None
 
 
 def _windows(server: Server, request: EngineRequest) -> Windows | None:
-    """How whole texts are cut for the server (None: the request names no tokenizer). ValueError if neither the request
-    nor the server states a length of the context, for a length without a tokenizer or beyond the server's context, and
-    for a tokenizer that does not exist or has neither BOS nor EOS."""
+    """How whole texts are cut into windows for the server (None: the request names no tokenizer). ValueError if neither
+    the request nor the server states a length of the context, for a length without a tokenizer or beyond the server's
+    context, and for a tokenizer that does not exist or has neither BOS nor EOS."""
     if request.tokenizer is None:
         if request.max_length is not None:
             raise ValueError(

@@ -62,7 +62,7 @@ class Unloaded:
 
     def __getattr__(self, name: str) -> NoReturn:
         raise ValueError(
-            f"the cost of this suite depends on the network ({name!r}), which a plan does not load; evaluate without"
+            f"the cost of this suite depends on {name!r} of the network, which a plan does not load; evaluate without"
             " `plan`"
         )
 

@@ -28,7 +28,8 @@ from repro.results.record import Record
 
 @dataclass(eq=False)
 class TimeBudget:
-    """Limit of `hours` on the run time, from the object's creation; `clock` returns the time in seconds."""
+    """A limit on run time: an evaluation is started only if it is expected to end within `hours` of the creation of
+    this object. `clock` returns the time in seconds."""
 
     hours: float
     clock: Callable[[], float] = time.monotonic

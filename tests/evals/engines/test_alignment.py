@@ -52,5 +52,5 @@ def test_parts_of_characters_are_told_apart_by_their_bytes():
     """One token a byte, as where a tokenizer falls back to bytes."""
     assert of_continuation("\u00e9\u00e9", [B, B, B, B], 1) == [2, 3]
     assert of_continuation("\u00e9\u00e9", ["bytes:\\xc3", "bytes:\\xa9\\xc3", "bytes:\\xa9"], 1) == [1, 2]
-    with pytest.raises(Unaligned, match="which tokens of '\u00e9\u00e9' are parts of which character"):
+    with pytest.raises(Unaligned, match="which bytes of '\u00e9\u00e9' each of them stands for"):
         of_continuation("\u00e9\u00e9", [B, B, B], 1)

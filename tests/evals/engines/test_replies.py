@@ -123,7 +123,9 @@ def test_the_token_behind_a_prompt_that_ends_in_parts_of_characters_is_left_out(
 
 
 def test_tokens_of_another_text_are_refused():
-    with pytest.raises(Unsupported, match="http://x scores 'one two' as other text: the server's token"):
+    with pytest.raises(
+        Unsupported, match="http://x gives tokens that do not make up the text 'one two': the"
+    ):
         server(Echo(EMOJI, added)).score([("one", " two")])
 
 
