@@ -452,7 +452,7 @@ def test_processors_act_from_left_to_right():
         ("random+eos_last", r"eos_last changes nothing in random: .*leave eos_last out"),
         ("greedy+top_p", "top_p changes nothing in autoregressive at temperature 0"),
         ("random+tempered", "tempered changes nothing in random at temperature 0"),
-        ("sample+guided", "guided is for absorbing models, autoregressive is not"),
+        ("sample+guided", "guided is for absorbing models, and the sampler autoregressive is not"),
         ("low_confidence+top_k:k=0", "k=0 is no number of ids to keep; give 1 or more"),
         ("low_confidence+nucleus:p=1.5", "between 0 and 1"),
         ("low_confidence+tempered:temperature=0", "above 0"),
