@@ -38,8 +38,8 @@ class Mask:
     first: int = 0
 
     def of_network(self, block: int | None) -> Mask:
-        """This mask combined with the attention pattern of a network that reads blocks of `block` columns (1: causal;
-        None: bidirectional): a mask with the block length of this one, or if that is None with the network's."""
+        """This mask for a network that reads blocks of `block` columns (1: causal; None: bidirectional). A mask that
+        has a block length keeps it; one without (None) gets the network's."""
         return Mask(self.valid, self.block or block)
 
     def allowed(self, columns: Tensor, keys: int, window: int | None) -> Tensor | None:
@@ -231,7 +231,7 @@ def attend(
 
 def registered() -> str:
     """Register `attend` in transformers, and return the name by which a configuration selects it
-    (`_attn_implementation`). Networks of this suite's own call `attend` without transformers, whose import takes
+    (`_attn_implementation`). The suite's own networks call `attend` directly, since the import of transformers takes
     seconds."""
     from transformers import AttentionInterface
 

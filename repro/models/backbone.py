@@ -27,7 +27,7 @@ class Role:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """Vocabulary of `data`."""
+        """The ids of `data` (`Vocabulary`): how many there are, and which are mask, BOS, EOS and padding."""
         return self.data.vocabulary()
 
 

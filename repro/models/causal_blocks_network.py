@@ -18,9 +18,9 @@ class CausalBlocksDenoiser(Denoiser):
     """Denoiser that reads a row in blocks of W = `block` tokens, made of the causal denoiser `network`. The block to be
     decoded starts at the row's first column whose time is above 0; a row without such a column is clean throughout.
 
-    The features of a position are those that `network` has at the position before. If noisy and clean copies of a row
-    are read (mask `Copies`), a position of a noisy copy has features of this copy, except that the first position of a
-    block has those of the clean copy. The first position of a row keeps its own features.
+    The features of a position are those that `network` has at the position before; the first position of a row keeps
+    its own. If noisy and clean copies of a row are read (mask `Copies`), a noisy copy takes the features for the first
+    position of a block from the clean copy, and the clean copy keeps its own features.
     """
 
     time_conditioned = True
@@ -63,9 +63,10 @@ class CausalBlocksDenoiser(Denoiser):
         return before if positions is None else torch.where((positions == 0)[..., None], features, before)
 
     def _encode_copies(self, tokens: Tensor, attention: Copies, block: int) -> Tensor:
-        """Features [B, (n + 1) L, D] of `tokens` [B, (n + 1) L], n noisy copies of each row before its clean copy.
-        Those of noisy copies are moved one position to the right as the class describes, those of the clean copy are
-        not. `attention`: the mask of the copies; `block`: tokens per block."""
+        """Features [B, (n + 1) L, D] of `tokens` [B, (n + 1) L], n noisy copies of each row before its clean copy. A
+        position of a noisy copy has the features of the position before it (for the first position of a block: before
+        it in the clean copy); the clean copy keeps its own. `attention`: the mask of the copies; `block`: tokens per
+        block."""
         copies = attention.views + 1
         place = torch.arange(tokens.shape[1] // copies, device=self.device)
         mask = Copies(attention.valid, block, clean=1, views=attention.views)

@@ -1,5 +1,5 @@
-"""Chunk sizes (numbers of logits) of `repro.models.fused_head` and of other work on logits; without torch, because the
-cost model reads them too."""
+"""How many logits are held in memory or processed at a time (*chunk sizes*) by `repro.models.fused_head` and by other
+work on logits. Without torch, because the cost model reads these numbers too."""
 
 CHUNK = 13 << 19
 """Number of logits held in memory at once on a CPU, 26 MiB in float32: about 130 tokens at a vocabulary of 50k ids.

@@ -57,8 +57,8 @@ class Head(NamedTuple):
         return cls(layer.weight, layer.bias, forbidden, isinstance(layer, Linear))
 
     def product(self, features: Tensor) -> Tensor:
-        """Logits [N, V] of features [N, D] by one matrix product of N rows; forbidden ids are not masked out. `logits`
-        pads the number of rows to a multiple of 8, so that a row's logits do not depend on N; this does not."""
+        """Logits [N, V] of features [N, D] by one matrix product of N rows; forbidden ids are not masked out. Unlike
+        `logits`, it does not pad the number of rows to a multiple of 8, so a row's logits may depend on N."""
         multiply = linear if self.fast else nn.functional.linear
         return multiply(features, self.weight, self.bias)
 
@@ -153,7 +153,7 @@ class Denoiser(nn.Module, ABC):
 
     @abstractmethod
     def head(self) -> Head:
-        """Output layer of the network."""
+        """Output layer of the network (`Head`): its weight and bias, and the ids that are never a clean token."""
 
     def layers(self) -> list[nn.Module]:
         """Layers that a training engine may shard, recompute or compile one by one; no embedding, no output layer."""
@@ -175,12 +175,13 @@ class Denoiser(nn.Module, ABC):
 
 
 class SelfConditioned(Denoiser):
-    """Base class of networks that also read a signal computed from their own previous prediction (zeros in the first
-    forward)."""
+    """Base class of self-conditioned networks, which also read a *signal* computed from their own previous prediction
+    (zeros in the first forward). Subclasses give `signal` and `encode_given`."""
 
     @abstractmethod
     def signal(self, logits: Tensor) -> Tensor:
-        """Signal [N, S] that the next forward reads, from the logits [N, V] of N tokens; S: width of the signal."""
+        """Self-conditioning signal [N, S], by which the next forward reads this prediction, from its logits [N, V] for
+        N tokens; S: width of the signal."""
 
     @abstractmethod
     def encode_given(
@@ -193,9 +194,10 @@ class SelfConditioned(Denoiser):
         positions: Tensor | None = None,
         kv_cache: KVCache | None = None,
     ) -> Tensor:
-        """Features [B, L, D] of `tokens` (ids [B, L] or soft tokens), read together with the `signal` [B, L, S] of the
-        previous prediction (None: zeros). `t`: diffusion time, `attention`: mask, `positions`: index of each token in
-        its sequence, `kv_cache`: keys and values of earlier forwards, all as in `Denoiser.encode`."""
+        """Features [B, L, D] of `tokens` (ids [B, L] or soft tokens), read together with the self-conditioning `signal`
+        [B, L, S], which is computed from the previous prediction (None: zeros). `t`: diffusion time, `attention`: mask,
+        `positions`: index of each token in its sequence, `kv_cache`: keys and values of earlier forwards, all as in
+        `Denoiser.encode`."""
 
     def encode(
         self,

@@ -80,12 +80,13 @@ def _layers(cache: DynamicCache) -> list[DynamicLayer]:
 
 
 class DiffusionGemmaDenoiser(SelfConditioned):
-    """transformers' DiffusionGemmaForBlockDiffusion as a denoiser; features are zeros outside the canvas.
+    """transformers' DiffusionGemmaForBlockDiffusion as a denoiser; features are zeros outside the canvas (the block
+    that is decoded).
 
-    The signal of the previous prediction is the mean embedding under its probabilities, so it has D features. The KV
-    cache holds the keys and values of the context, which are exact: the context passes through the layers once per
-    block. The network can decode and be scored, but not be trained, because the fused loss of training does not apply
-    the soft cap of the logits.
+    The self-conditioning signal is the mean embedding, of D features, under the probabilities of the previous
+    prediction. The KV cache holds the exact keys and values of the context before the canvas, since the context passes
+    through the layers once per block. The network can decode and be scored, but not be trained, because the fused loss
+    of training does not apply the soft cap of the logits.
     """
 
     time_conditioned = True

@@ -74,14 +74,14 @@ class Prediction:
         return self._denoiser.time_conditioned
 
     def condition(self, signal: Tensor) -> None:
-        """Set the `signal` [B, L, S] of the previous prediction, which a self-conditioned network reads; to be called
-        before the first forward. S: width of the signal."""
+        """Set the self-conditioning `signal` [B, L, S], computed from the previous prediction, which the network reads;
+        to be called before the first forward. S: width of the signal."""
         assert not self.forwarded.any() and isinstance(self._denoiser, SelfConditioned)
         self._signal = signal
 
     def signal(self, logits: Tensor) -> Tensor | None:
-        """Signal [N, S] that the network reads in the next prediction, from logits [N, V] of this one; None if the
-        network is not self-conditioned. S: width of the signal."""
+        """Self-conditioning signal [N, S], computed from logits [N, V] of this prediction, which the network reads in
+        the next one; None if the network is not self-conditioned. S: width of the signal."""
         if not isinstance(self._denoiser, SelfConditioned):
             return None
         return self._denoiser.signal(logits.to(self._denoiser.device)).to(logits.device)
@@ -130,8 +130,9 @@ class Prediction:
         )
 
     def _encoder(self, some: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-        """The network's method `encode`; if a signal of the previous prediction is set, its method `encode_given` with
-        the signal filled in, cut by the function `some` to the rows (and columns) of this forward."""
+        """The network's method `encode`; if `condition` has set a self-conditioning signal, its method `encode_given`
+        with that signal as the first argument. `some`: function that takes from the signal [B, L, S] the rows (and
+        columns) of this forward."""
         if self._signal is None:
             return self._denoiser.encode
         assert isinstance(self._denoiser, SelfConditioned)
@@ -160,7 +161,7 @@ class Prediction:
         return self.forwarded * (length if valid is None else valid.sum(1))
 
     def head(self) -> Head:
-        """Output layer of the network."""
+        """Output layer of the network (`Head`): its weight and bias, and the ids that are never a clean token."""
         return self._denoiser.head()
 
     def logits(self, where: Tensor) -> Tensor:
@@ -361,8 +362,8 @@ class CausalPrediction(_SpanPrediction[CausalCache]):
         return self._features[rows % n, columns - 1 - self._kept.start]
 
     def _forward_all(self, need: Tensor) -> None:
-        """Forward the last states of the rows `need` [n] bool; rows that recompute the same columns are forwarded
-        together."""
+        """Run the network on the last of the m states (versions of the ids) of each of the rows `need` [n] bool; rows
+        that recompute the same columns are forwarded together."""
         start = torch.minimum(self._cache.computed, self._first - 1)
         spans = torch.stack([start, self._first, self._stop], 1)
         self._kept = slice(int(self._first[need].min()) - 1, int(self._stop[need].max()))

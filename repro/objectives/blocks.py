@@ -34,8 +34,9 @@ tokens, even 0, as that code does (kuleshov-group/bd3lms@1c3e8f4 diffusion.py:48
 
 def limits(size: Tensor, rate: Window) -> tuple[Tensor, Tensor]:
     """Smallest and largest number of masked tokens in a block with `size` candidates (tokens that may be masked), two
-    int64 tensors of the shape of `size`: the share of masked candidates must lie in the range `rate`, or only below its
-    upper end if it starts at `UNCLIPPED` or below. For a block in which no number gives such a share: 0 and `size`."""
+    int64 tensors of the shape of `size`: the share of masked candidates must lie in the range `rate`. If that range
+    starts at .001 (`UNCLIPPED`) or below, the smallest number is 0. For a block in which no number gives such a share:
+    0 and `size`."""
     least = torch.zeros_like(size) if rate.low <= UNCLIPPED else (size * rate.low - 1e-9).ceil().long()
     most = (size * rate.high + 1e-9).floor().long()
     free = least > most

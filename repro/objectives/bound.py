@@ -140,8 +140,8 @@ def truncated(
     keys: Tensor,
 ) -> Tensor:
     """Estimate per row, in nats, [B] float64, of the NELBO without its prior and tail terms: the mean of its integrand
-    over t in [EPS, 1], which is what the published perplexities of MDLM and Duo use (docs/method.md#mdlm). Without the
-    KL divergence from the prior at t = 1 and the tail, -log p(x0 | noisy ids at t = EPS), the estimate is no bound:
+    over t in [.001, 1], which is what the published perplexities of MDLM and Duo use (docs/method.md#mdlm). Without the
+    KL divergence from the prior at t = 1 and the tail, -log p(x0 | noisy ids at t = .001), the estimate is no bound:
     with an exact denoiser it lies below the entropy.
 
     `predict` runs the network; `x0` [B, L]: clean ids; `candidates` [B, L] bool: scored positions; `u` [B] in (0, 1)

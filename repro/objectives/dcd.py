@@ -8,9 +8,9 @@ trains a student to sample in fewer steps than its teacher.
                teacher becomes a copy of the student
 
 Three random numbers per token suffice for all levels, instead of V. Divided by sqrt(1 - A^2), the latent has mu + e at
-the clean id, e ~ N(0, 1), and standard normal numbers at the other ids, so the largest of those and its id are the same
-at every level. z is the clean id if mu + e exceeds that largest number, and otherwise its id. With more signal (larger
-mu) a clean id stays clean.
+the clean id, e ~ N(0, 1), and standard normal numbers at the other ids. The largest of these normal numbers and the id
+that has it are the same at every level: z is the clean id if mu + e exceeds this number, and otherwise the id that has
+it. With more signal (larger mu) a clean id stays clean.
 
 Symbols: B rows, L positions, n scored positions, V vocabulary size, D features; mu = A / sqrt(1 - A^2) =
 exp(-gamma / 2) at signal level A and gamma = -log SNR.

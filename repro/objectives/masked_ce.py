@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 
 class Masks(Part):
-    """Base class of `Static` and `Fresh`: whether an example's masked positions are drawn once or at every step."""
+    """Base class of the ways to draw an example's masked positions: once for the whole run (`Static`), or anew at every
+    step (`Fresh`). Subclasses give the random keys of these draws, `keys`."""
 
     @abstractmethod
     def keys(self, purpose: int, batch: Batch) -> Tensor:

@@ -45,8 +45,8 @@ class Window(Part):
 
 @part
 class MatchedWindow(Part):
-    """Time t uniform on [low, high], for variants of a recipe whose data have another number of ids than its data at
-    full scale, which have `vocab_size`.
+    """Time t uniform on [low, high], with noise that is matched to a vocabulary of another size: for variants of a
+    recipe whose data have fewer or more ids than the `vocab_size` ids of its data at full scale.
 
     A row at time t is corrupted at the signal level A at which its tokens are intact as often as they are at time t at
     full scale, so that alpha = T(A) has the same distribution; the weights of rows stay functions of t
@@ -58,9 +58,9 @@ class MatchedWindow(Part):
     vocab_size: int
 
     def gamma(self, t: Tensor, vocab_size: int) -> Tensor:
-        """gamma = -log SNR, float64 [B], at which a token of data with `vocab_size` ids is intact with the same
-        probability as a token of the recipe's full-scale data, with `self.vocab_size` ids, is at signal level A = 1 - t
-        for times t [B] (docs/method.md#transformation-operator)."""
+        """gamma = -log SNR, float64 [B], for times t [B] and data with `vocab_size` ids: the noise level at which a
+        token is intact as often as, with the `self.vocab_size` ids of the recipe's full-scale data, at signal level A =
+        1 - t (docs/method.md#transformation-operator)."""
         from repro.processes import gaussian
 
         ends = gaussian.gamma_of(1 - torch.tensor([self.low, self.high], dtype=torch.float64))

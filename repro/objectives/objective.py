@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """A microbatch: B of the R rows of one optimizer step, plus quantities of all R rows that are known before the
-    forward pass."""
+    """A microbatch: B of the R rows of one optimizer step, with clean ids, candidates (positions that may be corrupted
+    and are scored) and attention mask, and example ids and numbers of candidates of all R rows of the step."""
 
     ids: Tensor
     """[B, L] clean ids."""

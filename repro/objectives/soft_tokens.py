@@ -145,10 +145,10 @@ def tail(sharpness: Tensor, edge: Tensor, beyond: Tensor) -> Tensor:
 
 def expected_mass(limits: Range) -> Tensor:
     """Expected probability mass that a soft token covers with the true id and 1, 2, ... other ids, at the noise level
-    where it is least, [min(N, MOST)] float64, N = `vocab_size` - 1.
+    (of 9 in `limits`) where it is least: float64 [min(N, 128)], N = `vocab_size` - 1.
 
-    Mean over `TRIALS` draws from fixed keys. The weight of the remaining ids is replaced by its mean, which by Jensen's
-    inequality underestimates the mass.
+    Mean over 4,096 draws (`TRIALS`) from fixed keys. The weight of the remaining ids is replaced by its mean, which by
+    Jensen's inequality underestimates the mass.
     """
     rest = limits.vocab_size - 1
     size = min(rest, MOST)
@@ -170,15 +170,15 @@ def others_for(limits: Range, mass: float) -> int:
     """Smallest number of ids besides the true one with which a soft token covers an expected probability `mass` at
     every noise level of `limits`, at the temperature `limits.hottest`.
 
-    Raises ValueError if more than `MOST` are needed.
+    Raises ValueError if more than 128 (`MOST`) are needed.
     """
     expected = expected_mass(limits)
     enough = (expected >= mass).nonzero()
     if not len(enough):
         raise ValueError(
-            f"sparse_tokens: {len(expected)} ids besides the true one, of {limits.vocab_size}, keep a mass of"
-            f" {expected[-1].item():.6g} at temperature {limits.hottest:g}, not {mass}; lower the setting `temperature`"
-            " or `mass`, or use dense_tokens"
+            f"sparse_tokens: {len(expected)} ids besides the true one, of {limits.vocab_size}, cover a probability mass"
+            f" of {expected[-1].item():.6g} at temperature {limits.hottest:g}, not {mass}; lower the setting"
+            " `temperature` or `mass`, or use dense_tokens"
         )
     return int(enough[0, 0]) + 1
 
@@ -209,7 +209,8 @@ class Sparse(Relaxation):
     """Soft tokens with weights of the clean id and of the fewest others whose expected sum of weights is at least
     `mass` at the highest temperature of the run.
 
-    `draw` raises ValueError for a temperature above that, and if more than `MOST` other ids are needed.
+    `draw` raises ValueError for a temperature above the highest one, and if more than 128 other ids (`MOST`) are
+    needed.
     """
 
     mass: float

@@ -1,5 +1,5 @@
-"""Weights of a training row that depend on its noise level (*view scales*), for losses on Gaussian-relaxed tokens
-(docs/method.md#script-departures row 1).
+"""Factors on the loss of a training row that depend on the row's noise level (*view scales*), for losses on
+Gaussian-relaxed tokens (docs/method.md#script-departures row 1).
 
 Symbols: t = 1 - A, A Gaussian signal level; alpha = T(A), the probability that a token is intact; V vocabulary size; B
 rows.
@@ -22,13 +22,15 @@ class ViewScale(Part):
 
     @abstractmethod
     def scale(self, t: Tensor, alpha: Tensor, vocab_size: int) -> Tensor:
-        """Weights [B] of rows at times t [B], whose tokens are intact with probability alpha [B]; V = `vocab_size`."""
+        """Factors [B] on the losses of rows at times t [B], whose tokens are intact with probability alpha [B]; V =
+        `vocab_size`."""
 
 
 @part
 class Kappa(ViewScale):
-    """Weight t / (V (1 - t) + t), V = `vocab_size`: kappa of Duo's NELBO (see `KappaOfAlpha`) with the Gaussian signal
-    level A = 1 - t in place of alpha, as in the reference script, tom-pollak/dllm@43ea9ff."""
+    """Factor t / (V (1 - t) + t) on the loss of a row at time t, V = `vocab_size`: kappa of Duo's NELBO (see
+    `KappaOfAlpha`) with the Gaussian signal level A = 1 - t in place of alpha, as in the reference script,
+    tom-pollak/dllm@43ea9ff."""
 
     def scale(self, t: Tensor, alpha: Tensor, vocab_size: int) -> Tensor:
         return t / (vocab_size * (1 - t) + t)
@@ -36,8 +38,8 @@ class Kappa(ViewScale):
 
 @part
 class KappaOfAlpha(ViewScale):
-    """Weight (1 - alpha) / (V alpha + 1 - alpha), V = `vocab_size`: kappa of Duo's NELBO at the probability alpha that
-    a token is intact (docs/method.md#duo-nelbo)."""
+    """Factor (1 - alpha) / (V alpha + 1 - alpha) on the loss of a row, V = `vocab_size`: kappa of Duo's NELBO at the
+    probability alpha that a token of the row is intact (docs/method.md#duo-nelbo)."""
 
     def scale(self, t: Tensor, alpha: Tensor, vocab_size: int) -> Tensor:
         return (1 - alpha) / (vocab_size * alpha + 1 - alpha)
@@ -45,7 +47,7 @@ class KappaOfAlpha(ViewScale):
 
 @part
 class NoViewScale(ViewScale):
-    """Weight 1 at every noise level."""
+    """Factor 1 on the loss of every row, whatever its noise level."""
 
     def scale(self, t: Tensor, alpha: Tensor, vocab_size: int) -> Tensor:
         return t.new_ones(t.shape)

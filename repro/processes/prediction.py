@@ -36,7 +36,8 @@ class HandDerived(NamedTuple):
 
 
 class Prediction(Protocol):
-    """Predictions of one network for one batch of noisy tokens [B, L]; computed only where they are needed."""
+    """Interface of the predictions of one network for one batch of noisy tokens [B, L], which are computed only at the
+    positions where they are requested."""
 
     @property
     def meaning(self) -> Meaning:

@@ -47,9 +47,9 @@ def integrand(loo_NK: Tensor, x_N: Tensor, z_N: Tensor, alpha_N: Tensor, slope_N
 
 
 class _Constants(NamedTuple):
-    """The factors of the integrand f, [N] each, that depend on a token's clean id x, noisy id z and noise level alone,
-    not on the network's leave-one-out probabilities loo_j of the K = `vocab_size` ids. With m_j = K alpha loo_j + 1 -
-    alpha and slope = d alpha / dt,
+    """The factors `scaled`, `true_z`, `every`, `label` and `rest`, [N] each, of the NELBO's integrand f below. These
+    depend on a token's clean id x, noisy id z and noise level alone, not on the network's leave-one-out probabilities
+    loo_j of the K = `vocab_size` ids. With m_j = K alpha loo_j + 1 - alpha and slope = d alpha / dt,
 
     f = slope / scaled (K / true_z - K / m_z + every (sum_j log m_j - K log m_z) + label (log m_x - log m_z) - rest).
     """
@@ -63,8 +63,9 @@ class _Constants(NamedTuple):
 
 
 def _constants(same_N: Tensor, alpha_N: Tensor, vocab_size: int) -> _Constants:
-    """The `_Constants` of N tokens; `same` [N]: 1 where the noisy id equals the clean id, else 0; alpha [N]:
-    probability that a token is intact; K = `vocab_size`."""
+    """The factors of the NELBO's integrand that do not depend on the network's output (`_Constants`), for N tokens.
+    `same` [N]: 1 where the noisy id equals the clean id, else 0; alpha [N]: probability that a token is intact; K =
+    `vocab_size`."""
     noise_N = 1 - alpha_N
     other_N = 1 - same_N
     kappa_N = noise_N / (vocab_size * alpha_N + noise_N)

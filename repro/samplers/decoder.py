@@ -34,7 +34,7 @@ class Decoder:
 
     A decoder stays constant during a decoding run: callers pass the current ids to each method. `ids` [B, L]: B prompts
     in L columns, with the mask id (0 for a vocabulary without one) at padding and at generated columns, where a
-    left-to-right model has OPEN instead. `pad` [B]: number of columns of left padding. `start` and `stop`: first
+    left-to-right model has -1 (`OPEN`). `pad` [B]: number of columns of left padding. `start` and `stop`: first
     generated column, and the column after the last one; `width`: L.
 
     For a block-causal network (blocks depend on no later ones, `Denoiser.block_causal`) blocks count from the first
@@ -109,8 +109,8 @@ class Decoder:
     def schedule(self) -> Iterator[StepIndex]:
         """Indices of all steps of the decoding plan, block by block; within each block steps count from 0.
 
-        An adaptive sampler takes as many steps as the text needs; for it these are the most steps that are possible,
-        one per position.
+        An adaptive sampler takes as many steps as the text needs; its indices are those of the largest possible number
+        of steps, one per position.
         """
         blocks = self.plan.gen_length // self.plan.block_length
         steps = self.plan.block_length if self.plan.steps is None else self.plan.steps // blocks
@@ -289,7 +289,7 @@ class DecodingCaches:
     """The KV caches of the run of a `decoder` on `rows` rows, one cache for each forward pass that a step takes: a
     further pass in a step, such as that of guidance, has other input ids than the first and so needs its own cache.
 
-    They are exact for causal and block-causal networks, otherwise approximate.
+    The caches are exact for causal and block-causal networks (blocks depend on no later ones), otherwise approximate.
     """
 
     def __init__(self, decoder: Decoder, rows: int) -> None:

@@ -33,14 +33,18 @@ class Draw(Protocol):
     ) -> Tensor:
         """Categorical draws, [N] int64 from 0 to C - 1, from probabilities [N, C] float64.
 
-        `rows` [N] (indices in the batch), `positions` [N], `purpose` and `index` identify each draw.
+        A draw is identified by its row (`rows` [N], indices in the batch), its position (`positions` [N]), `purpose`
+        (what is drawn, a constant of `repro.core.rng`) and `index`, which separates draws that agree in the other
+        three.
         """
         ...
 
     def uniform(self, purpose: int, rows: Tensor, positions: Tensor, index: int) -> Tensor:
         """Uniform draws in (0, 1), [N] float64.
 
-        `rows` [N] (indices in the batch), `positions` [N], `purpose` and `index` identify each draw.
+        A draw is identified by its row (`rows` [N], indices in the batch), its position (`positions` [N]), `purpose`
+        (what is drawn, a constant of `repro.core.rng`) and `index`, which separates draws that agree in the other
+        three.
         """
         ...
 
@@ -111,8 +115,8 @@ class Script:
 
     def uniform(self, purpose: int, rows: Tensor, positions: Tensor, index: int) -> Tensor:
         raise ValueError(
-            "this sampler draws uniform numbers, which have no list of outcomes; compute its exact distribution for a"
-            " network that does not read the time, for which it draws none"
+            "this sampler draws uniform numbers, whose outcomes cannot be listed; compute its exact distribution for a"
+            " network that does not read the time, with which the sampler draws none"
         )
 
     def ahead(self, rows: Tensor, steps: Tensor) -> Draw:

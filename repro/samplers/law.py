@@ -100,10 +100,11 @@ def _advance(decoder: Decoder, at: StepIndex, ids: Tensor, memory: Tensor | None
 
 
 def _enumerate(step: Step, states: States) -> States:
-    """The possible states after one step from the possible `states` before it, with their probabilities.
-    `step(ids, memory, draw)` takes the step and returns the next ids and memory.
+    """The possible states after one step from the possible `states` before it, with their probabilities. `step(ids,
+    memory, draw)` takes the step and returns the next ids and memory.
 
-    The step is rerun with longer scripts until every draw has a scripted outcome; then equal states are merged.
+    The step is rerun with longer scripts (given outcomes of its random draws) until they cover every draw of the step;
+    then equal states are merged.
     """
     from repro.samplers.draws import Script, Unknown
 
@@ -153,8 +154,8 @@ def _joint(decoder: Decoder, states: States) -> States:
 def _extended(
     unknown: Unknown, scripts: list[dict[Name, Any]]
 ) -> tuple[Tensor, list[dict[Name, Any]], Tensor]:
-    """All combinations of outcomes of the draws in `unknown`, each as a copy of one of `scripts` with the outcomes
-    added.
+    """All `scripts` (each maps draws to their outcomes, or to intervals of the uniform number), extended by the draws
+    in `unknown` that they lack: one new script for each combination of possible outcomes.
 
     Returns three sequences with one entry per new script: index in `scripts` of the script that it extends, [n]; the
     new script; and the probability of the added outcomes, [n].

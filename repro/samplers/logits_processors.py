@@ -54,7 +54,9 @@ class LogitsProcessor(Part):
         return frozenset({"absorbing", "uniform", "left_to_right"} if self.sets is None else {"absorbing"})
 
     def claim(self, of: Claim) -> Claim:
-        """What the sampler with this processor claims about its output distribution (`repro.samplers.sampler.Claim`).
+        """What the sampler with this processor claims about its output distribution for an exact denoiser: "law" (it is
+        the model's distribution), "mode" (likely sentences are favoured on purpose) or "biased" (neither; see
+        `repro.samplers.sampler.Claim`).
 
         `of`: the claim of the sampler alone.
         """
@@ -66,7 +68,8 @@ class LogitsProcessor(Part):
 
 
 class LogitsTransform(LogitsProcessor):
-    """Base class of logits processors that transform the logits of each position separately."""
+    """Base class of logits processors that change the logits of each position separately; subclasses give the new
+    logits, `transform`."""
 
     keeps_argmax: ClassVar[bool] = True
     """Whether the most probable id of a position is always the same before and after."""
@@ -129,7 +132,7 @@ class ProcessedSampler(Sampler):
             )
         if not self.capabilities.processes:
             fits = " and ".join(sorted(processor.processes()))
-            raise ValueError(f"{name} is for {fits} models, {inner} is not; leave {name} out")
+            raise ValueError(f"{name} is for {fits} models, and the sampler {inner} is not; leave {name} out")
 
     @property
     def innermost(self) -> Sampler:

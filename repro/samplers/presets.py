@@ -27,8 +27,8 @@ P = TypeVar("P", bound=Part)
 
 
 def _psi(kappa: Kappa) -> Tail:
-    """Duo's psi sampler with the schedule `kappa` at all steps; the noise that remains at the end is removed by a draw
-    (`DrawnRemoval`)."""
+    """Duo's psi sampler with the schedule `kappa` (weight of the reverse step in the sampler's mixture) at all steps;
+    the noise that remains at the end is removed by a draw (`DrawnRemoval`)."""
     rule = Psi(high=kappa, middle=kappa, low=kappa, high_frac=0.0, middle_frac=0.0)
     return Tail(rule=rule, times=LinearTimes(end=1e-5), removal=DrawnRemoval())
 
@@ -89,7 +89,7 @@ def _collected(
 ) -> dict[str, tuple[P, str, str | None]]:
     """All presets of the class `kind` (`Sampler` or `LogitsProcessor`): name -> (component, what it does and the source
     of its values, arXiv number). The order is that of the registered classes; for each class its own presets come
-    first, then the entries of `combined` that are instances of the class."""
+    first, then those of `combined` (presets that combine several components) whose component is of this class."""
     found: dict[str, tuple[P, str, str | None]] = {}
     for path in registry.PARTS.values():
         cls = registry.resolve(path) if path.startswith("repro.samplers.") else Part

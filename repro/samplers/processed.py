@@ -50,7 +50,7 @@ class GuidedPrediction(ProcessedPrediction):
 
 class PartOfPrediction(ProcessedPrediction):
     """A prediction at N given positions whose `logits` [N, V] are computed already: the method `logits` returns them,
-    whatever positions it is asked for. `prediction`: the one from which they are."""
+    whatever positions it is asked for. `prediction`: the prediction that these logits are a part of."""
 
     def __init__(self, prediction: Prediction, logits: Tensor) -> None:
         super().__init__(prediction, lambda logits: logits)

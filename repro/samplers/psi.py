@@ -41,16 +41,17 @@ class Kappa(Part):
 
     @abstractmethod
     def kappa(self, alpha_t: Tensor, alpha_s: Tensor, last: bool) -> Tensor:
-        """kappa of each of B rows for the step from time t to s, [B] float64 in [0, 1].
+        """Weight kappa of the reverse step in the psi sampler's mixture, for each of B rows in the step from time t to
+        s, [B] float64 in [0, 1].
 
-        `alpha_t`, `alpha_s` [B] float64: probability that a token is intact at t and s; `last`: whether the step is the
-        last of its segment of the block (high, middle or low).
+        `alpha_t`, `alpha_s` [B] float64: probability that a token is intact before and after the step; `last`: whether
+        the step is the last one of the high or of the middle segment of the block's steps.
         """
 
 
 @part
 class PurePosterior(Kappa):
-    """kappa = 1 at every step, which is ancestral sampling."""
+    """Weight kappa = 1 of the reverse step in the psi sampler's mixture at every step, which is ancestral sampling."""
 
     def kappa(self, alpha_t: Tensor, alpha_s: Tensor, last: bool) -> Tensor:
         return torch.ones_like(alpha_s)
@@ -58,7 +59,8 @@ class PurePosterior(Kappa):
 
 @part
 class PurePC(Kappa):
-    """kappa = 0 at every step: each position is drawn clean and then noised again."""
+    """Weight kappa = 0 of the reverse step in the psi sampler's mixture at every step: each position is drawn clean and
+    then noised again."""
 
     def kappa(self, alpha_t: Tensor, alpha_s: Tensor, last: bool) -> Tensor:
         return torch.zeros_like(alpha_s)
@@ -66,7 +68,7 @@ class PurePC(Kappa):
 
 @part
 class ConstantKappa(Kappa):
-    """kappa = `value` at every step."""
+    """Weight kappa = `value` of the reverse step in the psi sampler's mixture at every step."""
 
     value: float
 
@@ -76,7 +78,9 @@ class ConstantKappa(Kappa):
 
 @part
 class MaxCapped(Kappa):
-    """kappa = 1 - sigma/(1 - alpha_s) with ReMDM's cap schedule, sigma = min(eta, (1 - alpha_s)/alpha_t)."""
+    """Weight kappa = 1 - sigma/(1 - alpha_s) of the reverse step in the psi sampler's mixture, with ReMDM's cap
+    schedule for the probability of masking a committed token, sigma = min(eta, (1 - alpha_s)/alpha_t). alpha_t,
+    alpha_s: probability that a token is intact before and after the step."""
 
     eta: float
 
@@ -86,8 +90,9 @@ class MaxCapped(Kappa):
 
 @part
 class MaxRescaled(Kappa):
-    """kappa = 1 - sigma/(1 - alpha_s) with Duo's rescale schedule, sigma = eta min(eta, (1 - alpha_s)/alpha_t), or
-    sigma = eta at alpha_t = 0.
+    """Weight kappa = 1 - sigma/(1 - alpha_s) of the reverse step in the psi sampler's mixture, with Duo's rescale
+    schedule for the probability of masking a committed token, sigma = eta min(eta, (1 - alpha_s)/alpha_t), or eta at
+    alpha_t = 0. alpha_t, alpha_s: probability that a token is intact before and after the step.
 
     ReMDM's rescale schedule has min(1, ...) in place of min(eta, ...), so with the same eta Duo's sigma is at most as
     large, and at least eta times as large.
@@ -102,7 +107,9 @@ class MaxRescaled(Kappa):
 
 @part
 class ConstantSigma(Kappa):
-    """kappa = 1 - sigma/(1 - alpha_s) with constant sigma = eta, as in ReMDM's loop."""
+    """Weight kappa = 1 - sigma/(1 - alpha_s) of the reverse step in the psi sampler's mixture, with a constant
+    probability sigma = eta of masking a committed token, as in ReMDM's loop; alpha_s: probability that a token is
+    intact after the step."""
 
     eta: float
 
@@ -111,15 +118,15 @@ class ConstantSigma(Kappa):
 
 
 def _capped(eta: float, alpha_t: Tensor, alpha_s: Tensor) -> Tensor:
-    """min(eta, (1 - alpha_s)/alpha_t) of each row, [B]; eta where alpha_t = 0. Products are compared, not quotients, so
-    that alpha_t = 0 needs no special case."""
+    """Probability of masking a committed token in ReMDM's cap schedule, min(eta, (1 - alpha_s)/alpha_t) for each row,
+    [B]; eta where alpha_t = 0. Products are compared, not quotients, so that alpha_t = 0 needs no special case."""
     return torch.where(alpha_t * eta > 1 - alpha_s, (1 - alpha_s) / alpha_t, eta)
 
 
 def _of(sigma: Tensor, alpha_s: Tensor, last: bool) -> Tensor:
-    """kappa = 1 - sigma/(1 - alpha_s) of each row, clamped to [0, 1], [B], for the probability sigma [B] of masking a
-    committed token in ReMDM, and `alpha_s` [B]; 1 if `last` (the step is the last of the high or middle segment of the
-    block's steps).
+    """Weight kappa = 1 - sigma/(1 - alpha_s) of the reverse step for each row, clamped to [0, 1], [B], from the
+    probability sigma [B] of masking a committed token in ReMDM and from `alpha_s` [B]; 1 if `last` (the step is the
+    last of the high or middle segment of the block's steps).
 
     At alpha_s = 1 the value of kappa does not matter.
     """
@@ -154,7 +161,8 @@ class Psi(Sampler):
         return "law" if all(isinstance(kind, PurePosterior) for kind in kinds) else "biased"
 
     def kappa(self, step: int, steps: int, alpha_t: Tensor, alpha_s: Tensor) -> Tensor:
-        """kappa of each of B rows at step number `step` (from 0) of the block's `steps` steps, [B] float64.
+        """Weight kappa of the reverse step in the psi sampler's mixture, for each of B rows at step number `step` (from
+        0) of the block's `steps` steps, [B] float64.
 
         `alpha_t`, `alpha_s` [B] float64: probability that a token is intact before and after the step.
         """

@@ -50,10 +50,10 @@ class Renoise(Sampler):
     """Sampler of DiffusionGemma: each step draws tokens at the positions with the lowest entropies and replaces all
     others by noise; a row stops early once its predictions are stable and confident (see `repro.samplers.renoise`).
 
-    `bound`: limit, in nats, of the sum of accepted entropies without the largest. `hot`, `cold`: temperatures of the
-    logits at the first step and after the last, linear in between. `stable`: number of previous steps whose most
-    probable tokens must equal the current ones for a row to stop. `confident`: mean entropy of the block, in nats,
-    below which a row may stop.
+    `bound`: limit, in nats, of the sum of the entropies at the drawn positions, without the largest. `hot`, `cold`:
+    temperatures of the logits at the first step and after the last, linear in between. `stable`: number of previous
+    steps whose most probable tokens must equal the current ones for a row to stop. `confident`: mean entropy of the
+    block, in nats, below which a row may stop.
     """
 
     bound: float

@@ -42,8 +42,9 @@ def claim_at(temperature: float) -> Claim:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a sampler supports, and the properties of its steps that the decoding loop and the tests of its output
-    distribution (`repro.certify`) need."""
+    """What a sampler supports (families of noise, kind of plan, settings of logits processors), and what its steps do:
+    whether they change committed tokens, choose positions by the tokens drawn there, or take several states at once.
+    The decoding loop and the tests of its output distribution (`repro.certify`) read these properties."""
 
     processes: frozenset[str]
     """Families of noise (`Process.noise`) that it decodes: "absorbing", "uniform", "left_to_right"."""
@@ -70,7 +71,9 @@ scores become a choice of positions (`state.best`); "confidence", the score itse
 
 @dataclass
 class State:
-    """The input of one step of a sampler, for B rows and L columns."""
+    """The input of one step of a sampler, for B rows and L columns: the ids, the positions that are still undecided,
+    the times before and after the step, the network's prediction, and the sampler's memory. Its methods draw at random,
+    choose positions, and write tokens into a copy of the ids."""
 
     ids: Tensor
     """[B, L] ids: prompt and committed tokens, and the mask id (or noise) elsewhere."""
@@ -282,7 +285,8 @@ class Sampler(Part):
 
     @abstractmethod
     def claim(self) -> Claim:
-        """What the sampler claims about the distribution of its outputs when the denoiser is exact (see `Claim`)."""
+        """What the sampler claims about its output distribution for an exact denoiser: "law" (it is the model's
+        distribution), "mode" (likely sentences are favoured on purpose) or "biased" (neither; see `Claim`)."""
 
     def time(self, step: int, steps: int) -> float:
         """Diffusion time in [0, 1] (1: pure noise) after `step` of the `steps` steps of a block.

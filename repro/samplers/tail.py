@@ -30,7 +30,9 @@ class Removal(Part):
 
     @abstractmethod
     def claim(self, rule: Claim) -> Claim:
-        """What the sampler with this removal claims about its output distribution (`repro.samplers.sampler.Claim`).
+        """What the sampler with this removal claims about its output distribution for an exact denoiser: "law" (it is
+        the model's distribution), "mode" (likely sentences are favoured on purpose) or "biased" (neither; see
+        `repro.samplers.sampler.Claim`).
 
         `rule`: the claim of the sampler alone.
         """

@@ -261,7 +261,7 @@ def test_too_little_mass_is_refused():
     limits = Range(50_368, -2.77, -0.96, 0.05)
     x0, gamma = torch.zeros(1, 2, dtype=torch.int64), torch.full((1,), -2.0, dtype=torch.float64)
     with pytest.raises(
-        ValueError, match=r"keep a mass of 0\.96.* at temperature 0\.05, not 0\.9999"
+        ValueError, match=r"cover a probability mass of 0\.96.* at temperature 0\.05, not 0\.9999"
     ) as error:
         Sparse(mass=MASS).draw(limits, x0, gamma, 0.01, torch.zeros(1, dtype=torch.int64))
     assert "\n" not in str(error.value)
