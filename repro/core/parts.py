@@ -162,7 +162,8 @@ def read(data: Any, kind: Any = Part, path: str = "") -> Any:
 
 
 def _class(name: Any, path: str) -> Any:
-    """The class of the part called `name` at `path`; ValueError for a name that is not registered."""
+    """The class of the part called `name`; ValueError for a name that is not registered. `path`: dotted path of the
+    part, for the message."""
     where = f"{path}: " if path else ""
     if not isinstance(name, str):
         raise ValueError(f"{where}part={json.dumps(name)[:200]}: expected the name of a component")

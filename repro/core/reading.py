@@ -228,7 +228,7 @@ def _limit(text: str) -> float:
 
 
 def _without_halves(text: str) -> str:
-    """JSON text with U+FFFD in place of each escape of half of a surrogate pair."""
+    """JSON text with U+FFFD in place of each Unicode escape that is one half of a surrogate pair and stands alone."""
     return _ESCAPE.sub(lambda found: "\\ufffd" if found["half"] else found[0], text)
 
 
