@@ -59,8 +59,8 @@ class Units(Part):
 
     @abstractmethod
     def encode(self, texts: Iterable[str], documents: Documents) -> Iterator[Ids]:
-        """Token ids of each text, [T] for a text of T tokens; `documents`, which the texts come from, say which symbols
-        have an id. ValueError names a symbol that has none."""
+        """Token ids of each text, [T] for a text of T tokens; ValueError names a symbol that has no id. `documents`:
+        the documents of the data source, from which some tokenizers are learnt."""
 
     @abstractmethod
     def decode(self, ids: Sequence[int], documents: Documents) -> str:
@@ -73,8 +73,8 @@ class Units(Part):
 
 @part
 class Characters(Units):
-    """Tokenizer with one id per character: the sorted characters of all documents, also held-out ones (an alphabet, not
-    a statistic)."""
+    """Tokenizer with one id for each character that occurs in the documents, training or held-out (of which nothing but
+    the set of their characters is used), in sorted order."""
 
     def vocab_size(self, documents: Documents) -> int:
         return len(_alphabet(documents))
