@@ -29,8 +29,8 @@ class Engine:
     """Base class of engines: a network with its master weights and optimizer, and the operations of a training step.
 
     `rank`, `world`: index of this process, and number of processes; `first`: whether the index is 0. Subclasses say how
-    the weights are stored or sharded (`place`), and override the operations that depend on that. All processes must
-    call a *collective operation*.
+    the weights are stored or sharded (`place`), and override the operations for which this matters. Methods whose
+    docstring says *collective operation* must be called by all processes.
     """
 
     distributed: ClassVar[tuple[DistributedType, ...]]  # accelerate's names for this engine
@@ -58,8 +58,8 @@ class Engine:
 
     @abstractmethod
     def place(self, wrapped: ForwardWrapper) -> None:
-        """Set the attributes `network` and `master_weights` from the denoiser in its wrapper; an engine that shards
-        shards them here."""
+        """Set the attributes `network` and `master_weights` from `wrapped`, which holds the denoiser. If the engine
+        shards the weights, it does so here."""
 
     @property
     def backward_averages(self) -> bool:
@@ -133,7 +133,8 @@ class Engine:
     # --- checkpoints ---
 
     def files(self, scratch: Path) -> Files:
-        """Files of a checkpoint, which the first process then saves (a collective operation).
+        """Files of a checkpoint, which the first process then saves (a collective operation): file name -> tensors by
+        name, or the path of a finished safetensors file.
 
         `scratch`: a folder for temporary files, on a file system that all processes share.
         """
