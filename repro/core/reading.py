@@ -108,7 +108,8 @@ def read_json_lines(path: Path, kind: Any = Any, remedy: str = COPY) -> Iterator
 def json_lines(path: Path) -> list[str]:
     """The lines (unparsed JSON values) of a JSON Lines file; ValueError for a file that `read_text` refuses.
 
-    Not str.splitlines, which also splits at U+2028, U+2029 and U+0085; these may occur inside a JSON string.
+    Lines end at a line feed alone: str.splitlines would also split at U+2028, U+2029 and U+0085, which may occur inside
+    a JSON string.
     """
     *lines, last = read_text(path).split("\n")
     return [*lines, last] if last else lines

@@ -2,7 +2,7 @@
 
     Text(documents=Sotu(...), units=Characters(), length=64)
 
-`units` is the tokenizer: characters, a pinned alphabet, or one of `repro.data.byte_level` and `repro.data.pretrained`.
+`units` is the tokenizer: characters, a fixed alphabet, or one of `repro.data.byte_level` and `repro.data.pretrained`.
 Some tokenizers are learnt from the documents, so every method of a tokenizer takes the documents. The k-th row of
 document `number` has the name (`Rows.example`) `number << 32 | k`: it keeps the document, since rows of one document
 are statistically dependent. Symbols: V = `vocab_size` of the tokenizer, L ids per row.
@@ -171,7 +171,8 @@ class Written(Data):
 
     @abstractmethod
     def chunks(self, split: Split) -> Iterator[Rows]:
-        """Rows of a split, in chunks."""
+        """The rows of a split, in order, as an iterator of chunks (each holds some of the rows), so that they need not
+        all fit into memory."""
 
     def splits(self) -> Iterator[tuple[Split, Iterable[Rows]]]:
         for split in ("train", "heldout"):

@@ -88,8 +88,9 @@ class Engine:
             return self.network(cast)
 
     def backward(self, loss: Tensor, last: bool) -> None:
-        """Accumulate gradients of the *sum* of `loss` (a scalar) over processes and microbatches (DDP and FSDP would
-        average over processes); `last`: whether the microbatch is the step's last one."""
+        """Add the gradients of `loss`, a scalar of this process's microbatch, to those of the step, so that the result
+        is the gradient of the *sum* over processes and microbatches (DDP and FSDP alone would average over processes).
+        `last`: whether the microbatch is the step's last one."""
         with self.no_sync(last):
             (loss * self.world if self.backward_averages else loss).backward()
         self.master_weights.collect_gradients()
@@ -127,7 +128,8 @@ class Engine:
         return inner
 
     def weights(self) -> dict[str, Tensor]:
-        """Whole (not sharded) master weights by name, which must not be changed (a collective operation)."""
+        """Name -> whole (not sharded) master weight; the caller must not change the tensors (a collective
+        operation)."""
         return {name: tensor.detach() for name, tensor in self.master_weights.weights.items()}
 
     # --- checkpoints ---
