@@ -77,8 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         if is_export(args.path):
             raise ValueError(
-                f"{args.path} was written by `checkpoint export`, with this suite's own names of tensors; see"
-                f" `python -m repro.checkpoint show {args.path}`"
+                f"{args.path} was written by `checkpoint export`, but `inspect` reads weights that others released; see"
+                f" `python -m repro.checkpoint show {args.path}` for what it holds"
             )
         opened = release.open_release(args.path)
         print(f"{opened.layout.name}: {opened.release.name}  release {opened.release.digest()}")
@@ -152,8 +152,9 @@ def _parser() -> Parser:
 
 
 def _show(path: Path) -> None:
-    """Print the recipe, seed, step, folder and SHA-256 of each file of a checkpoint, or of a folder that `export` wrote
-    the recipe, seed, step and digest of the exported weights."""
+    """Print recipe, seed, step and folder of the checkpoint `path`, the digest of its recipe, and the SHA-256 of each
+    of its files; for a folder that `export` wrote, the digest of the exported weights in place of the files'
+    SHA-256."""
     from repro.training.exporting import is_export, open_export
     from repro.training.recipe import Recipe
 

@@ -7,9 +7,11 @@ python -m repro.report --methods --raw DIR          # a paragraph about what ran
 Each table is written as Markdown, CSV and LaTeX (a `tabular` with booktabs' rules, for `\\input`; a long table is split
 into several).
 
-The tables certificates.*, controls.* and peers.* are made from results/certificates (`--certificates`), reproduction.*
-from the committed records, results/reruns and results/half_trained, choices.* from results/choices, and claims.* (the
-ledger of evals/claims.toml) from results/claims and results/choices.
+Some tables are made from other folders too: certificates.* (tests of samplers), controls.* (samplers and losses known
+to be wrong or right, by which these tests are tested) and peers.* (tests of other projects' samplers) from
+results/certificates (`--certificates`); reproduction.* (what the reproduction test detects) from results/reruns and
+results/half_trained; choices.* (variants of recipe duo) and claims.* (claims of papers, in evals/claims.toml) from
+results/choices and results/claims.
 """
 
 from __future__ import annotations
@@ -104,9 +106,10 @@ def inches(text: str) -> float:
 
 
 def _own(raw: Path, out: Path, check: bool, width: float) -> int:
-    """Write to `out`, or with `check` compare with the files there, the tables of a user's records in `raw`: only
-    tables that have rows, and none that are made from this project's own results; in LaTeX at most `width` inches wide.
-    Returns the exit code: 1 if `check` finds a file that is out of date, else 0."""
+    """Write the tables of a user's own records, those in `raw`, to the folder `out`; with `check` write nothing, but
+    compare with the files there. Tables without rows, and those made from this project's own results, are left out;
+    LaTeX tables are at most `width` inches wide. Returns the exit code: 1 if `check` finds a file that is out of date,
+    else 0."""
     records = collect(raw)
     fewer = len(records) - len(largest(records))
     files = tables(records)
@@ -138,8 +141,9 @@ def _write(files: Mapping[str, str], out: Path, check: bool) -> int:
 
 
 def _former_parts(files: Mapping[str, str], out: Path) -> list[Path]:
-    """Paths in `out` of files NAME-2.tex, NAME-3.tex, ..., parts of a long LaTeX table, that are not among `files`
-    (names of all files to be written) although NAME.tex is: an earlier call wrote more parts."""
+    """Paths in `out` of outdated parts of long LaTeX tables: files NAME-2.tex, NAME-3.tex, ... that an earlier call
+    wrote, when the table NAME had more parts. `files`: names of all files to be written now; NAME.tex is among them,
+    the outdated parts are not."""
     parts = [path for path in out.glob("*-*.tex") if re.fullmatch(r".+-\d+\.tex", path.name)]
     return sorted(p for p in parts if p.name not in files and f"{p.stem.rpartition('-')[0]}.tex" in files)
 

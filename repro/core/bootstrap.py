@@ -22,7 +22,8 @@ _MIX2 = np.uint64(0x94D049BB133111EB)
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """Finaliser of SplitMix64, elementwise on uint64 (Steele, Lea, Flood 2014)."""
+    """Hash of each number, uint64 -> uint64: the last mixing step (finaliser) of the generator SplitMix64 (Steele, Lea,
+    Flood 2014)."""
     x = (x ^ (x >> np.uint64(30))) * _MIX1
     x = (x ^ (x >> np.uint64(27))) * _MIX2
     return x ^ (x >> np.uint64(31))

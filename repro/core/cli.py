@@ -49,7 +49,8 @@ class Parser(argparse.ArgumentParser):
         raise Usage(message)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """argparse's check of a value against an action's choices, with the nearest of them in the message."""
+        """Raise argparse's ArgumentError, which names the nearest choice, unless `value` is among the choices of the
+        argument `action`, or `action` has no choices."""
         if action.choices is not None and value not in action.choices:
             near = nearest(str(value), map(str, action.choices))
             raise argparse.ArgumentError(action, f"invalid choice: {value!r}; {near}")

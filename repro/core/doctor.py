@@ -116,7 +116,8 @@ def _device() -> str:
 
 
 def _precision() -> str:
-    """Whether bfloat16 multiplies faster than float32 here, measured on the device where models run."""
+    """One sentence on whether products of matrices are faster in bfloat16 than in float32 here, measured on the GPU if
+    there is one, else on the CPU."""
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     rates = [_rate(kind, device) for kind in (torch.float32, torch.bfloat16)]
     ratio = rates[1] / rates[0]

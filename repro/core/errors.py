@@ -74,8 +74,9 @@ def _is_part(name: str, other: str) -> bool:
 
 
 def _edits(name: str, other: str) -> int | None:
-    """Number of edits that turn `name` into `other`; None if it is more than a third of the longer name's length. The
-    third is rounded down, but not below 1, if the lengths differ by 1 at most; else it is rounded up."""
+    """Number of edits (see `misspelt`) that turn `name` into `other`; None if it is more than a third of the longer
+    name's length. If the lengths differ by 1 at most, this third is rounded down, but not below 1; else it is rounded
+    up."""
     longest, apart = max(len(name), len(other)), abs(len(name) - len(other))
     most = max(longest // 3, 1) if apart <= 1 else (longest + 2) // 3
     if longest < 2 or apart > most:

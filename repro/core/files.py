@@ -52,7 +52,7 @@ def atomically(path: Path) -> Generator[Path]:
     is then renamed to `path`, else removed. Its files get the permission bits that the umask gives to new files.
 
     Raises FileExistsError where `path` is an existing folder, a device or a pipe, and OSError (ENOSPC) where the disk
-    is full, also in place of a SafetensorError that says so.
+    is full, also if it is safetensors that finds it full (and raises SafetensorError).
     """
     if _is_special(path):
         raise FileExistsError(f"{path} is a device or a pipe; choose another path")
@@ -147,7 +147,8 @@ def _mode(fresh: Path) -> int:
 
 def _finish(path: Path, mode: int) -> None:
     """Write a file, or all files of a folder, through to the disk (fsync), and give them the permission bits `mode`:
-    those written by safetensors only their owner may read, and copies have the bits of their source."""
+    otherwise only their owner could read files that safetensors wrote, and copies would have the bits of their
+    source."""
     for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
         with open(file, "rb") as handle:
             os.fsync(handle.fileno())

@@ -123,7 +123,7 @@ def _is_kind(hint: Any) -> bool:
 
 def read(data: Any, kind: Any = Part, path: str = "") -> Any:
     """The part (or value of a setting) that the canonical form `data` describes, read strictly. `kind`: the expected
-    type; `path`: the dotted path of `data` in the form of which it is an element ("" for a whole form), for messages.
+    type; `path`: where `data` stands in a larger form, as a dotted path ("" if it is a form by itself), for messages.
 
     Raises ValueError, which names the path, the wrong value and the remedy, for: an unknown part or setting; another
     version than the class's; a missing setting; a value of the wrong type (`true`, `"5"` and `5.0` are not integers) or
@@ -162,7 +162,8 @@ def read(data: Any, kind: Any = Part, path: str = "") -> Any:
 
 
 def _class(name: Any, path: str) -> Any:
-    """The class of the part called `name` at `path`; ValueError for a name that is not registered."""
+    """The class of the part called `name`; ValueError for a name that is not registered. `path`: dotted path of the
+    part, for the message."""
     where = f"{path}: " if path else ""
     if not isinstance(name, str):
         raise ValueError(f"{where}part={json.dumps(name)[:200]}: expected the name of a component")

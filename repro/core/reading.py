@@ -108,7 +108,8 @@ def read_json_lines(path: Path, kind: Any = Any, remedy: str = COPY) -> Iterator
 def json_lines(path: Path) -> list[str]:
     """The lines (unparsed JSON values) of a JSON Lines file; ValueError for a file that `read_text` refuses.
 
-    Not str.splitlines, which also splits at U+2028, U+2029 and U+0085; these may occur inside a JSON string.
+    Lines end at a line feed alone: str.splitlines would also split at U+2028, U+2029 and U+0085, which may occur inside
+    a JSON string.
     """
     *lines, last = read_text(path).split("\n")
     return [*lines, last] if last else lines
@@ -228,7 +229,7 @@ def _limit(text: str) -> float:
 
 
 def _without_halves(text: str) -> str:
-    """JSON text with U+FFFD in place of each escape of half of a surrogate pair."""
+    """JSON text with U+FFFD in place of each Unicode escape that is one half of a surrogate pair and stands alone."""
     return _ESCAPE.sub(lambda found: "\\ufffd" if found["half"] else found[0], text)
 
 

@@ -72,14 +72,14 @@ def _wrapped(x: Bits) -> Bits:
 
 
 def _mix(x: Bits) -> Bits:
-    """Finaliser of SplitMix64, int64 -> int64, elementwise."""
+    """Hash of each number, int64 -> int64: the last mixing step (finaliser) of the generator SplitMix64."""
     x = _wrapped((x ^ _shift(x, 30)) * _MIX1)
     x = _wrapped((x ^ _shift(x, 27)) * _MIX2)
     return x ^ _shift(x, 31)
 
 
 def _fold(key: Any, value: Any) -> Any:
-    """`key` hashed with `value`: Python integers to an integer, otherwise to a tensor."""
+    """Hash of `key` and `value`: an integer if both are Python integers, else an int64 tensor, elementwise."""
     return _mix(_wrapped((key ^ _mix(_wrapped(value + _GOLDEN))) + _GOLDEN))
 
 
@@ -116,16 +116,16 @@ def low_discrepancy(seed: int, purpose: int, step: int, rows: Tensor, count: int
     """Stratified uniform draws, [B] float64: row r of the `count` rows of an optimizer step gets (r + u) / count, with
     one random u in (0, 1) shared by the whole step (docs/method.md#oracle-32).
 
-    `rows` [B]: number r of each row within the step. Each stratum [i/count, (i+1)/count) has exactly one value, which
-    is uniform on it.
+    `seed`, `purpose` (a constant of this module) and `step` determine u; `rows` [B]: number r of each row within the
+    step. Each stratum [i/count, (i+1)/count) has exactly one value, which is uniform on it.
     """
     shared = uniform(keys(seed, purpose, step, 0)).to(rows.device)
     return (rows.double() + shared) / count
 
 
 def permutation(seed: int, purpose: int, epoch: int, count: int) -> Tensor:
-    """Uniformly random permutation of 0..count-1, [count] int64, the same on every machine (stable sort of hashed
-    keys)."""
+    """Uniformly random permutation of 0..count-1, [count] int64, determined by `seed`, `purpose` (a constant of this
+    module) and `epoch`, and the same on every machine (stable sort of hashed keys)."""
     return torch.sort(keys(seed, purpose, epoch, torch.arange(count)), stable=True).indices
 
 

@@ -87,8 +87,9 @@ def prediction_interval(
 
 
 def prediction_t(values: Sequence[float], spread: float, observed: Sequence[float]) -> float:
-    """Student's t of the mean of `observed`: its difference from the mean of `values`, divided by the standard error of
-    this difference. `spread`: standard deviation of one observation; if it is 0, t is 0 or infinite."""
+    """Student's t of the test that `values` and `observed` are from the same normal population: mean of `observed`
+    minus mean of `values`, divided by the standard error of this difference. `spread`: standard deviation of one
+    observation; if it is 0, t is 0 or infinite."""
     error = spread * math.sqrt(1 / len(values) + 1 / len(observed))
     difference = fmean(observed) - fmean(values)
     if error == 0:
@@ -97,9 +98,9 @@ def prediction_t(values: Sequence[float], spread: float, observed: Sequence[floa
 
 
 def prediction_p(values: Sequence[float], spread: float, degrees: int, observed: Sequence[float]) -> float:
-    """Two-sided p-value of the mean of `observed`, given `values` from the same population: below 1 - level exactly
-    where that mean is outside the `prediction_interval` of this level, computed with the same `spread` and
-    `degrees`."""
+    """Two-sided p-value of the test that `values` and `observed` are from the same normal population (`prediction_t`).
+    `spread`: standard deviation of one observation, with its `degrees` of freedom. p is below 1 - level exactly where
+    the mean of `observed` is outside the `prediction_interval` of this level for the mean of as many observations."""
     from scipy.stats import t
 
     return float(2 * t.sf(abs(prediction_t(values, spread, observed)), degrees))
@@ -130,10 +131,11 @@ def wilson(share: float, n: int, level: float) -> Interval:
 
 
 def paired_difference(gained: int, lost: int, n: int, level: float) -> tuple[float, float]:
-    """Difference of two proportions of the same `n` items, of which `gained` are right only in the second and `lost`
-    only in the first, and half the width of its confidence interval of coverage `level`: Wald's, after half an item is
-    added to each of the four counts (right in both, in the first, in the second, in neither; Agresti and Min,
-    Statistics in Medicine 24, 2005, page 729), so that the width is positive even if no item differs."""
+    """(difference, half the width of its confidence interval of coverage `level`) for the shares of `n` items that two
+    methods get right: share of the second minus share of the first. `gained` items are right only in the second, `lost`
+    only in the first. Both numbers are Wald's, after half an item is added to each of the four counts (right in both,
+    only in the first, only in the second, in neither; Agresti and Min, Statistics in Medicine 24, 2005, page 729), so
+    that the width is positive even if no item differs."""
     from scipy.stats import norm
 
     b, c, total = gained + 0.5, lost + 0.5, n + 2

@@ -1,5 +1,5 @@
-"""Rendering Jinja templates that others wrote (chat templates, templates of tasks): they reach no object of Python, and
-their time and memory are limited.
+"""Rendering Jinja templates that others wrote (chat templates, templates of tasks), in a sandbox with limits on time
+and memory.
 
     with limited("the chat template of X"):           around compiling and rendering
         refuse_power(text)

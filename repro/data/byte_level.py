@@ -159,7 +159,7 @@ def _of_merges(units: BpeMerges) -> Tokenizer:
         vocabulary[left + right] = len(vocabulary)
     if len(vocabulary) != units.size:
         raise ValueError(
-            f"{file} gives {len(vocabulary)} ids, not size={units.size}; set size to that number"
+            f"{file} gives {len(vocabulary)} ids, not size={units.size}; set size={len(vocabulary)}"
         )
     return _byte_level(models.BPE(vocab=vocabulary, merges=merges))
 

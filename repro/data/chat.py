@@ -197,8 +197,9 @@ class Chat(SourceOfChats):
             yield np.array(encoded["input_ids"], np.min_scalar_type(self.total))
 
     def _candidates(self, ids: np.ndarray) -> np.ndarray:
-        """The positions that noise may corrupt and the loss scores, bool [N, L], for rows of ids [N, L]: all but
-        padding, or as the setting `scored` has it."""
+        """The candidates (positions that noise may corrupt and the loss scores), bool [N, L], of rows of ids [N, L]. If
+        the setting `scored` is "all": all positions but padding; if it is "answer": all positions after the first SEP
+        but padding and further SEPs."""
         written = ids != self.pad
         if self.scored == "all":
             return written

@@ -108,7 +108,8 @@ class Chats(Written):
                 yield number << 32 | k, self.before(chat[:i]), chat[i]["content"]
 
     def _rows(self, names: list[int], prompts: list[Ids], answers: list[Ids]) -> Rows:
-        """The rows of those answers that fit, from the row names, prompt ids and answer ids of all answers."""
+        """The rows of those answers that are not empty and fit into a row together with their prompt and at least one
+        E. `names`, `prompts`, `answers`: row name, prompt ids and answer ids of every answer."""
         fits = [
             i
             for i in range(len(names))

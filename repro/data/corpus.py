@@ -108,8 +108,8 @@ class Data(Part):
         """L, the number of ids per row."""
 
     def expected_rows(self) -> int:
-        """Number of training rows, or an estimate where only the Hub knows the number; used in cost plans. By default
-        ValueError: no training rows."""
+        """Number of training rows, or an estimate where only the Hub knows the number; used in cost plans. Unless a
+        subclass overrides this, it raises ValueError: the data source has no training rows."""
         raise ValueError(f"{type(self).__name__} has no training rows; choose another data source")
 
     def resolve(self) -> dict[str, str | int]:

@@ -101,7 +101,8 @@ class Hmm:
 
     def posterior_uniform(self, ids: Tensor, alpha: Tensor) -> Tensor:
         """p(x_l | z), [n, L, V], given noisy ids z [n, L] under uniform noise that keeps a token with probability
-        alpha, [n] or [n, L]: `leave_one_out_uniform` times alpha [x = z_l] + (1 - alpha) / V, normalised."""
+        alpha, [n] or [n, L]: proportional to p(x_l | z without z_l), of `leave_one_out_uniform`, times p(z_l | x_l),
+        which is (1 - alpha) / V, plus alpha where x_l = z_l."""
         exact = self.leave_one_out_uniform(ids, alpha)
         alpha = alpha.double().reshape(len(ids), -1, 1)
         own = alpha * exact.gather(-1, ids[..., None])

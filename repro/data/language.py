@@ -40,10 +40,11 @@ CHUNK = 1 << 12
 
 
 def estimate_entropy(hmm: Hmm, seed: int, count: int) -> tuple[float, float]:
-    """Entropy of a language in nats per token and its standard error: the mean of -log p(x) / L over `count` rows of L
-    tokens drawn by `seed`. (The entropy of a hidden Markov model has no closed form.)
+    """(estimated entropy of a language in nats per token, its standard error): the mean of -log p(x) / L over `count`
+    rows of L tokens drawn by `seed`. The entropy of a hidden Markov model has no closed form.
 
-    The random keys have step 1, those of training and held-out rows step 0: the estimate is independent of those rows.
+    These rows are drawn with random keys of step 1, training and held-out rows with keys of step 0
+    (`repro.core.rng.keys`), so that the estimate is independent of the latter.
     """
     keys = rng.keys(seed, rng.SENTENCE, 1, torch.arange(count))
     nll = torch.cat([-hmm.log_likelihood(hmm.sample(chunk)) for chunk in keys.split(CHUNK)]) / hmm.length

@@ -40,8 +40,8 @@ TEMPLATE = "{role}:\n{content}\n"
 
 
 def own_data(base: Data, source: str, tokenizer: str | None, length: int | None) -> Data:
-    """The data source `base` of a recipe, with the user's data `source` in place of the recipe's; all digests are
-    resolved.
+    """The data source `base` of a recipe, with the user's data `source` in place of the recipe's; its settings hold the
+    SHA-256 of the user's files, or the commit of a Hub name.
 
     Text is cut into rows as in `base` (packed or padded); if `base` holds no such rows, all text is joined and cut
     (`Stream`). Chats are written in the template of `base`; if `base` has none, or `tokenizer` is given, as `Chats` in
@@ -103,7 +103,9 @@ def own_units(tokenizer: str, documents: Documents) -> Units:
     if tokenizer == "gpt2":
         return Gpt2()
     if kind.casefold() in SPELLED and sources.local(tokenizer) is None:
-        raise ValueError(f"no --tokenizer {tokenizer!r}; give characters")
+        raise ValueError(
+            f"no --tokenizer {tokenizer!r}; for one id per character give --tokenizer characters"
+        )
     if kind == "bpe" and sources.local(tokenizer) is None:
         if not size.isdecimal():
             raise ValueError(
@@ -160,8 +162,9 @@ def _chats(base: Data, documents: Messages, tokenizer: str | None, length: int) 
 
 
 def _alphabet(documents: Documents) -> Alphabet:
-    """A tokenizer with one id for each character of all documents, also held-out ones (an alphabet, not a statistic);
-    for chats also for the characters of the template and of the roles' names."""
+    """A tokenizer with one id for each character that occurs in the documents, training or held-out (of which nothing
+    but the set of their characters is used); for chats also for the characters of the template and of the roles'
+    names."""
     texts = (text for split in ("train", "heldout") for _, text in documents.texts(split))
     found = set("".join(TEMPLATE.format(role=role, content="") for role in ROLES))
     if not isinstance(documents, Messages):

@@ -38,9 +38,9 @@ def _check_length(length: int) -> None:
 
 
 def with_boundary(special: Special, size: int) -> Vocabulary:
-    """Vocabulary of packed rows, from a tokenizer with `size` ids and the special ids `special`. The boundary between
-    documents (EOS) is the tokenizer's end of text, the mask its mask; each is a new id if the tokenizer has none. BOS
-    is the tokenizer's, or if it has none the boundary."""
+    """Vocabulary of packed rows, from a tokenizer with `size` ids and the special ids `special`. EOS, the boundary
+    between documents, and the mask are those of the tokenizer; one that it lacks gets a new id. BOS is that of the
+    tokenizer, or else equal to EOS."""
     end = size if special.end is None else special.end
     size += (
         special.end is None

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 @part
 class Released(Data):
     """Vocabulary and tokenizer of released weights; texts are tokenised without special tokens. `tokenizer_sha256`: of
-    the file tokenizer.json; `size`, `total`: number of ids without and with those that are only special; `length`: ids
-    of the longest row that the weights were trained on."""
+    the file tokenizer.json; `total`: number of ids; `size`: number of ids without the mask, if that is the last id,
+    else `total`; `length`: ids of the longest row that the weights were trained on."""
 
     tokenizer_sha256: str
     size: int

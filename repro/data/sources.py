@@ -79,8 +79,8 @@ def check_rows(file: Path) -> None:
 
 
 def _nested(line: bytes, depth: int) -> tuple[int, int]:
-    """(number of brackets open after the line, largest number open at once within the line), if `depth` brackets are
-    open before this `line` of JSON; brackets in strings do not count."""
+    """(number of brackets that are open after `line`, a line of JSON; largest number that are open at once within it).
+    `depth`: number of brackets that are open before the line. Brackets in strings do not count."""
     deepest = depth
     for bracket in re.findall(rb"[\[\]{}]", re.sub(rb'"(?:[^"\\]|\\.)*"', b"", line)):
         depth += 1 if bracket in b"[{" else -1

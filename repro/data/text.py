@@ -2,7 +2,7 @@
 
     Text(documents=Sotu(...), units=Characters(), length=64)
 
-`units` is the tokenizer: characters, a pinned alphabet, or one of `repro.data.byte_level` and `repro.data.pretrained`.
+`units` is the tokenizer: characters, a fixed alphabet, or one of `repro.data.byte_level` and `repro.data.pretrained`.
 Some tokenizers are learnt from the documents, so every method of a tokenizer takes the documents. The k-th row of
 document `number` has the name (`Rows.example`) `number << 32 | k`: it keeps the document, since rows of one document
 are statistically dependent. Symbols: V = `vocab_size` of the tokenizer, L ids per row.
@@ -59,8 +59,8 @@ class Units(Part):
 
     @abstractmethod
     def encode(self, texts: Iterable[str], documents: Documents) -> Iterator[Ids]:
-        """Token ids of each text, [T] for a text of T tokens; `documents`, which the texts come from, say which symbols
-        have an id. ValueError names a symbol that has none."""
+        """Token ids of each text, [T] for a text of T tokens; ValueError names a symbol that has no id. `documents`:
+        the documents of the data source, from which some tokenizers are learnt."""
 
     @abstractmethod
     def decode(self, ids: Sequence[int], documents: Documents) -> str:
@@ -73,8 +73,8 @@ class Units(Part):
 
 @part
 class Characters(Units):
-    """Tokenizer with one id per character: the sorted characters of all documents, also held-out ones (an alphabet, not
-    a statistic)."""
+    """Tokenizer with one id for each character that occurs in the documents, training or held-out (of which nothing but
+    the set of their characters is used), in sorted order."""
 
     def vocab_size(self, documents: Documents) -> int:
         return len(_alphabet(documents))
@@ -171,7 +171,8 @@ class Written(Data):
 
     @abstractmethod
     def chunks(self, split: Split) -> Iterator[Rows]:
-        """Rows of a split, in chunks."""
+        """The rows of a split, in order, as an iterator of chunks (each holds some of the rows), so that they need not
+        all fit into memory."""
 
     def splits(self) -> Iterator[tuple[Split, Iterable[Rows]]]:
         for split in ("train", "heldout"):

@@ -68,13 +68,14 @@ class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     `name`: on the Hub; `layout`: name in `repro.core.registry.LAYOUTS`, or `unlisted: NAME` for a format that this
     suite cannot read; `process`: noise process of its training; `meaning`: what its output estimates, the clean token
-    given all noisy tokens (`x0_mean`) or all but the position's own (`leave_one_out`;
-    docs/method.md#uniform-samplers); `mask`, `eos`, `eot` (end of a turn) and `pad`: token ids; `length`: longest
-    supported row, in tokens; `right_shift`: whether the logits at i predict position i + 1; `ema`: whether the weights
-    are an average over training; `template`: chat template, `none`, `own` (the tokenizer's) or `seed` (that of the
-    script tom-pollak/dllm, docs/method.md#masked-script); `fingerprint`: SHA-256 of the weights' bytes in the order of
-    their files; `number_of`: name of a published number that tells this checkpoint from another of the same
-    configuration; `suites`: evaluation suites with its published numbers; `source`: where these facts are from.
+    given all noisy tokens (`x0_mean`) or all but the position's own (`leave_one_out`; docs/method.md#uniform-samplers);
+    `mask`, `eos`, `eot` (end of a turn) and `pad`: token ids; `length`: longest supported row, in tokens;
+    `right_shift`: whether the logits at i predict position i + 1; `ema`: whether the weights are an average over
+    training; `template`: chat template, `none`, `own` (the tokenizer's) or `seed` (that of the script tom-pollak/dllm,
+    docs/method.md#masked-script); `fingerprint`: SHA-256 of the weights' bytes in the order of their files;
+    `number_of`: name (as in `repro.verify --cell NAME`) of a published score of this checkpoint, by which it can be
+    told from another checkpoint of the same configuration, or ""; `suites`: evaluation suites with its published
+    numbers; `source`: where these facts are from.
     """
 
     name: str

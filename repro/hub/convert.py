@@ -169,8 +169,8 @@ def _load(path: Path) -> Any:
 
 
 def read_pickle(path: Path, weights: Literal["raw", "ema"], names: TensorNames) -> dict[str, Tensor]:
-    """Name -> tensor for the tensors of the pickle at `path`. `weights` "ema": those whose names match a `used` pattern
-    of `names`, the parameters of the network, are replaced by their averages over training.
+    """Name -> tensor for the tensors of the pickle at `path`. `weights` "ema": the parameters of the network (the
+    tensors whose names match a `used` pattern of `names`) are replaced by their averages over training.
 
     Raises ValueError, with a one-line message, if the file is not a PyTorch zip, holds no tensors, or (for "ema") holds
     no averages, or averages of other shapes.

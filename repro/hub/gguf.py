@@ -110,7 +110,7 @@ class Architecture:
 
 
 class Metadata:
-    """The key-value pairs of a GGUF file; the key `block_count` finds that of the architecture, `llama.block_count`."""
+    """Keys and values of a GGUF file; the key `block_count` finds that of its architecture, `llama.block_count`."""
 
     def __init__(self, path: Path, fields: Mapping[str, Any]) -> None:
         self.path, self._fields = path, fields
@@ -230,8 +230,8 @@ def _tensors(path: Path, reader: GGUFReader, metadata: Metadata, to: Architectur
         if to.pairs and part in heads:
             if values.size == 0 or len(values) % (2 * heads[part]):
                 raise ValueError(
-                    f"{path}: tensor {tensor.name!r} has {len(values)} rows, not pairs for {heads[part]} heads"
-                    f" (attention.head_count, attention.head_count_kv); {AGAIN}"
+                    f"{path}: tensor {tensor.name!r} has {len(values)} rows, not an even number in each"
+                    f" of {heads[part]} heads (attention.head_count, attention.head_count_kv); {AGAIN}"
                 )
             values = _halves(values, heads[part])
         found[to.name(tensor.name)] = values
@@ -376,7 +376,7 @@ def _llada(metadata: Metadata) -> dict[str, Any]:
 
 
 def _unscaled(metadata: Metadata) -> str:
-    """transformers' `rope_type` of unscaled positions, "default"; ValueError if the metadata rescale positions."""
+    """transformers' `rope_type` for positions without rescaling, "default"; ValueError if the metadata rescale them."""
     kind = metadata.get("rope.scaling.type", str, "none")
     if kind != "none":
         raise ValueError(

@@ -57,11 +57,11 @@ class Layout:
     `name`: for messages. `tensor_names`: which stored tensor fills which parameter of this suite's network. `backbone`:
     function from config.json to a backbone of `repro.models`, without weights; it raises KeyError for a missing field
     and ValueError for a value that this suite's network does not support. `process`, `meaning`, `score`: noise process
-    (see `process_of`), meaning of the output (`repro.processes.prediction`) and kind of likelihood bound that the
-    weights were trained for. `mask`: a field of config.json with the mask id, or else the text of the mask token;
-    "last": the mask is the last id; None: no mask. `required`: field of config.json -> its only supported value,
-    checked if config.json has the field. `variant`: function from config.json to the name in `LAYOUTS` of another
-    network that shares this model_type, or None.
+    of the weights' training (see `process_of`), what their output estimates ("x0_mean": the clean token given all noisy
+    ones; "leave_one_out": given all but the position's own), and kind of likelihood bound that their loss is. `mask`: a
+    field of config.json with the mask id, or else the text of the mask token; "last": the mask is the last id; None: no
+    mask. `required`: field of config.json -> its only supported value, checked if config.json has the field. `variant`:
+    function from config.json to the name in `LAYOUTS` of another network that shares this model_type, or None.
     """
 
     name: str

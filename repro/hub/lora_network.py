@@ -48,8 +48,9 @@ class KeyedDropout(nn.Module):
 class AdaptedDenoiser(Denoiser):
     """The denoiser `network` with frozen parameters, and trained low-rank adapters in its layers.
 
-    `pins`: settings of the adapters; `seed`: of their random start; `base`: SHA-256 of the frozen weights. ValueError
-    if peft is not installed, and if the mask's embedding is to be trained but the vocabulary of `role` has no mask.
+    `role`: what the network is built for, with its vocabulary; `pins`: settings of the adapters; `seed`: random seed of
+    the adapters' start; `base`: SHA-256 of the frozen weights. ValueError if peft is not installed, and if the mask's
+    embedding is to be trained but the vocabulary has no mask.
     """
 
     def __init__(self, network: Denoiser, role: Role, pins: Lora, seed: int, base: str) -> None:

@@ -119,7 +119,7 @@ def _check(
             " config.json of these weights"
         )
     if ours in filled and stored.reason != TIED:
-        raise ValueError(f"{tensor} is the same weight as {filled[ours]!r}; remove one of them")
+        raise ValueError(f"{tensor} fills the same parameter as {filled[ours]!r}; remove one of them")
     if stored.dtype not in DTYPES:
         raise ValueError(f"{tensor} is stored as {stored.dtype}; convert it to one of {', '.join(DTYPES)}")
     if stored.shape != tuple(shapes[ours]):

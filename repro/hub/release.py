@@ -66,7 +66,8 @@ class Release(Part):
         return parts.sha256(parts.to_json(data))
 
     def role(self) -> Role:
-        """The data, forbidden ids and meaning of the output for which the backbone builds its network."""
+        """What the backbone needs to know to build its network: the data, the ids that are never a clean token (such as
+        the mask), and the meaning of the output."""
         return Role(self.data, self.process.forbidden(self.data.vocabulary()), self.meaning)
 
 
@@ -288,7 +289,7 @@ def _mask(path: Path, layout: Layout, config: Config, tokenizer: Tokenizer, tota
     ids = layouts.token_ids(path.with_name("config.json"), found, layout.mask, total)
     if len(ids) != 1:
         raise ValueError(
-            f"{path}: {layout.mask!r} gives no mask id below {total}; add it to config.json or to the tokenizer"
+            f"{path.parent}: no single mask id as {layout.mask!r} in config.json or {path.name}; add it to one of them"
         )
     return ids[0]
 

@@ -341,9 +341,9 @@ _SHORT = 12
 
 
 def _indented(rows: Sequence[tuple[str, str, str, str]], room: int) -> Iterator[str]:
-    """Lines for `rows` of (mark, dotted path, value, source), at most `room` characters long where words allow that:
-    the last word of the path, indented by its depth, the value, and in the third column the source (on the next line
-    if the value has more than 12 characters)."""
+    """Lines in three columns for `rows` of (mark, dotted path, value, source): the last word of the path, indented by
+    its depth; the value; the source, which begins on the next line if the value has more than 12 characters. Lines have
+    at most `room` characters where words allow that."""
     names = ["  " * pin.count(".") + pin.rpartition(".")[2] for _, pin, *_ in rows]
     wide = max(map(len, names))
     column = 2 + wide + 2 + _SHORT + 2

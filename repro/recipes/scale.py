@@ -5,9 +5,9 @@
     micro           State of the Union addresses, by a byte-level BPE of 4,096 ids, rows of 128
 
 The synthetic languages have known probabilities (oracle). A scale replaces data, backbone, batch, steps, optimizer
-settings and warm-up. The new backbone is a small DiT if the recipe has a DiT, else a Llama; at micro it is a DiT except
-for a causal network that reads blocks. The new backbone has no adapters, since there are no released weights. Process,
-objective and the form of the schedules stay (docs/method.md#scales). Noise levels are converted to the smaller
+settings and warm-up. The new backbone is a small DiT if the recipe has a DiT, else a Llama (at micro also a DiT, unless
+the recipe's network reads blocks causally). The new backbone has no adapters, since there are no released weights.
+Process, objective and the form of the schedules stay (docs/method.md#scales). Noise levels are converted to the smaller
 vocabulary so that the same share of tokens is replaced; the step counts of curricula and annealings keep their share of
 the run. Numbers of steps are fixed, not derived from a time limit; they were chosen so that a run takes about 30
 seconds on one core (60 for sudoku, 10 to 12 minutes at micro).
@@ -86,8 +86,8 @@ CORPORA: dict[str, Data] = {
 @dataclasses.dataclass(frozen=True)
 class Budget:
     """Size of a scale's networks, and length and settings of its runs. `learning_rate`: family of noise
-    (`Process.noise`) -> learning rate; `conditioned`: whether networks that would be Llamas (see `_backbone`) are the
-    papers' DiTs, which read the noise level where the papers' networks do."""
+    (`Process.noise`) -> learning rate; `conditioned`: whether a recipe whose network is neither a DiT nor reads causal
+    blocks gets a small DiT, as in the papers on MDLM and Duo, in place of a small Llama (`_backbone`)."""
 
     layers: int
     width: int
@@ -227,7 +227,7 @@ def oracle(recipe: Recipe) -> Recipe:
         )
     if recipe.process.block_length() is not None:
         raise ValueError(
-            f"no exact denoiser for {recipe.name}: it reads whole rows, and this recipe reads blocks; use mdlm instead"
+            f"no exact denoiser for {recipe.name}, which reads blocks: exact denoisers read whole rows; use recipe mdlm"
         )
     exact = Oracle(process=diffusion(recipe.process))
     return dataclasses.replace(recipe, name=f"oracle:{recipe.name}", backbone=exact, steps=0)
@@ -245,10 +245,10 @@ def by_name(name: str) -> Recipe:
 
 
 def _backbone(recipe: Recipe, data: Data, budget: Budget) -> Backbone:
-    """A backbone of the budget's size with random weights, by the recipe's own backbone: for a DiT with dropout a DiT
-    with dropout, for a causal Llama read in blocks another one, for all others a Llama, or, if the budget is
-    `conditioned`, the papers' DiT. Of the last, only a DiT for uniform noise with a NELBO as objective reads the noise
-    level, not those for MDLM and LLaDA (docs/method.md#scales)."""
+    """A backbone of the budget's size with random weights, of a class that depends on the recipe's own backbone. For a
+    DiT with dropout: the same class. For a causal Llama that reads blocks: the same. For any other: a Llama, or, if the
+    budget is `conditioned`, the DiT of the papers on MDLM and Duo. This DiT reads the noise level only for uniform
+    noise with a NELBO as objective (docs/method.md#scales)."""
     sizes = {"layers": budget.layers, "width": budget.width, "heads": budget.heads, "ffn": budget.ffn}
     causal, backbone = recipe.process.causal, recipe.backbone.blank()
     if isinstance(backbone, WithDropout):
@@ -308,17 +308,19 @@ def _objective(objective: Objective, full_size: int, vocab_size: int, share: flo
 
 
 def _same_window(window: GammaWindow, full_size: int, vocab_size: int) -> GammaWindow:
-    """The range of gamma = -log SNR for `vocab_size` ids that replaces as many tokens as `window` does for `full_size`
-    ids; its ends, computed by `_same_gamma`, are rounded to six digits."""
+    """The window of noise levels (gamma = -log SNR) for `vocab_size` ids that corresponds to `window` for `full_size`
+    ids: at its ends as many tokens are kept as at the ends of `window` (`_same_gamma`). The ends are rounded to six
+    digits."""
     low, high = (_same_gamma(gamma, full_size, vocab_size) for gamma in (window.low, window.high))
     return GammaWindow(low=_rounded(low), high=_rounded(high))
 
 
 def _same_gamma(gamma: float, full_size: int, vocab_size: int) -> float:
-    """The gamma = -log SNR at which T(A) with `vocab_size` ids equals T(A) with `full_size` ids at `gamma`.
+    """The noise level (gamma = -log SNR) at which uniform noise over `vocab_size` ids keeps as many tokens as uniform
+    noise over `full_size` ids does at the level `gamma`.
 
-    T(A): weight of the clean token in the uniform noise that Gaussian noise of signal level A induces
-    (docs/method.md#transformation-operator).
+    The share of tokens kept is T(A), the weight of the clean token in the uniform noise that Gaussian noise of signal
+    level A induces (docs/method.md#transformation-operator).
     """
     from repro.core.lazy import torch
     from repro.processes import gaussian

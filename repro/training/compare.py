@@ -102,9 +102,9 @@ def lines(found: Difference, one: Path, other: Path, room: int) -> list[str]:
 
 
 def _kinds(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """The only row of `Difference.settings` if one checkpoint is a run and the other released weights, whose settings
-    cannot be compared: the names of their parts, "recipe" and "release". `one`, `other`: canonical forms of the two
-    parts."""
+    """The only row of `Difference.settings` if a run is compared with released weights, which have no settings in
+    common: it says that one of the two is a "recipe" and the other a "release". `one`, `other`: canonical forms of the
+    recipe and of the release, in either order."""
     return {"setting": "part", "a": one["part"], "b": other["part"]}
 
 

@@ -40,9 +40,9 @@ COPIES_UNIFORM, COPIES_CE = 7.25, 3
 class State:
     """Bytes per parameter that training in one precision needs.
 
-    `value`: one number of the network, a weight or its gradient in backward; `weights`: a weight of the network;
-    `gradients`: all copies of its gradient; `optimizer`: optimizer state, with the float32 master weight if that is a
-    copy of its own.
+    `weights`: the weight in the network; `gradients`: all copies of its gradient; `optimizer`: optimizer state, with
+    the float32 master weight if that is a copy of its own; `value`: a weight or gradient in the buffers through which
+    an engine gathers or exchanges it.
     """
 
     value: int
@@ -165,9 +165,9 @@ def plan(
 def _memory(
     recipe: Recipe, size: Size, rows: int, engine: str, gpus: int, checkpointing: bool
 ) -> tuple[dict[str, float], int]:
-    """Bytes per GPU of "weights", "gradients", "activations", ... for microbatches of `rows` rows, and the number of
-    bytes that it saves to compute output layer and loss in pieces (fused) and not all logits at once. `checkpointing`:
-    whether layers are recomputed in backward."""
+    """(what -> bytes per GPU, bytes saved) for microbatches of `rows` rows. The first counts "weights", "gradients",
+    "activations", ...; the second is what is saved because output layer and loss are computed in pieces (fused), not
+    from all logits at once. `checkpointing`: whether layers are recomputed in backward."""
     state, trained = STATES[recipe.precision], recipe.backbone.trained_parameters(recipe.data)
     adapted = trained < size.parameters
     frozen = size.parameters if adapted else 0
@@ -215,8 +215,8 @@ def _copies_of_rows(recipe: Recipe) -> int:
 
 
 def _layer(recipe: Recipe, size: Size) -> int:
-    """Number of parameters of one layer of the recipe's network, which has this `size`: the difference to a network of
-    twice as many layers, per layer; 0 for a network without layers."""
+    """Number of parameters of one layer of the recipe's network, which has this `size`; 0 for a network without layers.
+    It is what a network of twice as many layers has more, divided by the number of layers."""
     if size.layers == 0:
         return 0
     path = next(pin for pin in parts.leaves(recipe.backbone) if pin.rpartition(".")[2] == "layers")

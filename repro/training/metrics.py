@@ -86,8 +86,8 @@ class ProgressLines(Progress):
 
 
 class ProgressBar(Progress):
-    """A progress bar on stderr with the loss and the time left. `bar`: a `Progress` of the package rich; `task`: the
-    number of the bar's task in it."""
+    """A progress bar on stderr with the loss and the time left. `bar`: a `Progress` of the package rich; `task`: the id
+    that `bar` has given to this run."""
 
     def __init__(self, bar: Any, task: Any) -> None:
         self.bar, self.task = bar, task

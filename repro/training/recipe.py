@@ -107,7 +107,8 @@ class Recipe(Part):
         return self.objective.score
 
     def role(self) -> Role:
-        """The data, forbidden ids and meaning of the output for which the backbone builds the network."""
+        """What the backbone needs to know to build its network: the data, the ids that are never a clean token (such as
+        the mask), and the meaning of the output."""
         return Role(self.data, self.process.forbidden(self.data.vocabulary()), self.objective.meaning)
 
     def network(self, seed: int) -> Denoiser:

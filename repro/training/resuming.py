@@ -1,9 +1,9 @@
 """Which run a recipe may continue, and recipes that train a finished run longer (docs/method.md#longer).
 
-A run may go on under another recipe only if a run of the other recipe would have had the same weights at the last
-checkpoint: of the settings that decide what is computed, only the number of steps and the schedule of the learning rate
-may differ, and both schedules must give the same rates up to that checkpoint. From there it is a run of the other
-recipe.
+A run of recipe A may go on under recipe B only if a run of B from step 0 would have had the same weights at the last
+checkpoint. Of the settings that affect weights, A and B may therefore differ only in the number of steps and in the
+schedule of the learning rate, and both schedules must give the same rates up to that checkpoint. After it, the run
+counts as a run of B.
 """
 
 from __future__ import annotations

@@ -389,7 +389,7 @@ def test_a_file_of_merges_is_the_tokenizer_that_was_trained(tmp_path):
 @pytest.mark.parametrize(
     ("text", "size", "message"),
     [
-        ("t h\n", 258, "gives 257 ids, not size=258; set size to that number"),
+        ("t h\n", 258, "gives 257 ids, not size=258; set size=257"),
         ("t h\nqq x\n", 258, "merges.txt:2: 'qq x' is no merge of two known pieces"),
         ("t h\n\n", 258, "merges.txt:2: '' is no merge"),
     ],

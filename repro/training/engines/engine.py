@@ -29,8 +29,8 @@ class Engine:
     """Base class of engines: a network with its master weights and optimizer, and the operations of a training step.
 
     `rank`, `world`: index of this process, and number of processes; `first`: whether the index is 0. Subclasses say how
-    the weights are stored or sharded (`place`), and override the operations that depend on that. All processes must
-    call a *collective operation*.
+    the weights are stored or sharded (`place`), and override the operations for which this matters. Methods whose
+    docstring says *collective operation* must be called by all processes.
     """
 
     distributed: ClassVar[tuple[DistributedType, ...]]  # accelerate's names for this engine
@@ -58,8 +58,8 @@ class Engine:
 
     @abstractmethod
     def place(self, wrapped: ForwardWrapper) -> None:
-        """Set the attributes `network` and `master_weights` from the denoiser in its wrapper; an engine that shards
-        shards them here."""
+        """Set the attributes `network` and `master_weights` from `wrapped`, which holds the denoiser. If the engine
+        shards the weights, it does so here."""
 
     @property
     def backward_averages(self) -> bool:
@@ -88,8 +88,9 @@ class Engine:
             return self.network(cast)
 
     def backward(self, loss: Tensor, last: bool) -> None:
-        """Accumulate gradients of the *sum* of `loss` (a scalar) over processes and microbatches (DDP and FSDP would
-        average over processes); `last`: whether the microbatch is the step's last one."""
+        """Add the gradients of `loss`, a scalar of this process's microbatch, to those of the step, so that the result
+        is the gradient of the *sum* over processes and microbatches (DDP and FSDP alone would average over processes).
+        `last`: whether the microbatch is the step's last one."""
         with self.no_sync(last):
             (loss * self.world if self.backward_averages else loss).backward()
         self.master_weights.collect_gradients()
@@ -127,13 +128,15 @@ class Engine:
         return inner
 
     def weights(self) -> dict[str, Tensor]:
-        """Whole (not sharded) master weights by name, which must not be changed (a collective operation)."""
+        """Name -> whole (not sharded) master weight; the caller must not change the tensors (a collective
+        operation)."""
         return {name: tensor.detach() for name, tensor in self.master_weights.weights.items()}
 
     # --- checkpoints ---
 
     def files(self, scratch: Path) -> Files:
-        """Files of a checkpoint, which the first process then saves (a collective operation).
+        """Files of a checkpoint, which the first process then saves (a collective operation): file name -> tensors by
+        name, or the path of a finished safetensors file.
 
         `scratch`: a folder for temporary files, on a file system that all processes share.
         """

@@ -35,5 +35,5 @@ def write(folder: Path, tensors: Mapping[str, Tensor], first: bool) -> Path:
 
 
 def _at_least_1d(tensor: Tensor) -> Tensor:
-    """The tensor itself, but with shape [1] if its shape is (): torch 2.13 would write zeros in its place."""
+    """The tensor itself, but a scalar with shape [1] in place of (): torch 2.13 would write a scalar as zeros."""
     return tensor if tensor.ndim else tensor[None]
