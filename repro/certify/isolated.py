@@ -86,7 +86,7 @@ def isolated(
     if not found.endswith(b"\n"):
         ended = f"was ended by signal {-code}" if code < 0 else f"ended by itself with exit code {code}"
         raise Unfinished(
-            f"the process of {name} {ended} before the certificate was complete; it must return from each call"
+            f"the process of {name} {ended} before the certificate was complete; {name} must return from each call"
         )
     data = json.loads(found)
     if "error" in data:

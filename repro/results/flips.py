@@ -1,4 +1,4 @@
-"""Documents on which two results of one task differ: flip rate, paired difference, exact test, list of documents.
+"""Documents on which two results of one task differ (flips): their share and list, paired difference, exact test.
 
     python -m repro.results flips A B [--raw DIR] [--metric NAME] [--filter NAME] [--json]
 

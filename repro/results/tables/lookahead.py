@@ -1,7 +1,7 @@
 """Table of lossless lookahead, from records of the tasks `lookahead_cost` and `prompted_lookahead`. Lookahead decodes
 the same tokens in fewer rounds: a round is one batched forward pass of up to m states of a text, that is of the text
-after 0 to m - 1 guessed steps (docs/method.md#lookahead). One row per checkpoint, sampler and m. Beside it the rules
-that commit several tokens at once, which change the text, and the quality that they lose.
+after 0 to m - 1 guessed steps (docs/method.md#lookahead). One row per checkpoint, sampler and m. A second table has the
+samplers that commit several tokens at once, which change the text, and their quality.
 
     rows(records)              numbers, also of the figure `lookahead`
     beside(records)            rules that commit several tokens at once, of the same checkpoints
@@ -97,9 +97,9 @@ def rows(records: Sequence[Record]) -> DataFrame:
 
 
 def beside(records: Sequence[Record]) -> DataFrame:
-    """Frame with columns `BESIDE_COLUMNS`, sorted: rules that commit several tokens at once (PARALLEL) on the
+    """Frame with columns `BESIDE_COLUMNS`, sorted: samplers that commit several tokens at once (PARALLEL) on the
     checkpoints of `rows`. `per_round`: realised tokens per forward pass; `quality`: value of the metric that `measure`
-    names (see QUALITY); `single`: the same metric at one token per step (NaN where it is not stored)."""
+    names (see QUALITY); `single`: this metric at one token per step (NaN where it is not stored)."""
     from pandas import DataFrame
 
     looked = {r.labels.checkpoint for r in records if r.question.task.get("part") in PARTS}

@@ -86,7 +86,7 @@ def _value(row: dict[str, Any]) -> str:
 
 
 def markdown(numbers: DataFrame) -> str:
-    """Markdown of the table from its frame (`rows`)."""
+    """Markdown of the table of all tasks that have no table of their own, from the frame of `rows`."""
     lines = [
         [
             *(row[name] for name in LABELS),
