@@ -139,8 +139,9 @@ def _sum(means: Means) -> tuple[float, float]:
 
 
 def _unclear(foreign: Foreign, total: float, error: float) -> bool:
-    """Whether `total`, the sum of exp(-loss) over all sentences, lies on the wrong side of 1 by 2 to 6 (UNCLEAR to
-    CLEAR) times its standard error `error`, so that it may be chance; False for an exact loss."""
+    """Whether `total`, the sum of exp(-loss) over all sentences, lies above 1 (or on either side, if the loss claims to
+    be -log p) by 2 to 6 (UNCLEAR to CLEAR) times its standard error `error`, so that it may be chance; False for an
+    exact loss."""
     off = (abs(total - 1) if foreign.claims == "law" else total - 1) - QUADRATURE
     return foreign.draws and UNCLEAR * error < off < CLEAR * error
 
