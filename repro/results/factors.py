@@ -79,8 +79,8 @@ class Factor:
 
 @dataclass(frozen=True, kw_only=True)
 class Factors:
-    """Analysis of one crossing (`repro.results.crossing`) of `n` items in `cells` combinations of levels; `rows`: one
-    per factor.
+    """Analysis of one crossing (one task and checkpoint under every combination of the levels of some settings, the
+    factors) of `n` items in `cells` combinations; `rows`: a `Factor` for each factor.
 
     The variance of the accuracy is shared out: the shares of all `components`, `items` (choice of items: their
     difficulty) and `items_by_settings` (items that react differently to the settings, residual included) add up to 1;
@@ -166,8 +166,8 @@ def _terms(count: int) -> list[tuple[int, ...]]:
 
 
 def effects_variance(outcomes: np.ndarray, term: Sequence[int]) -> tuple[float, float]:
-    """Unbiased variances of a term (docs/method.md#factors): mean square of its effects on the mean over items, and
-    variance over items of its effects on an item.
+    """Unbiased variances of a term (main effect of a factor, or interaction of several; docs/method.md#factors): the
+    mean square of its effects on the accuracy, and the variance over items of its effects on an item's outcome.
 
     `outcomes` [items, levels of factor 0, levels of factor 1, ...]; `term`: indices of the factors of the term.
     """

@@ -121,8 +121,8 @@ def how(own: Sequence[Record]) -> str:
 
 
 def keep(items: Items, path: Path, wanted: Json) -> str | None:
-    """Add the decodings of the file `path` to `items` and return the name that they have there, that of the file; None,
-    and nothing is added, if there is no such file or its fields are not those in `wanted` (field -> value)."""
+    """Add the decodings of the file `path` to `items` and return their key there, the file's name without its ending;
+    None, and nothing is added, if there is no such file or its fields are not those in `wanted` (field -> value)."""
     found = decodings.decoded(path, wanted)
     if found is None:
         return None

@@ -266,7 +266,8 @@ def fastest(settings: Sequence[Setting], reference: Setting, constants: Pins) ->
 
 
 def fastest_alone(settings: Sequence[Setting], reference: Setting, constants: Pins) -> list[Fastest]:
-    """Result of `fastest` for each network by itself: a statement about that network, not about its recipe."""
+    """For each network by itself the fastest setting whose accuracy is close enough to that of `reference` (`fastest`):
+    a statement about that network, not about its recipe."""
     refuse_unequal([reference, *settings])
     places = {id(setting): i for i, setting in enumerate(settings)}
     found = []

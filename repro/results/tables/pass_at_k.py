@@ -129,7 +129,7 @@ def changes(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, floa
 
 
 def markdown(numbers: DataFrame) -> str:
-    """Markdown of the table from the frame of `rows`, with one section per suite and one column per k."""
+    """Markdown of the table of pass@k and flips from the frame of `rows`: a section per suite, a column per k."""
     parts = [CAPTION]
     for suite, section in numbers.groupby("suite", sort=True):
         ks = sorted(section.k.unique())
