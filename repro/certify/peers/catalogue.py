@@ -67,8 +67,8 @@ class Sampler:
 
     def call(self, folder: Path | None) -> Callable[..., Any]:
         """The peer's sampler, from its folder (None: an installed package), as a function f(space, n, steps, seed) that
-        draws n sentences, [n, L] ids, of the small language `space`; with the attributes `claims`, `meaning` and
-        `noises` (`repro.certify.foreign`)."""
+        draws n sentences, [n, L] ids, of the small language `space` in `steps` steps; with the attributes `claims`,
+        `meaning` and `noises` (`repro.certify.foreign`)."""
         module, _, function = self.adapter.partition(":")
         found = getattr(importlib.import_module(f"repro.certify.peers.{module}"), function)(
             folder, self.settings
