@@ -155,7 +155,8 @@ class ReproductionResult:
 
 
 def cells(path: Path = ROOT / "evals" / "reproduction.toml") -> list[ReproductionCell]:
-    """Cells listed in the file `path`; ValueError for an unknown field or for more than 14 (CELLS) cells."""
+    """Cells (metrics of a recipe, task and sampler) that the file `path` lists for comparison; ValueError for an
+    unknown field or for more than 14 (CELLS) cells."""
     found = read_toml(path, _File).cell
     if len(found) > CELLS:
         raise ValueError(
