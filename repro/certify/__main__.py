@@ -1,4 +1,4 @@
-"""Command line `python -m repro.certify`: does a sampler draw from the law that it claims, is a loss a bound?"""
+"""Command line `python -m repro.certify`: does a sampler draw from the law that it claims, does a loss bound -log p?"""
 
 from __future__ import annotations
 

@@ -1,7 +1,10 @@
 """Foreign code: functions loaded from `FILE.py:NAME`, whose results are validated and whose errors become one line.
 
-    sampler   f(space, n, steps, seed) -> ids [n, length]
+    sampler   f(space, n, steps, seed) -> ids [n, length] of n sentences, drawn in `steps` steps
     loss      f(space, x0, seed) -> nats of each row [n], x0 [n, length]
+
+`space` (`repro.certify.space`) is a small language, whose method `denoise` takes the place of a network. The function
+has the attributes
 
     f.claims  = "law" (samples from the denoiser's distribution; a loss is exactly its -log p), "bound" (a loss is an
                 upper bound on -log p) or "mode" (seeks likely sentences)

@@ -3,7 +3,7 @@
     certificate = isolated("FILE.py:NAME", None, FULL)
 
 Whatever the code does, this process goes on: code that exits, hangs, takes all memory or crashes the interpreter has no
-certificate, and `Unfinished` says what it did.
+certificate, and the error `Unfinished` says what it did.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PR_SET_PDEATHSIG = 1
 
 
 class Unfinished(ValueError):
-    """The code did not run to its end, so that there is no verdict on its claim."""
+    """Error of tested code that did not run to its end, so that its claim has no verdict; the message says why."""
 
 
 def isolated(
@@ -86,7 +86,7 @@ def isolated(
     if not found.endswith(b"\n"):
         ended = f"was ended by signal {-code}" if code < 0 else f"ended by itself with exit code {code}"
         raise Unfinished(
-            f"the process of {name} {ended} before the certificate was complete; it must return from each call"
+            f"the process of {name} {ended} before the certificate was complete; {name} must return from each call"
         )
     data = json.loads(found)
     if "error" in data:
@@ -97,8 +97,9 @@ def isolated(
 
 
 def _answer(child: subprocess.Popen[bytes], seconds: float) -> bytes | None:
-    """What the child process writes after its sign `READY` that the tested code is next, until it closes its output.
-    None if after `seconds` it still writes, or has closed its output without a whole answer (a line) but still runs.
+    """What the child process writes after `READY`, its sign that the tested code runs next, until it closes its output.
+    None if after `seconds` the output is still open, or was closed without a whole answer (a line) by a process that
+    still runs.
 
     After a whole answer the child may take longer to end: on a busy machine the interpreter needs seconds for that.
     """

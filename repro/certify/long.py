@@ -1,10 +1,10 @@
-"""Tests on sentences too long to enumerate: the bigrams of the oracle language `strong` (32 tokens from a vocabulary of
-32).
+"""Tests on sentences too long to enumerate, those of `strong`: an oracle language (a hidden Markov model with known
+probabilities) of sentences of 32 tokens from a vocabulary of 32.
 
-The statistic is the unbiased squared distance between the bigram law of samples and that of the language
+The first statistic is the unbiased squared distance between the bigram law of samples and that of the language
 (`repro.evals.tasks.law`), which is 0 on average for true samples. For n true samples, n times the statistic is a
 weighted sum of centred chi-squares; the limit of the check comes from matching the first two moments (Satterthwaite
-1946).
+1946). The second statistic is the mean -log p of the samples.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 @functools.lru_cache
 def strong() -> Hmm:
-    """The oracle language (a hidden Markov model) of the recipes at scale nano."""
+    """The oracle language `strong`: a hidden Markov model with known probabilities, from which the recipes at scale
+    nano draw their sentences."""
     from repro.recipes.scale import by_name
 
     data = by_name("mdlm@nano").data
@@ -42,7 +43,7 @@ def strong() -> Hmm:
 
 
 def true_rows(rows: int) -> Tensor:
-    """Sentences drawn from the oracle language `strong`, [rows, 32]."""
+    """Token ids [rows, 32] of sentences drawn from the oracle language `strong`."""
     return strong().sample(rng.keys(0, rng.SENTENCE, 4, torch.arange(rows)))
 
 
@@ -123,10 +124,10 @@ def _nll(ids: Tensor) -> tuple[float, float]:
 def long_checks(
     foreign: Foreign, noise: Noise, effort: Effort, slack: float
 ) -> tuple[list[Check], list[Evidence]]:
-    """Two checks of long sentences at the largest number of steps, and evidence at every number of steps. The first
-    allows a squared bigram distance from the language of `slack` times that of ancestral sampling; the second allows
-    the mean -log p to exceed that of true sentences by sqrt(slack) times the excess of ancestral sampling. Sampling
-    error is allowed for in both."""
+    """Two checks of the sentences of 32 tokens that a sampler draws in the largest number of steps, and evidence at
+    every number of steps. First, the squared bigram distance of the sentences from the language may be `slack` times
+    that of ancestral sampling. Second, their mean -log p may not be less than that of true sentences, nor exceed it by
+    more than sqrt(slack) times what ancestral sampling exceeds it by. Sampling error is allowed for in both."""
     sentences = _sentences(foreign, noise, effort)
     evidence, steps, rows = _bigrams(sentences, noise), effort.long_steps[-1], effort.long_rows
     mine = ours(noise, steps, rows)

@@ -1,8 +1,8 @@
 """Certificate of a foreign loss: is it a bound on -log p, and a proper score?
 
 If b(x) >= -log p(x) for the law p of some model, then the sum of exp(-b(x)) over all sentences is at most 1. So the sum
-over an enumerated space must not exceed 1 for any denoiser, be it exact or consistent with no law. For a likelihood
-(`claims = "law"`) the sum is 1.
+over an enumerated space must not exceed 1 for any denoiser, whether its conditionals are exact or belong to no law. For
+a likelihood (`claims = "law"`) the sum is 1.
 
 A random loss is averaged, and exp(-mean of K draws) is too large on average (Jensen's inequality): by exp(-m) v / 2 for
 a sentence of mean m with error variance v, which is subtracted. Standard errors are computed between calls, since rows
@@ -139,8 +139,9 @@ def _sum(means: Means) -> tuple[float, float]:
 
 
 def _unclear(foreign: Foreign, total: float, error: float) -> bool:
-    """Whether `total`, the sum of exp(-loss) over all sentences, lies on the wrong side of 1 by 2 to 6 (UNCLEAR to
-    CLEAR) times its standard error `error`, so that it may be chance; False for an exact loss."""
+    """Whether `total`, the sum of exp(-loss) over all sentences, lies above 1 (or on either side, if the loss claims to
+    be -log p) by 2 to 6 (UNCLEAR to CLEAR) times its standard error `error`, so that it may be chance; False for an
+    exact loss."""
     off = (abs(total - 1) if foreign.claims == "law" else total - 1) - QUADRATURE
     return foreign.draws and UNCLEAR * error < off < CLEAR * error
 
@@ -242,8 +243,8 @@ def _random_batches(foreign: Foreign, space: Space, exact: Means, effort: Effort
 
 
 def _standard_errors(one: Tensor, other: Tensor) -> Tensor:
-    """For each column of `one` [A, S] and `other` [B, S], whose rows are independent: how many standard errors the
-    difference of the two means has beyond the 1e-5 (EQUAL) that rounding may make, [S]."""
+    """Absolute difference, [S], of the column means of `one` [A, S] and `other` [B, S], without the 1e-5 (EQUAL) that
+    rounding may make, in units of its standard error; all rows are independent draws."""
     error = (one.var(0) / len(one) + other.var(0) / len(other)).sqrt()
     return ((one.mean(0) - other.mean(0)).abs() - EQUAL).clamp_min(0) / error.clamp_min(1e-300)
 
@@ -251,7 +252,7 @@ def _standard_errors(one: Tensor, other: Tensor) -> Tensor:
 def _score(
     foreign: Foreign, noise: Noise, exact: Means, effort: Effort
 ) -> tuple[dict[str, float], float, list[Evidence]]:
-    """Three results: dictionary of the wrong denoisers whose expected loss is lower than that of the exact one -> the
+    """Three results: the wrong denoisers whose expected loss is lower than that of the exact one, by name, with the
     difference in nats; the expected loss with the exact denoiser (`exact`: its mean losses) minus the entropy, in nats;
     and the evidence. All denoisers use the same seeds, so differences are paired."""
     from scipy.stats import t
@@ -283,8 +284,8 @@ def _score_note(noise: Noise, better: dict[str, float], gap: float) -> str:
 
 def _mode_check(noise: Noise, sharper: bool, says: str) -> Check:
     """Check of a loss that claims to seek modes: conditionals sharper than the true ones must have a lower expected
-    loss. `sharper`: whether they have; `says`: note on the score under this noise, whose text after the colon the check
-    repeats."""
+    loss. `sharper`: whether any have; `says`: the sentence of `_score_note`, which the check repeats without its
+    beginning (`score, NOISE: `)."""
     return Check(
         name=f"modes, {noise}",
         stands=sharper,

@@ -21,8 +21,8 @@ from repro.processes.uniform import Uniform
 
 @dataclass(frozen=True)
 class Sentences(Data):
-    """A data source without texts, which only gives sizes: a vocabulary of `size` tokens, [MASK] and [BOS], and rows of
-    `length` tokens."""
+    """Stand-in for a corpus, without texts: it tells the exact denoisers their sizes, a vocabulary of `size` tokens,
+    [MASK] and [BOS], and rows of `length` tokens."""
 
     size: int
     length: int

@@ -2,11 +2,11 @@
 
     python -m repro.certify --presets all            # every preset -> results/certificates/NAME.json
 
-On 27 sentences (3 tokens, 3 positions) the law is enumerated through the decoding loop's own draws, without sampling
-noise, under the exact denoiser and under wrong ones. A sampler (rule) *converges* if on 9 sentences its distance to the
-law keeps falling up to 512 steps. For the oracle language `strong` (sentences of 32 tokens) a certificate holds the
-squared bigram distance and the path KL (`repro.certify.reference`). Presets at temperature 0 are certified at
-temperature 1 as well.
+On 27 sentences (3 tokens, 3 positions) the law of a sampler's output is computed exactly, by following every outcome of
+each draw in the decoding loop, under the exact denoiser and under wrong ones. A sampler (rule) *converges* if on 9
+sentences its distance to the law keeps falling up to 512 steps. For the oracle language `strong` (sentences of 32
+tokens) a certificate holds the squared bigram distance and the path KL (`repro.certify.reference`). Presets at
+temperature 0 are certified at temperature 1 as well.
 """
 
 from __future__ import annotations
@@ -79,8 +79,9 @@ Number = dict[str, Any]
 
 class _Statistic(NamedTuple):
     """One measured number of a sampler preset on a small language (`space`), as certificates store it: its `value` and
-    standard error `se`; `true`, the same number for equally many sentences of the language itself; `best`, for those of
-    ancestral sampling; `excess`, mean -log p of the preset's sentences minus the entropy of the language, in nats."""
+    standard error `se`; for comparison `true`, this number for equally many sentences drawn from the language itself,
+    and `best`, this number for ancestral sampling; `excess`, mean -log p of the preset's sentences minus the entropy of
+    the language, in nats. None: not computed."""
 
     noise: str
     oracle: str
@@ -174,8 +175,8 @@ def certify_rule(rule: Sampler, noise: str) -> tuple[list[Number], dict[str, Any
 
 
 def _steps(rule: Sampler, ladder: tuple[int, ...], length: int) -> list[int | None]:
-    """Those numbers of steps in `ladder` in which a rule can decode sentences of `length` tokens; [None] for an
-    adaptive rule, and [length] for a left-to-right one."""
+    """Those numbers of steps in `ladder` in which a sampler (`rule`) can decode sentences of `length` tokens; [None]
+    for an adaptive sampler, and [length] for a left-to-right one."""
     if rule.capabilities.plan == "adaptive":
         return [None]
     if "left_to_right" in rule.capabilities.processes:
@@ -229,8 +230,8 @@ def _listed(
 
 
 def _forwards(rule: Sampler, noise: str, source: Enumerated, spoil: Spoil | None) -> float:
-    """Mean forward passes per sentence of an adaptive rule, measured on 2,000 sentences. A rule with lookahead counts
-    as the rule without it: one pass per token."""
+    """Mean forward passes per sentence of an adaptive sampler (`rule`), measured on 2,000 sentences. A sampler with
+    lookahead counts as the same sampler without it: one pass per token."""
     if rule.capabilities.looks_ahead:
         return float(source.length)
     denoiser = _oracle(noise, source, spoil)
@@ -308,8 +309,8 @@ def _true_bigram() -> float:
 
 
 def _long(rule: Sampler, noise: str) -> list[Number]:
-    """Squared bigram distances of a rule's samples from the oracle language `strong`, at each number of steps, with the
-    exact denoiser and with two wrong ones (LONG_ORACLES)."""
+    """Squared bigram distances of the samples of a sampler (`rule`) from the oracle language `strong`, at each number
+    of steps, with the exact denoiser and with two wrong ones (LONG_ORACLES)."""
     hmm, found = strong(), []
     for oracle, spoil in LONG_ORACLES.items():
         for steps in _steps(rule, LONG_STEPS, hmm.length):
@@ -330,9 +331,9 @@ def _long(rule: Sampler, noise: str) -> list[Number]:
 
 
 def _paths(rule: Sampler, noise: str) -> list[Number]:
-    """KL(law || sampler) in nats per token on the oracle language `strong`, or its upper bound, the path KL, at each
-    number of steps; empty for samplers whose likelihood of a given sentence cannot be computed by replaying their steps
-    (`repro.certify.replay`)."""
+    """KL(law || sampler) in nats per token on the oracle language `strong`, or the path KL, an upper bound of it (sum
+    of the KL of every step), at each number of steps; empty for samplers whose likelihood of a given sentence cannot be
+    computed by replaying their steps (`repro.certify.replay`)."""
     hmm, found = strong(), []
     ours = isinstance(rule, Ancestral) and noise == "uniform"
     of = rule.capabilities

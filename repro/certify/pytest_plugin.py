@@ -61,8 +61,8 @@ def sampler_space(request: pytest.FixtureRequest) -> SamplerSpace:
 
 
 class SamplerSpace:
-    """Distributions over short sentences with every conditional known exactly, on which samplers and losses are
-    tested."""
+    """What the fixture `sampler_space` gives a test: distributions of short sentences whose conditionals are known
+    exactly (`space`), and the certification of a sampler or loss on them (`certify`)."""
 
     def __init__(self, level: Literal["smoke", "full"], certified: list[str]) -> None:
         self.level: Literal["smoke", "full"] = level

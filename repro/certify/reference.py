@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 
 class Reference(NamedTuple):
-    """Output law [S] of ancestral sampling with the exact denoiser, and its path KL in nats per sentence."""
+    """Output law [S] of ancestral sampling with the exact denoiser, and its path KL (KL of every step, added up; an
+    upper bound on that of the output) in nats per sentence."""
 
     law: Tensor
     path_kl: float
@@ -60,11 +61,12 @@ def step_losses(source: Enumerated, noise: Noise, t: float, s: float) -> Tensor:
 def written_loss(
     texts: Tensor, weights: Tensor, before: Tensor, where: Tensor, probs: Tensor
 ) -> float | None:
-    """KL( p(x_A | x_B) || product over A of q(x_l) ) in nats: what a step loses that writes the positions A at once,
-    given the positions B that are written before it. None if no text of the law has these tokens at B.
+    """What a step loses, in nats, that writes the positions A at once by independent draws from q, given the tokens at
+    the positions B that are written before it: KL( p(x_A | x_B) || product over A of q(x_l) ). None if no text of the
+    law has these tokens at B.
 
     The law gives `weights` [S] to `texts` [S, L]; `before` [L]: ids before the step, negative where none is written;
-    `where` [k]: the positions A; `probs` [k, V]: the denoiser's probabilities there, before any temperature.
+    `where` [k]: the positions A; `probs` [k, V]: q, the denoiser's probabilities at A, before any temperature.
     """
     known = before >= 0
     fits = weights * (texts[:, known] == before[known]).all(1)

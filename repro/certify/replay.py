@@ -34,7 +34,7 @@ class Replayed(NamedTuple):
 class Replay:
     """A source of draws for a sampler: in place of random tokens it returns those of x [n, L], and adds up their
     log-probabilities in `logq` [n]. Other draws, such as those of positions, are pseudo-random and make `exact` False.
-    `names`: numbers of the n rows, which key these draws."""
+    `names`: for each of the n rows a number, which with the step seeds its pseudo-random draws."""
 
     def __init__(self, x: Tensor, names: Sequence[int]) -> None:
         self.x, self.names = x, torch.tensor(list(names))
@@ -55,7 +55,9 @@ class Replay:
         return self._stream().uniform(purpose, rows, positions, index)
 
     def ahead(self, rows: Tensor, steps: Tensor) -> Draw:
-        raise ValueError("a replay writes a sentence one step at a time; leave out the lookahead")
+        raise ValueError(
+            "the likelihood of a sentence is computed step by step; give a sampler without lookahead"
+        )
 
     def _stream(self) -> Stream:
         from repro.samplers.draws import Stream

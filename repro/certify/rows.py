@@ -1,6 +1,6 @@
 """Tests whether the rows of a sampler's calls are independent draws of one law, whatever the seed and size of the call.
 
-Three tests, each on calls of a few steps, of what the law of all rows together does not show:
+Three tests, on calls of a few steps each, find what the law of all rows together does not show:
 
     spread       do calls differ as much as independent rows make them: not more (rows that share a draw), and not
                  less (systematic or antithetic rows); chi-square of sentences by call, two-sided

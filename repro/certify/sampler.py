@@ -7,8 +7,8 @@ given enough rows. The null hypothesis is therefore
 
 (which is at most twice as far in total variation). On its boundary the statistic has a noncentral chi-square law, so
 the false-alarm rate holds for every sampler that converges at least as well as ancestral sampling, with any schedule. A
-bias that steps do not remove is rejected given enough rows. By Cauchy-Schwarz, chi-square distance >= 4 TV^2, so from
-some total variation on *any* bias is detected; the certificate prints it.
+bias that steps do not remove is rejected given enough rows. By Cauchy-Schwarz, chi-square distance >= 4 TV^2, so *any*
+bias above some total variation (TV) is detected; the certificate states that value.
 
 Further tests: whether the rows of a call are independent, whether long sentences have the right bigrams, and whether
 tokens of probability 1e-8 are drawn (docs/method.md#oracle-34).
@@ -137,8 +137,8 @@ def _calls(foreign: Foreign, space: Space, steps: int, rows: int, size: int, see
 
 def _distance(source: Enumerated, noise: Noise, oracle: str, steps: int, counts: Tensor) -> list[Evidence]:
     """Evidence of a sampler's distance from the law `source`: total variation and KL(law || output), estimated from the
-    `counts` [S] of sentences that it drew; beside them both for equally many true samples and, for the exact denoiser
-    (`oracle`: name of the denoiser), the exact total variation and path KL of ancestral sampling."""
+    `counts` [S] of sentences that it drew. Each is compared with its value for equally many true samples and, under the
+    exact denoiser (`oracle`: name of the denoiser), with the exact total variation or path KL of ancestral sampling."""
     rows = int(counts.sum())
     u = rng.uniform(rng.keys(0, rng.SENTENCE, 3, torch.arange(rows)))
     true = torch.bincount(rng.choose(source.law.expand(rows, -1), u), minlength=len(source.law))
@@ -174,7 +174,8 @@ def _distance(source: Enumerated, noise: Noise, oracle: str, steps: int, counts:
 
 
 def chi_square(counts: Tensor, law: Tensor) -> float:
-    """Chi-square statistic of counts [S] under a law [S]."""
+    """Chi-square statistic of the counts [S] of drawn sentences against the counts expected under a law, [S]
+    probabilities."""
     expected = law * counts.sum()
     return ((counts - expected) ** 2 / expected).sum().item()
 
@@ -231,8 +232,8 @@ def _modes(source: Enumerated, noise: Noise, counts: Tensor, steps: int) -> Chec
 
 
 def _rare(foreign: Foreign, noise: Noise, effort: Effort) -> Check:
-    """Check that rare ids, of probability 1.4e-8 (CHANCE) each, are drawn as often as they should be: not less, as by
-    draws in float32, and not more, as where small probabilities are raised to a least value."""
+    """Check that rare ids, of probability 1.4e-8 (CHANCE) each, are drawn as often as they should be: not less often,
+    as by draws in float32, and not more often, as by code that raises small probabilities to a minimum."""
     from scipy.stats import poisson
 
     source = RareTokens(RARE, CHANCE)

@@ -40,8 +40,8 @@ number of tables that are kept."""
 
 
 class Source(Protocol):
-    """A known law of sentences of `length` tokens from a vocabulary of `vocab`: its conditionals under both noises, and
-    the frequencies of its tokens (unigrams)."""
+    """Protocol of a known law of sentences of `length` tokens from a vocabulary of `vocab`: a class gives the
+    conditionals of its law under both noises (`leave_one_out`), and the frequencies of its tokens (`unigram`)."""
 
     vocab: int
     length: int
@@ -67,7 +67,8 @@ class Spoil(Protocol):
 
 class Space:
     """What a tested sampler or loss receives: a noise and a denoiser (`denoise`) with the conditionals of the law
-    `source`, which `spoil` may make wrong; `meaning`: what the denoiser's output estimates (see the module).
+    `source`, which `spoil` may make wrong; `meaning`: what the denoiser's output estimates, `x0_mean` or
+    `leave_one_out` (see the module).
 
     `symbols`: number of ids in noisy sentences; `reads`: which of the attributes `noise` and `mask` the tested function
     has read so far.
@@ -149,7 +150,7 @@ def describe(tensor: Tensor) -> str:
 
 
 class Enumerated:
-    """An explicit law over all V^L sentences, [S], with conditionals by Bayes' rule."""
+    """An explicit law of all V^L sentences: their probabilities `law` [S], and conditionals by Bayes' rule."""
 
     def __init__(self, law: Tensor, vocab: int, length: int) -> None:
         assert law.shape == (vocab**length,) and (law > 0).all() and abs(law.sum().item() - 1) < 1e-12
@@ -211,7 +212,8 @@ class HmmSource:
 
 
 class RareTokens:
-    """Sentences of one token: id 0, or one of `rare` ids of probability `chance` each (docs/method.md#oracle-34)."""
+    """A law of sentences of one token, id 0 or one of `rare` ids of probability `chance` each, which shows whether a
+    sampler draws improbable tokens (docs/method.md#oracle-34)."""
 
     length = 1
 

@@ -1,7 +1,7 @@
 """The contents of a certificate: checks, evidence and the verdict; and its sample sizes (`Effort`).
 
-The false-alarm rate of a check bounds the probability that a correct program fails it. Its minimum detectable
-difference is the smallest error that it reports with probability POWER.
+The false-alarm rate of a check bounds the probability that a correct program fails it. The minimum detectable
+difference of a check is the smallest error that it reports with probability 0.95 (POWER).
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ class Certificate:
         return all(check.stands for check in self.checks)
 
     def data(self) -> dict[str, Any]:
-        """All fields of the certificate, its verdict (`stands`) and the paragraph for a paper, as plain data."""
+        """All fields of the certificate, its verdict (`stands`) and the summary for a paper (`paragraph`), as plain
+        data."""
         return {**asdict(self), "stands": self.stands, "paragraph": self.paragraph()}
 
     def json(self) -> str:
@@ -94,7 +95,8 @@ class Certificate:
         return json.dumps(self.data(), indent=1)
 
     def text(self) -> str:
-        """The certificate for a terminal: verdict, checks, evidence (a table for each space and noise), paragraph."""
+        """The certificate for a terminal: verdict, checks, evidence (a table for each space and noise), and last the
+        summary for a paper (`paragraph`)."""
         verdict = "stands" if self.stands else "DOES NOT STAND"
         lines = [f"{self.subject}: the claim {self.claims!r} {verdict}", ""]
         for check in self.checks:

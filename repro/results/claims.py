@@ -217,8 +217,9 @@ def _values(claim: Claim, frame: DataFrame) -> list[float]:
 
 def _tails(claim: Claim, values: Sequence[float]) -> tuple[float, float]:
     """P-values of two one-sided t tests (Student) from the quantity of a claim for each train seed (`values`): of the
-    hypothesis that the claim is false, and of the hypothesis that it is true. Both are 1 with fewer values than planned
-    or if all lie on the margin; if all values are equal otherwise, the contradicted hypothesis has 0, the other 1."""
+    hypothesis that the claim is false, and of the hypothesis that it is true. Both are 1 with fewer values than
+    planned, or if all values equal the margin. If all equal another number, the p-value of the hypothesis that this
+    number contradicts is 0, and that of the other hypothesis 1."""
     from scipy.stats import t
 
     if len(values) < len(claim.seeds):

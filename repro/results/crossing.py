@@ -98,7 +98,7 @@ class Stored:
         if not self.record.answer.outcomes:
             raise ValueError(
                 f"no items of {_label(self.record)}: {self.items} is missing; factors need the outcome of each item,"
-                " which lm-eval tasks store: give a folder with records of these"
+                " which lm-eval tasks store: give a folder with records of such tasks"
             )
         return outcomes_of(self.record)
 

@@ -22,8 +22,8 @@ ABSOLUTE = 1e-6  # for differences of two numbers near 1 (gap, excess), whose re
 
 def difference(first: Any, second: Any, path: str = "") -> str | None:
     """Sentence `PATH is A and B` about the first path at which two JSON values differ; None if they are equal. Floats
-    are equal within a relative tolerance of 1e-5 (RELATIVE) or an absolute one of 1e-6 (ABSOLUTE). `path`: where the
-    two values themselves are nested, with which PATH begins."""
+    are equal within a relative tolerance of 1e-5 (RELATIVE) or an absolute one of 1e-6 (ABSOLUTE). `path`: path of
+    `first` and `second` themselves if they are nested in other data, put before PATH."""
     if isinstance(first, dict) and isinstance(second, dict):
         for name in sorted(first.keys() | second.keys()):
             where = _join(path, name)
@@ -46,8 +46,8 @@ def difference(first: Any, second: Any, path: str = "") -> str | None:
 
 def places(first: Any, second: Any, path: str = "") -> list[tuple[str, Any, Any]]:
     """Triples (path, value in `first`, value in `second`) of every difference between two JSON values. Two components
-    of different name (field `part`) are one difference, whatever their fields; so are two different lists. `path`:
-    where the two values themselves are nested, with which each path begins."""
+    of different name (field `part`) are one difference, whatever their fields; so are two different lists. `path`: path
+    of `first` and `second` themselves if they are nested in other data, put before each path."""
     both = isinstance(first, Mapping) and isinstance(second, Mapping)
     if not both or first.get("part") != second.get("part"):
         return [] if difference(first, second) is None else [(path, first, second)]

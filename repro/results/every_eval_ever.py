@@ -265,8 +265,8 @@ def _result(record: Record, name: str, metric: Metric, known: Meaning, parameter
 
 
 def _uncertainty(metric: Metric, known: Meaning) -> Json:
-    """Standard error and 95 % interval: Wilson's for a share of independent texts, else 1.96 standard errors; without a
-    standard error the number of rows alone."""
+    """The format's `uncertainty`: standard error and 95 % interval, Wilson's for a share of independent texts, else
+    1.96 standard errors; without a standard error the number of rows alone."""
     found: Json = {"num_samples": metric.n}
     if metric.se is None:
         return found
@@ -282,7 +282,8 @@ def _uncertainty(metric: Metric, known: Meaning) -> Json:
 
 
 def _generation(record: Record) -> Json:
-    """`generation_config`: the sampler, what it cost and its seed; empty arguments where nothing is decoded."""
+    """The format's `generation_config`: the sampler, what it cost and its seed; empty arguments where nothing is
+    decoded."""
     question, answer, labels = record.question, record.answer, record.labels
     details = {"sampling_seed": str(question.seed), "evaluation_sha256": record.id}
     arguments: Json = {}

@@ -89,10 +89,12 @@ def _names(record: Record) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """Mean of B - A in one metric, over pairs of records whose evaluations differ in one field alone.
+    """Mean of B - A in one metric, over pairs of records with equal seeds and numerics class. The pairs are of the two
+    compared evaluations A and B themselves, or of other evaluations that differ only in one of the settings in which A
+    and B differ.
 
-    A context is the set of settings that a pair shares, seeds excepted. Its pairs, one per train and sampling seed, are
-    averaged first. `contexts`, `pairs`: numbers of contexts and of pairs; `interval`: 95 % confidence interval, None
+    A context is the set of all other settings of such a pair. The pairs of a context are averaged first if there are
+    several contexts. `contexts`, `pairs`: numbers of contexts and of pairs; `interval`: 95 % confidence interval, None
     for a single value.
     """
 
@@ -148,8 +150,8 @@ def explain(records: Sequence[Record], a: str, b: str, folder: Path = RAW) -> Ex
 
 
 def _effects(records: Sequence[Record], place: str, a: Any, b: Any) -> tuple[Effect, ...]:
-    """Effect on each metric of value `b` instead of `a` of the setting at the path `place`, over all contexts (equal in
-    all other settings, see `Effect`) that have records with both values."""
+    """Effect on each metric of value `b` instead of `a` of the setting at the path `place`, over all contexts (sets of
+    the other settings, see `Effect`) that have records with both values."""
     contexts: dict[str, tuple[list[Record], list[Record]]] = {}
     for record in records:
         subject = record.question.subject

@@ -1,4 +1,5 @@
-"""What each varied setting (factor) does to an accuracy: its share of the variance, flips, and the largest change.
+"""What each varied setting (factor) does to an accuracy: its share of the variance, how many outcomes it flips (between
+right and wrong), and the largest change.
 
     python -m repro.results factors runs/factors/mdlm@nano.text-s0 [--json] [--csv FILE]
 
@@ -56,11 +57,12 @@ class Swing:
 class Factor:
     """One factor (setting that was varied) of a crossing: its `levels` and the mean accuracy at each (`accuracy`).
 
-    `share` of the variance of the accuracy by the main effect, and `share_with_others` together with all interactions
-    that have the factor in them; `p`: of the hypothesis that the levels have equal mean accuracy, adjusted by Holm's
-    method over the factors. `flips`: share of items whose outcome differs between two levels with the others equal,
-    mean over pairs of levels and combinations of the others, with its 95 % interval; `pairs`: (level, level, that
-    share) for each pair of levels.
+    `share`: share of the variance of the accuracy that is due to the factor's main effect; `share_with_others`: that
+    share with all interactions in which the factor takes part; `p`: p-value of the hypothesis that the levels have
+    equal mean accuracy, adjusted by Holm's method over the factors. `flips`: share of items whose outcome differs
+    between two levels of the factor while the other factors stay as they are, averaged over pairs of levels and
+    combinations of the other factors' levels, with its 95 % interval; `pairs`: (level, level, share of items that flip)
+    for each pair of levels.
     """
 
     name: str
@@ -77,8 +79,8 @@ class Factor:
 
 @dataclass(frozen=True, kw_only=True)
 class Factors:
-    """Analysis of one crossing (`repro.results.crossing`) of `n` items in `cells` combinations of levels; `rows`: one
-    per factor.
+    """Analysis of one crossing (one task and checkpoint under every combination of the levels of some settings, the
+    factors) of `n` items in `cells` combinations; `rows`: a `Factor` for each factor.
 
     The variance of the accuracy is shared out: the shares of all `components`, `items` (choice of items: their
     difficulty) and `items_by_settings` (items that react differently to the settings, residual included) add up to 1;
@@ -117,8 +119,8 @@ def analyse(entries: Iterable[Stored]) -> list[Factors]:
 
 
 def factors(crossing: Crossing) -> Factors:
-    """How much of the variance of accuracy each factor of a crossing explains, how many answers it flips, and its test;
-    ValueError if the crossing has fewer than two items."""
+    """For each factor of a crossing its share of the variance of the accuracy, the answers that it flips and the
+    p-value of its effect; ValueError if the crossing has fewer than two items."""
     y = crossing.outcomes
     n, names = len(y), list(crossing.factors)
     if n < 2:
@@ -164,8 +166,8 @@ def _terms(count: int) -> list[tuple[int, ...]]:
 
 
 def effects_variance(outcomes: np.ndarray, term: Sequence[int]) -> tuple[float, float]:
-    """Unbiased variances of a term (docs/method.md#factors): mean square of its effects on the mean over items, and
-    variance over items of its effects on an item.
+    """Unbiased variances of a term (main effect of a factor, or interaction of several; docs/method.md#factors): the
+    mean square of its effects on the accuracy, and the variance over items of its effects on an item's outcome.
 
     `outcomes` [items, levels of factor 0, levels of factor 1, ...]; `term`: indices of the factors of the term.
     """

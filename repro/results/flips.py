@@ -1,4 +1,4 @@
-"""Documents on which two results of one task differ: flip rate, paired difference, exact test, list of documents.
+"""Documents on which two results of one task differ (flips): their share and list, paired difference, exact test.
 
     python -m repro.results flips A B [--raw DIR] [--metric NAME] [--filter NAME] [--json]
 
@@ -134,9 +134,9 @@ def outcomes_of(record: Record) -> Items:
 
 
 def flips(a: Items, b: Items, metric: str | None = None, filter: str | None = None) -> Flips:
-    """Which documents change between right and wrong (flips) from evaluation `a` to evaluation `b`, and the difference
-    of the means. `metric` and `filter` may be None where the evaluations have only one. ValueError if documents,
-    prompts or tasks differ, or if the metric or filter is unknown or ambiguous."""
+    """The documents on which evaluations `a` and `b` have different values of a metric (flips, such as one right and
+    one wrong), and the difference of the means. `metric` and `filter` may be None where the evaluations have only one.
+    ValueError if documents, prompts or tasks differ, or if the metric or filter is unknown or ambiguous."""
     filter = _filter(a, b, filter)
     a, b = ({place: item for place, item in each.items() if place[2] == filter} for each in (a, b))
     if a.keys() != b.keys():

@@ -319,6 +319,7 @@ def agree(first: Record, second: Record, place: Path) -> None:
     if found is not None:
         raise ValueError(
             f"{place}: two results of evaluation {first.id[:12]} ({first.labels.checkpoint}, {first.labels.task}) in "
-            f"one numerics class differ: {found}; remove the stale record, or write to another folder (if you changed "
-            "code that computes it, raise the `version` of its component)"
+            f"one numerics class (device, dtype, torch, attention kernel, threads) differ: {found}; remove the stale "
+            "record, or write to another folder (if you changed code that computes it, raise the `version` of its "
+            "component)"
         )

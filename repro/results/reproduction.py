@@ -4,9 +4,9 @@
 
 A *cell* is one metric of one recipe, task and sampler, listed in evals/reproduction.toml. Train seeds that are
 committed too are *paired*: their mean is compared with that of the same committed seeds, by the spread of reruns
-(results/reruns: the same training with other rounding). The mean of other train seeds is compared with the committed
-seeds (at least five), by the spread of these. Each comparison is a prediction interval. Its level depends on the number
-of cells in the file alone, and the probability of any false alarm is at most 1 %
+(results/reruns: the same training with other rounding). The mean of other train seeds is compared with that of the
+committed seeds (at least five), by the spread of the latter. Each comparison is a prediction interval. Its level
+depends on the number of cells in the file alone, and the probability of any false alarm is at most 1 %
 (docs/method.md#reproduction-test). Half the width of the interval is the smallest change that the test detects. Exit
 code 0 if every comparison is good, else 1.
 
@@ -70,7 +70,8 @@ REMEDIES = {
 
 class ReproductionCell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One metric of one recipe, task and sampler `preset`, to be compared; an empty preset or tokens_per_step is null
-    in the records. Cells of one `kind` share a standard deviation over train seeds."""
+    in the records. `kind`: name of a group of cells, such as `likelihood`, that share a standard deviation over train
+    seeds."""
 
     name: str
     recipe: str
@@ -154,7 +155,8 @@ class ReproductionResult:
 
 
 def cells(path: Path = ROOT / "evals" / "reproduction.toml") -> list[ReproductionCell]:
-    """Cells listed in the file `path`; ValueError for an unknown field or for more than 14 (CELLS) cells."""
+    """Cells (metrics of a recipe, task and sampler) that the file `path` lists for comparison; ValueError for an
+    unknown field or for more than 14 (CELLS) cells."""
     found = read_toml(path, _File).cell
     if len(found) > CELLS:
         raise ValueError(
@@ -180,8 +182,8 @@ def of_recipes(
 
 
 class Values(NamedTuple):
-    """Values on the scale of the test, by cell and whether train seeds are paired (`Key`): `known`, committed; `new`,
-    of your run; `alike`, from which the standard deviation of the comparison is estimated.
+    """Values on the scale of the test, by cell and whether train seeds are committed too, that is paired (`Key`):
+    `known`, committed; `new`, of your run; `alike`, from which the standard deviation of the comparison is estimated.
 
     `least`: the difference of each cell up to which it is never BAD; `unfinished`: cells whose training in your run
     stopped before the committed number of steps.
@@ -202,7 +204,8 @@ def compare(
     recipes: Sequence[str] | None = None,
 ) -> list[ReproductionResult]:
     """Results of the test from the records in the folders `yours`, `committed` and `reruns`: for each cell (of
-    `recipes`, None: all) one result for paired train seeds and one for the others, as far as your run has them.
+    `recipes`, None: all) one result for train seeds of your run that are committed too (paired) and one for its other
+    train seeds, as far as it has them; one result, `missing`, if it has neither.
 
     `cells`: all cells of the file, whatever `recipes` says, because their number sets the level of each test. Raises
     ValueError where `read_values` does.
@@ -246,8 +249,8 @@ def read_values(committed: Path, yours: Path, cells: Sequence[ReproductionCell],
 
 
 def comparisons(values: Values, needed: Mapping[bool, int] = NEEDED) -> dict[Key, Comparison]:
-    """Comparison of every key (cell, paired or not) that has values of your run and enough values `alike` to estimate a
-    standard deviation (`needed`: how many, by whether paired).
+    """Comparison of every key (cell, and whether its train seeds are committed too, that is paired) that has values of
+    your run and enough values `alike` to estimate a standard deviation (`needed`: how many, by whether paired).
 
     If not paired, the standard deviation is that over train seeds, pooled over the cells of a kind. If paired, it is
     that of the cell's reruns or the pooled one, whichever gives the narrower interval, because reruns vary no more than

@@ -155,8 +155,8 @@ class Store:
 
     def append(self, *records: Record) -> int:
         """Append records to their files and sync these; returns how many were new. A record is not appended if the
-        store has one of the same evaluation and numerics class that was timed with the same engine, device and clock
-        (or if neither was timed).
+        store has one of the same evaluation and numerics class that was timed with the same engine, device and clock,
+        or that like the record was not timed.
 
         Raises ValueError, and appends nothing, if a stored record of the same evaluation and numerics class has a
         different result.

@@ -66,8 +66,9 @@ class Sampler:
         return self.law_level if self.claims == "law" else "modes"
 
     def call(self, folder: Path | None) -> Callable[..., Any]:
-        """The peer's sampler, from its folder (None: an installed package), as f(space, n, steps, seed) with the
-        attributes that `repro.certify.foreign` reads."""
+        """The peer's sampler, from its folder (None: an installed package), as a function f(space, n, steps, seed) that
+        draws n sentences, [n, L] ids, of the small language `space` in `steps` steps; with the attributes `claims`,
+        `meaning` and `noises` (`repro.certify.foreign`)."""
         module, _, function = self.adapter.partition(":")
         found = getattr(importlib.import_module(f"repro.certify.peers.{module}"), function)(
             folder, self.settings
@@ -279,7 +280,8 @@ def peer(name: str) -> Peer:
 
 def load(target: str) -> Callable[..., Any]:
     """The sampler that `target` names as PEER:SAMPLER=FOLDER (FOLDER empty: an installed package), as a function
-    f(space, n, steps, seed); ValueError if its file cannot be imported or lacks a name that the adapter uses."""
+    f(space, n, steps, seed) that draws n sentences, [n, L] ids, of the small language `space` in `steps` steps.
+    ValueError if its file cannot be imported or lacks a name that the adapter uses."""
     name, _, folder = target.partition("=")
     of, _, sampler = name.partition(":")
     found = {one.name: one for one in peer(of).samplers}[sampler]

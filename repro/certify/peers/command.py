@@ -83,7 +83,7 @@ def certify_peers(
     """Certify the samplers of peers, print a line for each and store them in `out`/peers.json, where rows of other
     samplers stay; returns 1 if a claim does not stand or a sampler fails, else 0. `wanted`: values of --peer (see
     `given`); `seconds`: limit of wall time of each sampler; `as_json`: whether its row is printed as JSON; `efforts`:
-    sample sizes of each level."""
+    sample sizes by the `level` of a sampler."""
     peers = [given(text) for text in wanted]
     stored = {_key(row): row for row in read_peers(out)}
     good = True

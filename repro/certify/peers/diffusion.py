@@ -2,9 +2,6 @@
 
 The constructor loads tokenizers, metrics and a network and needs a GPU; the object gets the attributes that sampling
 reads, with the values that the constructor would set, and a network that answers with exact conditionals.
-
-In all docstrings f(space, n, steps, seed) returns n sentences of L ids, [n, L], drawn by the peer's code in `steps`
-steps from the exact conditionals of `space`, a small language.
 """
 
 from __future__ import annotations
@@ -61,8 +58,9 @@ PSI = {
 
 
 def mdlm(folder: Path, settings: Settings) -> Callable[..., Tensor]:
-    """MDLM's or ReMDM's `Diffusion._sample`, from the checkout `folder`, as f(space, n, steps, seed); `settings`:
-    values of `sampling` in the project's config, and the `dtype` (name in torch) of the network's logits."""
+    """MDLM's or ReMDM's `Diffusion._sample`, from the checkout `folder`, as a function f(space, n, steps, seed) that
+    draws n sentences, [n, L] ids, of the small language `space` in `steps` steps. `settings`: values of `sampling` in
+    the project's config, and the `dtype` (name in torch) of the network's logits."""
     module = peer_module(folder, "diffusion", STANDS_IN)
     if hasattr(module, "tqdm"):  # ReMDM shows a progress bar for each call
         module.tqdm = functools.partial(module.tqdm, disable=True)
@@ -93,7 +91,8 @@ def mdlm(folder: Path, settings: Settings) -> Callable[..., Tensor]:
 
 
 def duo(folder: Path, settings: Settings) -> Callable[..., Tensor]:
-    """Duo's `generate_samples`, the method of a class of algo.py in the checkout `folder`, as f(space, n, steps, seed);
+    """The method `generate_samples` of a class of Duo's algo.py, from the checkout `folder`, as a function
+    f(space, n, steps, seed) that draws n sentences, [n, L] ids, of the small language `space` in `steps` steps.
     `settings`: name of the `class`, and values of `sampling` and `sampling.psi` in Duo's config."""
     module = peer_module(folder, "algo", STANDS_IN)
     algorithm = getattr(module, settings["class"])

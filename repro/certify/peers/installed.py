@@ -1,8 +1,4 @@
-"""Samplers of installed packages: diffusers' discrete schedulers and transformers' diffusion generation.
-
-In all docstrings f(space, n, steps, seed) returns n sentences of L ids, [n, L], drawn by the package's code in `steps`
-steps from the exact conditionals of `space`, a small language.
-"""
+"""Samplers of installed packages: diffusers' discrete schedulers and transformers' diffusion generation."""
 
 from __future__ import annotations
 

@@ -2,9 +2,6 @@
 
 Sentences have no prompt and are one block. A number of steps above the length is reduced to it, since these functions
 commit at least one token per step (LLaDA and Fast-dLLM refuse more steps).
-
-In all docstrings f(space, n, steps, seed) returns n sentences of L ids, [n, L], drawn by the peer's code from the exact
-conditionals of `space`, a small language.
 """
 
 from __future__ import annotations
@@ -29,8 +26,9 @@ FAST_STANDS_IN = ("einops",)
 
 
 def llada(folder: Path, settings: Settings) -> Callable[..., Tensor]:
-    """LLaDA's `generate`, from the checkout `folder`, as f(space, n, steps, seed); `settings`: further arguments of
-    `generate`."""
+    """LLaDA's `generate`, from the checkout `folder`, as a function f(space, n, steps, seed) that draws n sentences,
+    [n, L] ids, of the small language `space` in `steps` steps (at most L). `settings`: further arguments of `generate`.
+    """
     module = peer_module(folder, "generate")
 
     def sample(space: Space, n: int, steps: int, seed: int) -> Tensor:
@@ -49,8 +47,9 @@ def llada(folder: Path, settings: Settings) -> Callable[..., Tensor]:
 
 
 def fast_dllm(folder: Path, settings: Settings) -> Callable[..., Tensor]:
-    """Fast-dLLM's `generate` for LLaDA, which takes one row at a time, from the checkout `folder`, as
-    f(space, n, steps, seed); `settings`: further arguments of `generate`."""
+    """Fast-dLLM's `generate` for LLaDA, which takes one row at a time, from the checkout `folder`, as a function
+    f(space, n, steps, seed) that draws n sentences, [n, L] ids, of the small language `space` in `steps` steps (at most
+    L). `settings`: further arguments of `generate`."""
     module = peer_module(folder / "llada", "generate", FAST_STANDS_IN)
 
     def sample(space: Space, n: int, steps: int, seed: int) -> Tensor:
@@ -74,9 +73,10 @@ def fast_dllm(folder: Path, settings: Settings) -> Callable[..., Tensor]:
 
 
 def dllm(folder: Path, settings: Settings) -> Callable[..., Tensor]:
-    """`sample` of dllm's `MDLMSampler`, from the checkout `folder`, as f(space, n, steps, seed); `settings`: fields of
-    the config of `MDLMSampler`. With its field `stochastic_transfer` a step may commit no token, so that the number of
-    steps is not limited to the length."""
+    """`sample` of dllm's `MDLMSampler`, from the checkout `folder`, as a function f(space, n, steps, seed) that draws n
+    sentences, [n, L] ids, of the small language `space` in `steps` steps. `settings`: fields of the config of
+    `MDLMSampler`. With its field `stochastic_transfer` a step may commit no token, so that the number of steps is not
+    limited to the length."""
     packages = ("dllm", "dllm.core", "dllm.core.samplers")
     module = peer_module(folder, "dllm.core.samplers.mdlm", packages=packages)
 

@@ -75,7 +75,8 @@ def data(raw: Path, stored: Path | None) -> Json:
 
 
 def write(folder: Path, raw: Path = RAW, stored: Path | None = None) -> int:
-    """Write the page into a folder; returns the number of files. `raw`, `stored`: as in `files`."""
+    """Write the page into a folder; returns the number of files. `raw`: folder of records; `stored`: folder of
+    certificates (see `files`)."""
     made = files(raw, stored)
     for name, text in made.items():
         write_text(folder / name, text)

@@ -1,7 +1,7 @@
 """What all plots share: names, colours and markers of series, and the JSON of a plot.
 
 A plot has axes, series and points. Cost is the horizontal axis of the speed plots, so that left is faster. A series is
-one model and one rule; a point is one setting of it: `x` and `y` are numbers with their sources
+one model and one sampler (rule); a point is one setting of it: `x` and `y` are numbers with their sources
 (`repro.results.page.sources`), `low` and `high` the ends of an interval of `y` (None: none), `extra` further numbers,
 `outcomes` of each network, one digit per question (1: answered correctly), `items` the name of the recorded decodings
 (None: not recorded) and `recorded` the index in `outcomes` of the network that they are compared with.
@@ -121,8 +121,8 @@ def how(own: Sequence[Record]) -> str:
 
 
 def keep(items: Items, path: Path, wanted: Json) -> str | None:
-    """Add the decodings of the file `path` to `items` and return the name that they have there, that of the file; None,
-    and nothing is added, if there is no such file or its fields are not those in `wanted` (field -> value)."""
+    """Add the decodings of the file `path` to `items` and return their key there, the file's name without its ending;
+    None, and nothing is added, if there is no such file or its fields are not those in `wanted` (field -> value)."""
     found = decodings.decoded(path, wanted)
     if found is None:
         return None

@@ -57,9 +57,10 @@ def stored() -> list[Record]:
 
 
 def rows(records: Sequence[Record]) -> DataFrame:
-    """Frame with a row for each arm (variant of recipe `duo`) and measure (bound, excess; see MEASURES): `arm`, `says`
-    (what differs), `measure`, `seeds` (number of train seeds), `value` (mean over them) and `sd`; for every arm except
-    the first also `difference` from the first, paired by train seed, and its 95 % interval from `low` to `high`.
+    """Frame with a row for each arm (variant of recipe `duo`) and measure (bound on -log p, or excess of the samples'
+    -log p over the entropy; see MEASURES): `arm`, `says` (what differs), `measure`, `seeds` (number of train seeds),
+    `value` (mean over them) and `sd`; for every arm except the first also `difference` from the first, paired by train
+    seed, and its 95 % interval from `low` to `high`.
 
     ValueError if arms were evaluated under two protocols or have different train seeds.
     """

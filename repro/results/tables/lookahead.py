@@ -1,7 +1,7 @@
 """Table of lossless lookahead, from records of the tasks `lookahead_cost` and `prompted_lookahead`. Lookahead decodes
 the same tokens in fewer rounds: a round is one batched forward pass of up to m states of a text, that is of the text
-after 0 to m - 1 guessed steps (docs/method.md#lookahead). One row per checkpoint, sampler and m. Beside it the rules
-that commit several tokens at once, which change the text, and the quality that they lose.
+after 0 to m - 1 guessed steps (docs/method.md#lookahead). One row per checkpoint, sampler and m. A second table has the
+samplers that commit several tokens at once, which change the text, and their quality.
 
     rows(records)              numbers, also of the figure `lookahead`
     beside(records)            rules that commit several tokens at once, of the same checkpoints
@@ -65,10 +65,11 @@ REMEDY = "No records yet: `python -m repro.evals --suite lookahead ...`, then `p
 
 
 def rows(records: Sequence[Record]) -> DataFrame:
-    """Frame with columns `COLUMNS`, sorted, one row per checkpoint, sampler and number of `states` (the module's m).
-    `rounds` and `forwards` (states forwarded) are per token, `per_round` is tokens per round; `tokens`: tokens
-    forwarded, relative to one token per step; `equal`: share of texts equal to those of one token per step; `best`: `*`
-    for the row of fewest rounds whose `tokens` are at most 2 (MOST). ValueError for two protocols."""
+    """Frame with columns `COLUMNS`, sorted, one row per checkpoint, sampler and number of `states`: how many states of
+    a text (the text after 0, 1, 2, ... guessed steps) one batched forward pass, a round, has at most. `rounds` and
+    `forwards` (states forwarded) are per token, `per_round` is tokens per round; `tokens`: tokens forwarded, relative
+    to one token per step; `equal`: share of texts equal to those of one token per step; `best`: `*` for the row of
+    fewest rounds whose `tokens` are at most 2 (MOST). ValueError for two protocols."""
     from pandas import DataFrame
 
     chosen = to_frame(each for each in records if each.question.task.get("part") in PARTS)
@@ -97,9 +98,9 @@ def rows(records: Sequence[Record]) -> DataFrame:
 
 
 def beside(records: Sequence[Record]) -> DataFrame:
-    """Frame with columns `BESIDE_COLUMNS`, sorted: rules that commit several tokens at once (PARALLEL) on the
+    """Frame with columns `BESIDE_COLUMNS`, sorted: samplers that commit several tokens at once (PARALLEL) on the
     checkpoints of `rows`. `per_round`: realised tokens per forward pass; `quality`: value of the metric that `measure`
-    names (see QUALITY); `single`: the same metric at one token per step (NaN where it is not stored)."""
+    names (see QUALITY); `single`: this metric at one token per step (NaN where it is not stored)."""
     from pandas import DataFrame
 
     looked = {r.labels.checkpoint for r in records if r.question.task.get("part") in PARTS}

@@ -1,5 +1,6 @@
 """Composites: two scores that combine accuracy and tokens per forward pass. AUP (accuracy under parallelism) is an area
-under the curve of accuracy over speed; the other is the most tokens per forward pass at non-inferior accuracy.
+under the curve of accuracy over speed; the other is the most tokens per forward pass at an accuracy that is below that
+of a reference setting by at most a margin.
 
     aup([(1, 80), (4, 78), (8, 60)], pins(), "sudoku")
     fastest(settings, reference, pins())
@@ -49,8 +50,9 @@ class _Reference(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class Pins(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Constants of the scores that combine accuracy and speed, as read from evals/speed.toml: those of AUP (accuracy
-    under parallelism), the margin and level of the non-inferiority test, and for each recipe family the setting
-    (sampler, tokens per step) with which the family's others are compared (`reference`)."""
+    under parallelism), the margin and level of the test that an accuracy is not worse than another by more than the
+    margin (`non_inferior`), and for each recipe family the setting (sampler, tokens per step) with which the family's
+    others are compared (`reference`)."""
 
     aup: _Aup
     non_inferior: _NonInferior
@@ -150,8 +152,9 @@ def _seeds(setting: Setting) -> str:
 
 
 def aup(points: Sequence[tuple[float, float]], constants: Pins, task: str) -> float:
-    """Accuracy under parallelism (AUP, d3LLM) of points (rho: tokens per forward pass, y: accuracy in per cent), given
-    in any order.
+    """Accuracy under parallelism (AUP, d3LLM): the area under accuracy over tokens per forward pass, where accuracies
+    below a constant of the task, y_max, count less. `points`: pairs (rho: tokens per forward pass, y: accuracy in per
+    cent), in any order.
 
     With rho ascending: rho_1 y_1 + 1/2 sum (rho_i - rho_{i-1}) (y_i W(y_i) + y_{i-1} W(y_{i-1})) over the points with
     y >= y_1 - slack, W(y) = min(exp(-alpha (1 - y / y_max)), 1). `constants` gives slack, alpha and y_max of `task`.
@@ -227,9 +230,9 @@ def _quantile(level: float, degrees: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Fastest:
-    """Result of the search for the fastest `setting` whose accuracy is non-inferior to the reference (None: none).
-    `failed`: the first setting that failed the test (None: none); `compared`: comparison of `failed`, or if none failed
-    of `setting`, with the reference."""
+    """Result of the search for the fastest `setting` whose accuracy is not worse than that of the reference setting by
+    more than a margin (None: none). `failed`: the first setting that failed the test (None: none); `compared`:
+    comparison of the setting that was tested last with the reference."""
 
     setting: Setting | None
     failed: Setting | None
@@ -263,7 +266,8 @@ def fastest(settings: Sequence[Setting], reference: Setting, constants: Pins) ->
 
 
 def fastest_alone(settings: Sequence[Setting], reference: Setting, constants: Pins) -> list[Fastest]:
-    """Result of `fastest` for each network by itself: a statement about that network, not about its recipe."""
+    """For each network by itself the fastest setting whose accuracy is close enough to that of `reference` (`fastest`):
+    a statement about that network, not about its recipe."""
     refuse_unequal([reference, *settings])
     places = {id(setting): i for i, setting in enumerate(settings)}
     found = []

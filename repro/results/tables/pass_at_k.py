@@ -51,10 +51,11 @@ REMEDY = "No records yet: `python -m repro.evals --suite passes.sudoku`, then `p
 
 
 def rows(records: Sequence[Record]) -> DataFrame:
-    """Frame with columns `COLUMNS`, one row per evaluation and k, sorted. `changed`: probability that of a draw and one
-    of the same sampler at one token per step (for an adaptive sampler: of `low_confidence`) one is right and one is
-    wrong; NaN where that is the same evaluation or is not stored. ValueError for two protocols, two records of one row,
-    or a record without the number of right draws of each item."""
+    """Frame with columns `COLUMNS`, one row per evaluation and k, sorted. `changed`: probability that of two draws of
+    an item one is right and one is wrong, where the first draw is of this evaluation and the second of its sampler at
+    one token per step (for an adaptive sampler: of `low_confidence` at one token per step); NaN where the two
+    evaluations are the same one or the second is not stored. ValueError for two protocols, two records of one row, or a
+    record without the number of right draws of each item."""
     from pandas import DataFrame
 
     chosen = [record for record in records if record.question.task.get("part") == PART]
@@ -120,14 +121,15 @@ def _shares(record: Record) -> list[float]:
 
 
 def changes(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float]:
-    """Probability that of two independent draws, one of each sampler, one is right and one is wrong, from the shares of
-    right draws of each item by either: the mean of p (1 - q) + q (1 - p), and its standard error over items."""
+    """Probability that of two independent draws of an item, one of each sampler, one is right and one is wrong: the
+    mean over items of p (1 - q) + q (1 - p), and its standard error. `ours`, `theirs`: p and q of each item, its share
+    of right draws by either sampler."""
     each = [p * (1 - q) + q * (1 - p) for p, q in zip(ours, theirs, strict=True)]
     return fmean(each), stdev(each) / math.sqrt(len(each)) if len(each) > 1 else math.nan
 
 
 def markdown(numbers: DataFrame) -> str:
-    """Markdown of the table from the frame of `rows`, with one section per suite and one column per k."""
+    """Markdown of the table of pass@k and flips from the frame of `rows`: a section per suite, a column per k."""
     parts = [CAPTION]
     for suite, section in numbers.groupby("suite", sort=True):
         ks = sorted(section.k.unique())

@@ -2,7 +2,8 @@
 `repro.results.tables.speed_text`).
 
     speeds(records)    one row per recipe, sampler and tokens per step: accuracy, forwards, tokens per second
-    curves(records)    one row per recipe and sampler: AUP, and the most tokens per forward at non-inferior accuracy
+    curves(records)    one row per recipe and sampler: accuracy under parallelism (AUP), and the fastest setting that is
+                       less accurate than the reference setting by at most a margin
 
 A setting is one recipe with one sampler and decoding plan; composites (`repro.results.tables.parallelism`) combine
 accuracy and speed over settings. Every section of a table is of one engine, device and numerics class. Rates are ratios

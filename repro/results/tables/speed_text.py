@@ -67,12 +67,13 @@ WORDS = ("reference", "fastest", "fastest_alone")
 
 
 def speeds(numbers: DataFrame) -> str:
-    """Markdown of speed.md, from the frame of `repro.results.tables.speed.speeds`."""
+    """Markdown of speed.md (accuracy and speed by setting), from the frame of `repro.results.tables.speed.speeds`."""
     return _sections("Speed", SPEED_CAPTION, numbers, SPEED_HEAD, _speed_line)
 
 
 def curves(numbers: DataFrame) -> str:
-    """Markdown of parallelism.md, from the frame of `repro.results.tables.speed.curves`."""
+    """Markdown of parallelism.md (two scores that combine accuracy and speed, of each sampler), from the frame of
+    `repro.results.tables.speed.curves`."""
     return _sections("Parallelism", CURVE_CAPTION, numbers, CURVE_HEAD, _curve_line)
 
 

@@ -41,9 +41,10 @@ LABELS = ("checkpoint", "task", "preset", "tokens_per_step", "metric")
 
 
 def rows(records: Sequence[Record]) -> DataFrame:
-    """Frame with one row per evaluation (all its seeds together) and metric. Columns: LABELS; `value`; `se`; `low` and
-    `high`, the ends of the 95 % interval (NaN: unknown); `share`, whether it is a share of items; `sd_seeds`; `n`;
-    `seeds`; `evaluation`, the beginning of the evaluation's hash ("" where the labels tell the rows apart)."""
+    """Frame with one row per evaluation (all its seeds together) and metric. Columns: LABELS; `value`; its standard
+    error `se`; `low` and `high`, the ends of the 95 % interval (NaN: unknown); `share`, whether it is a share of items;
+    `sd_seeds`, standard deviation over train seeds; `n`, number of items; `seeds`, number of train seeds; `evaluation`,
+    the beginning of the evaluation's hash ("" where the labels tell the rows apart)."""
     from pandas import DataFrame
 
     shown = [
@@ -86,7 +87,7 @@ def _value(row: dict[str, Any]) -> str:
 
 
 def markdown(numbers: DataFrame) -> str:
-    """Markdown of the table from its frame (`rows`)."""
+    """Markdown of the table of all tasks that have no table of their own, from the frame of `rows`."""
     lines = [
         [
             *(row[name] for name in LABELS),

@@ -21,8 +21,8 @@ def page(title: str, *parts: str) -> str:
 
 
 def grid(header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
-    """Markdown of a table with the columns `header` and a row for each list of cells in `lines`; numbers keep all
-    digits of their cells."""
+    """Markdown of a table with the columns `header` and a row for each list of cells in `lines`; the text of a cell is
+    printed as it is."""
     from tabulate import tabulate
 
     return tabulate(lines, headers=header, tablefmt="github", disable_numparse=True)
