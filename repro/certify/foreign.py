@@ -54,9 +54,9 @@ INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.i
 
 @dataclass(frozen=True, kw_only=True)
 class Foreign:
-    """A foreign function `call` of the source file `file`, with its declared attributes (explained in the module's
-    docstring); `draws`: whether a loss is a random estimate. Its calls may take `seconds` s of wall time, counted from
-    `began` (`time.monotonic`).
+    """A function `call` of somebody else's code (a sampler, a bound or a training loss) in the source file `file`, with
+    the attributes that it declares (explained in the module's docstring); `draws`: for a bound or loss, whether its
+    values are random estimates. All calls together may take `seconds` s of wall time from `began` (`time.monotonic`).
     """
 
     name: str

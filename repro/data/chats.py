@@ -33,7 +33,8 @@ class Chats(Written):
     """Rows of L = `length` ids, one per answer (message of role "assistant" after the first message).
 
     `documents`: the chats; `units`: the tokenizer; `template`: text of a message, with {role} and then {content}. An
-    answer is left out if it is empty, or if turns, answer and at least one E do not fit into a row. The name of the row
+    answer is left out if it is empty, or if all turns before it, the answer and one end-of-text id do not fit into a
+    row. The name of the row
     (`Rows.example`) of the k-th answer of chat `number` is `number << 32 | k`. `build` raises ValueError for a chat
     without an answer.
     """

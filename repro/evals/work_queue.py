@@ -344,11 +344,12 @@ def shared_queue(
     answered: Callable[[], bool],
     finished: Callable[[int, int], None] = lambda done, count: None,
 ) -> SharedQueue:
-    """The queue of the evaluation with id `question`, with chunks in a subfolder of `folder` for its numerics class.
+    """The queue of the evaluation with id `question`, with chunks in a subfolder of `folder` for its numerics class
+    (device, dtype, ...).
 
     `batch`: largest number of rows in one forward (None: the task's default); `answered`: returns whether the record
     has been written; `finished`: called after each computed chunk with the numbers of finished chunks and of all.
-    Evaluations of different numerics classes share no chunks.
+    Evaluations of different numerics classes (device, dtype, ...) share no chunks.
     """
     name = f"{question[:16]}-{sha256(text(numerics))[:8]}"
     return SharedQueue(folder / name, question, numerics, batch, answered, finished)

@@ -3,10 +3,11 @@ evaleval/every_eval_ever: `every_eval_ever/schemas/eval.schema.json`).
 
     files = export(latest(collect(RAW)))      # path below the output folder -> JSON text
 
-One file holds the results of one checkpoint (with its train seed) in one suite and numerics class. The format has no
-fields for what decides a diffusion language model's result: sampler, forward passes, tokens per step, precision and
-seeds stand in its `additional_details`, whose values are strings. The package `every-eval-ever` is not imported: its
-pins of huggingface_hub and rich exclude ours, so `make test-exports` runs its validator in an environment of its own.
+One file holds the results of one checkpoint (with its train seed) in one suite and numerics class (device, dtype, ...).
+The format has no fields for what decides a diffusion language model's result: sampler, forward passes, tokens per step,
+precision and seeds stand in its `additional_details`, whose values are strings. The package `every-eval-ever` is not
+imported: its pins of huggingface_hub and rich exclude ours, so `make test-exports` runs its validator in an environment
+of its own.
 """
 
 from __future__ import annotations
@@ -139,8 +140,8 @@ def export(records: Sequence[Record], organisation: str = LIBRARY) -> Export:
 
 
 def _log(group: Sequence[Record], results: Sequence[Json], organisation: str) -> tuple[str, Json]:
-    """Path and content of the file of the records `group` (of one checkpoint, suite and numerics class), whose exported
-    metrics are `results`."""
+    """Path and content of the file of the records `group` (of one checkpoint, suite and numerics class (device, dtype,
+    ...)), whose exported metrics are `results`."""
     first = group[0]
     model = _model_id(first.labels.checkpoint, organisation)
     own = "/" not in first.labels.checkpoint
@@ -184,8 +185,9 @@ def _model_id(checkpoint: str, organisation: str) -> str:
 
 
 def _model(record: Record, model: str, own: bool) -> Json:
-    """The format's `model_info`: the weights of a record and the numerics class in which they were run. `model`:
-    DEVELOPER/MODEL; `own`: whether its name has no developer, so that the organisation's is used."""
+    """The format's `model_info`: the weights of a record and the numerics class (device, dtype, ...) in which they were
+    run. `model`: DEVELOPER/MODEL; `own`: whether the checkpoint's own name has no developer, so that DEVELOPER is the
+    evaluating organisation."""
     checkpoint, numerics = record.question.checkpoint, record.measurements.numerics
     return {
         "name": record.labels.marked(record.labels.checkpoint),

@@ -89,9 +89,9 @@ def _names(record: Record) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """Mean of B - A in one metric, over pairs of records with equal seeds and numerics class. The pairs are of the two
-    compared evaluations A and B themselves, or of other evaluations that differ only in one of the settings in which A
-    and B differ.
+    """Mean of B - A in one metric, over pairs of records with equal seeds and numerics class (device, dtype, ...). The
+    pairs are of the two compared evaluations A and B themselves, or of other evaluations that differ only in one of the
+    settings in which A and B differ.
 
     A context is the set of all other settings of such a pair. The pairs of a context are averaged first if there are
     several contexts. `contexts`, `pairs`: numbers of contexts and of pairs; `interval`: 95 % confidence interval, None
@@ -163,7 +163,7 @@ def _effects(records: Sequence[Record], place: str, a: Any, b: Any) -> tuple[Eff
 
 def _paired(ours: Sequence[Record], theirs: Sequence[Record]) -> dict[str, list[float]]:
     """Differences `theirs` - `ours` of each metric, one per pair of equal train seed, sampling seed and numerics class
-    (device, dtype, torch, attention kernel, threads)."""
+    (device, dtype, ...) (device, dtype, torch, attention kernel, threads)."""
     mine = {_pair(record): record.answer.metrics for record in ours}
     found: dict[str, list[float]] = {}
     for record in theirs:

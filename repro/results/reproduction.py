@@ -358,7 +358,7 @@ def _by_seed(cell: ReproductionCell, rows: DataFrame) -> dict[int, float]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code of `python -m repro.results.reproduction`: 0 if every comparison is good, else 1."""
+    """Print or write the comparison of a run's records with the committed ones; exit code 0 if all agree, else 1."""
     parser = Parser(
         prog="python -m repro.results.reproduction",
         description="Compare a run with the committed results, cell by cell.",

@@ -155,11 +155,11 @@ class Store:
 
     def append(self, *records: Record) -> int:
         """Append records to their files and sync these; returns how many were new. A record is not appended if the
-        store has one of the same evaluation and numerics class that was timed with the same engine, device and clock,
-        or that like the record was not timed.
+        store has one of the same evaluation and numerics class (device, dtype, ...) that was timed with the same
+        engine, device and clock, or that like the record was not timed.
 
-        Raises ValueError, and appends nothing, if a stored record of the same evaluation and numerics class has a
-        different result.
+        Raises ValueError, and appends nothing, if a stored record of the same evaluation and numerics class (device,
+        dtype, ...) has a different result.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder / ".lock"):
@@ -207,11 +207,12 @@ class Published(NamedTuple):
 
 
 def publish(source: Path, target: Path = RAW) -> Published:
-    """Copy the records of a run (folder `source`) to the published ones (folder `target`); returns their numbers.
+    """Copy the records of a run (folder `source`) to the published ones (folder `target`); returns how many records
+    were added, and how many were published already.
 
     Raises ValueError, and writes nothing, if a line of source or target is invalid, a task was evaluated with a limit,
-    a recipe has changed settings (`duo+3fa9c1`: tables of the paper never contain such results), or two results of one
-    evaluation and numerics class differ.
+    a recipe has settings changed by `--set` (its name is like `duo+3fa9c1`; no table of the paper has such results), or
+    two results of one evaluation and numerics class (device, dtype, ...) differ.
     """
     store = Store(target)
     answers = {_identity(record): record for record in (collect(target) if target.is_dir() else [])}

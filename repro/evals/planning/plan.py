@@ -250,8 +250,9 @@ def _id(value: int | str) -> int | None:
 def _line(
     cell: Cell, workload: Workload | None, network: Size | None, machine: Device, most: int | None
 ) -> Line:
-    """The estimated cost of an evaluation (`cell`, whose work is `workload`) on `machine`, with at most `most` rows in
-    one forward (None: what fits the memory); `workload` or `network` is None where unknown."""
+    """The line of a plan, with estimated forward passes and hours, for an evaluation (`cell`, whose work is `workload`)
+    on `machine`, with at most `most` rows in one forward pass (None: what fits the memory). Where `workload` or
+    `network` is unknown (None), the line says so in place of an estimate."""
     line = Line(
         task=cell.task.name,
         preset=cell.preset,

@@ -224,7 +224,7 @@ class TransformersJudge(Judge):
         return found
 
     def _forward(self, rows: Tensor) -> list[_Reading]:
-        """Log-probabilities and hidden states of each of B windows `rows` [B, L], from one forward pass."""
+        """The judge's `_Reading` of each of B windows of token ids `rows` [B, L], from one forward pass."""
         states: list[Tensor] = []
         hook = self.network.base_model.register_forward_hook(
             lambda module, given, out: states.append(out.last_hidden_state)

@@ -6,8 +6,8 @@
                        less accurate than the reference setting by at most a margin
 
 A setting is one recipe with one sampler and decoding plan; composites (`repro.results.tables.parallelism`) combine
-accuracy and speed over settings. Every section of a table is of one engine, device and numerics class. Rates are ratios
-of sums, not means of ratios.
+accuracy and speed over settings. Every section of a table is of one engine, device and numerics class (device, dtype,
+...). Rates are ratios of sums, not means of ratios.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ class Timed:
 
 
 def cells(records: Sequence[Record]) -> list[Timed]:
-    """Timed settings in the records of decoding speed, separate by engine, device, numerics class and clock, in a fixed
-    order. A run of a setting is one network and sampling seed."""
+    """Timed settings in the records of decoding speed, separate by engine, device, numerics class (device, dtype, ...)
+    and clock, in a fixed order. A run of a setting is one network and sampling seed."""
     found: dict[tuple[str, ...], list[Record]] = {}
     for record in sorted((r for r in records if r.question.task.get("part") == PART), key=_place):
         speed, labels = timed(record), record.labels
