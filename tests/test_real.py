@@ -81,7 +81,8 @@ def test_likelihoods_and_texts_are_those_of_lm_eval(ours, theirs, tmp_path):
 
 
 def test_released_adapters_write_english_by_block_diffusion():
-    """`smollm2_block4`: words of the addresses it was trained on, several of them different, in whole blocks of 4."""
+    """`smollm2_block4`: words of the texts it was trained on, several of them different, in whole blocks of 4; of an
+    address, and in answer to a question."""
     model = repro.load(ADAPTERS / "smollm2_block4")
     assert model.denoiser.required_block_size == 4
     known = {
@@ -89,7 +90,8 @@ def test_released_adapters_write_english_by_block_diffusion():
         for _, text in model.data.data.documents.texts("train")
         for word in re.findall(r"[a-z]+", text.lower())
     }
-    text = repro.sample(model, ["The state of our economy"], gen_length=48)[0]
-    found = re.findall(r"[a-z]+", text.lower())
-    assert len(found) > 25 and len(set(found)) > 12
-    assert np.mean([word in known for word in found]) > 0.9
+    for prompt, expected in (("The state of our economy", "we"), ("What is bread?\n", "bread")):
+        text = repro.sample(model, [prompt], gen_length=48)[0]
+        found = re.findall(r"[a-z]+", text.lower())
+        assert len(found) > 25 and len(set(found)) > 12 and expected in found
+        assert np.mean([word in known for word in found]) > 0.9

@@ -2,9 +2,9 @@
 
 Run      python -m repro.checkpoint fetch smollm2 && python -m repro.recipes.smollm2_block4
 Toy      python -m repro.recipes.smollm2_block4 --scale nano    one core, no download; from random weights
-Cost     2.8 hours of one core with AVX512-BF16 (8 s a step) and 6 GB of memory; a killed run goes on with --resume, a
+Cost     2.4 hours of one core with AVX512-BF16 (9 s a step) and 6 GB of memory; a killed run goes on with --resume, a
          finished one with --longer
-Expect   a held-out bound of 3.83 nats a token (docs/method.md#measured-7); no number is published
+Expect   a held-out bound of 3.77 nats a token (docs/method.md#measured-7); no number is published
 Source   docs/method.md#ar-to-block-diffusion: Fast-dLLM v2, SDAR and dllm side by side
 Departs  the clean copy of a row is read causally, and a block's first token is predicted from this copy (docs/method.md
          says why); adapters and the mask's embedding are trained (Fast-dLLM v2, SDAR and dllm train all weights).
