@@ -357,7 +357,8 @@ def test_a_wrong_flag_in_a_subprocess():
         ("protocols", "owt.wrapped rows of 1024 s-sahoo/duo configs/data/openwebtext-split.yaml"),
         (
             "estimators",
-            "llada_mc LLaDA's Monte Carlo estimator with unbiased rounding; LLaDA, arXiv 2502.09992",
+            "llada_mc LLaDA's Monte Carlo estimator with unbiased rounding, from `draws` masked sets in passes of"
+            " `batch`; LLaDA, arXiv 2502.09992",
         ),
     ],
 )

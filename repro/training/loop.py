@@ -342,8 +342,8 @@ def train(
                 ):  # before any checkpoint, so that every checkpoint can be resumed
                     if not math.isfinite(row[name]):
                         raise ValueError(
-                            f"{recipe.name}: {name} is {row[name]} at step {run.step}; lower the learning rate in a new"
-                            f" run (checkpoints are intact; this step's rows are in {run.write_fault(out)})"
+                            f"{recipe.name}: {name} is {row[name]} at step {run.step}; try a lower learning rate in a"
+                            f" new run (checkpoints are intact; this step's rows are in {run.write_fault(out)})"
                         )
                 row["seconds"] = round(time.perf_counter() - began, 3)
                 row |= run.heldout() if due else {}

@@ -320,5 +320,5 @@ def test_a_broken_row_is_named():
 
 @pytest.mark.parametrize("name", ["char", "chars", "Characters", "characters:3", "bpe", "bpe:"])
 def test_a_misspelt_tokenizer_is_not_looked_up_on_the_hub(name):
-    with pytest.raises(ValueError, match=r"give (characters|bpe:2048)"):
+    with pytest.raises(ValueError, match=r"give (--tokenizer characters|bpe:2048)"):
         own_data(NANO, book(6), name, 16)

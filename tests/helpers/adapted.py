@@ -56,7 +56,7 @@ def lora(backbone, **changed) -> Lora:
 
 def block_recipe(folder: Path, *more: str, **changed) -> Recipe:
     """smollm2_block4 at toy size, from the weights in `folder`, which is written unless it is there."""
-    plain = toy("smollm2_block4", *more)
+    plain = toy("smollm2_block4", "learning_rate.decay=2", *more)
     if not folder.exists():
         base(folder, plain.data.vocabulary().total)
     blocks = CausalBlocks(backbone=started(folder, "causal"), block=4)

@@ -187,7 +187,7 @@ def test_command_line_prints_every_cell(committed, reruns, tmp_path, capsys):
     only = ["--recipe", "mdlm@nano", "--recipe", "ar@nano"]
     assert reproduction.main([*yours, "--json", *only]) == 0
     assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["ar", "mdlm"]
-    with pytest.raises(ValueError, match="no cell of recipe 'dua@nano'; nearest is 'duo@nano'"):
+    with pytest.raises(ValueError, match="lists no result of recipe 'dua@nano'; nearest is 'duo@nano'"):
         reproduction.main([*yours, "--recipe", "dua@nano"])
 
 

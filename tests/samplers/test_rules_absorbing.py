@@ -239,7 +239,7 @@ def test_law_of_first_hitting():
     assert total_variation(found, truth) < 1e-12
     whole = law(untimed(exact(WIDE, ABSORBING)), ABSORBING, FirstHitting(), plan(3, None))
     assert total_variation(whole, WIDE.as_law()) < 1e-12
-    with pytest.raises(ValueError, match="no list of outcomes"):
+    with pytest.raises(ValueError, match="draws uniform numbers, whose outcomes cannot be listed"):
         law(denoiser, ABSORBING, FirstHitting(), plan(3, None))
 
 
