@@ -192,7 +192,8 @@ class State:
         full[where] = peak
         least = full.topk(count, -1).values[:, -1:]
         sure = full > least + DOUBT
-        doubtful = where & ((full - least).abs() <= DOUBT)
+        # not by the distance from `least`, whose rounding could leave a position out of both
+        doubtful = where & ~sure & (full >= least - DOUBT)
         places = count - sure.sum(1, keepdim=True)
         if (doubtful.sum(1, keepdim=True) <= places).all():
             return sure | doubtful

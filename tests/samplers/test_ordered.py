@@ -73,3 +73,12 @@ def test_a_few_doubtful_positions_are_decided_alone():
     chosen = here.surest(given, WHERE, 1)
     assert here.computed == 4
     assert chosen[0].nonzero()[:, 0].tolist() == [5]
+
+
+def test_no_position_is_lost_at_the_edge_of_doubt(monkeypatch):
+    """Of log-probabilities `DOUBT` apart up to rounding, every row gets as many positions as asked."""
+    where = torch.ones(4000, 128, dtype=torch.bool)
+    peaks = 0.01 * torch.rand(where.numel(), generator=torch.Generator().manual_seed(0)) - 6.9
+    monkeypatch.setattr("repro.samplers.sampler._log_peaks", lambda logits: peaks)
+    chosen = state().surest(torch.zeros(where.numel(), 2), where, 8)
+    assert (chosen.sum(1) == 8).all()
