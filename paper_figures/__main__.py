@@ -95,7 +95,13 @@ def draw(
             drawing.set_size_inches(*pdf_size(*drawing.get_size_inches(), width))
             pdf.parent.mkdir(parents=True, exist_ok=True)
             drawing.savefig(pdf, format="pdf", bbox_inches=None, metadata={"CreationDate": None})
-    return {f"{name}.svg": buffer.getvalue().decode(), f"{name}.csv": csv_text(drawn)}
+    return {f"{name}.svg": _numbered(buffer.getvalue().decode()), f"{name}.csv": csv_text(drawn)}
+
+
+def _numbered(svg: str) -> str:
+    """The SVG with its clip paths numbered in order of use: matplotlib's own ids depend on when objects are freed."""
+    ids: dict[str, str] = {}
+    return re.sub(r"\bp[0-9a-f]{10}\b", lambda found: ids.setdefault(found[0], f"clip{len(ids)}"), svg)
 
 
 def pdf_size(across: float, high: float, width: float) -> tuple[float, float]:
