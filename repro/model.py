@@ -115,10 +115,7 @@ def load(
         if device is not None:
             denoiser = denoiser.to(devices.device(device))
         return Model(recipe, denoiser, "exact", recipe.digest(), 0, 0, recipe.data, None, None)
-    run = _run_of(ckpt)
-    if run is None:
-        _check_no_recipe(ckpt)
-    folder, name = _place(run or ckpt)
+    folder, name = _place(_run_of(ckpt) or ckpt)
     if is_export(folder):
         _check_ours(ckpt, precision, template)
         return _exported(folder, weights, devices.device(device))
@@ -134,12 +131,24 @@ def load(
 
 def _run_of(name: str | Path) -> Path | None:
     """For a recipe's name (RECIPE or RECIPE@SCALE): the folder of its run with seed 0, else that of its adapters in
-    results/adapters. None for any other name, if neither folder exists, and if a file or folder is called `name`."""
-    recipe = str(name).partition("@")[0]
+    results/adapters; None for any other name, and if a file or folder is called `name`. Raises ValueError, which says
+    how to train, if neither folder exists."""
+    recipe, at, scale = str(name).partition("@")
     if recipe not in registry.RECIPES or Path(name).exists():
         return None
     own, released = runs() / f"{name}-s0", ADAPTERS / str(name)
-    return next((folder for folder in (own, released) if folder.is_dir()), None)
+    for folder in (own, released):
+        if folder.is_dir():
+            return folder
+    train = f"python -m repro.recipes.{recipe}" + (f" --scale {scale}" if at else "")
+    raise ValueError(f"recipe {name} has no run at {own}; train it ({train}), or give the folder of a run")
+
+
+def local_folder(ckpt: str) -> Path:
+    """The folder of a checkpoint on this machine: for a recipe's name that of its run or released adapters, for a GGUF
+    file or a name of `repro.hub.packaged` the unpacked one, else the path `ckpt` itself. ValueError for a recipe
+    without a run, and for a GGUF file that cannot be read or was not fetched."""
+    return _run_of(ckpt) or gguf_folder(ckpt) or Path(ckpt)
 
 
 def _check_ours(ckpt: str | Path, precision: Precision, template: Template | Literal["auto"]) -> None:
@@ -173,17 +182,6 @@ def _exported(folder: Path, weights: Literal["auto", "raw", "ema"], device: str)
         corpus=found.corpus,
         folder=None,
     )
-
-
-def _check_no_recipe(name: str | Path) -> None:
-    """Raise ValueError, which says how to train, if `name` is a recipe's (RECIPE or RECIPE@SCALE) and no file or folder
-    is called `name`; to be called if the recipe has no run."""
-    recipe, at, scale = str(name).partition("@")
-    if recipe in registry.RECIPES and not Path(name).exists():
-        train = f"python -m repro.recipes.{recipe}" + (f" --scale {scale}" if at else "")
-        raise ValueError(
-            f"recipe {name} has no run at {runs() / f'{name}-s0'}; train it ({train}), or give the folder of a run"
-        )
 
 
 def _place(ckpt: str | Path) -> tuple[Path, str | None]:

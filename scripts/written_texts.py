@@ -1,7 +1,7 @@
 """Let SmolLM2-135M-Instruct write the texts that keep the recipe `smollm2_block4` general, one JSON object a line.
 
     python -m scripts.written_texts              write evals/data/written.jsonl and print its SHA-256 (10 to 20 minutes)
-    python -m scripts.written_texts --check 64   exit code 1 if the first 64 texts differ from the stored ones
+    python -m scripts.written_texts --check 64   exit code 1 if texts of the first 64 requests differ from those stored
 
 Every form of request is put to the network about every topic, in its own chat template. An answer is drawn left to
 right at `TEMPERATURE` and ends at the end of the turn, or with the last whole sentence within `LENGTH` tokens. A text
@@ -128,7 +128,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Let SmolLM2 write the texts beside the State of the Union addresses (needs make models).",
         ["python -m scripts.written_texts", "python -m scripts.written_texts --check 64"],
     )
-    parser.add_argument("--check", type=natural, metavar="N", help="write nothing; compare the first N texts")
+    parser.add_argument(
+        "--check", type=natural, metavar="N", help="write nothing; compare the texts of the first N requests"
+    )
     parser.add_argument("--out", type=Path, default=FILE, help="file to write (default: the committed one)")
     args = parser.parse_args(argv)
     wanted = len(requests()) if args.check is None else args.check

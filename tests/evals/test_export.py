@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
+from helpers import gguf_files
 from helpers.toy import toy
 
 from repro import checkpoint as command
 from repro import load, sample, score
 from repro.core import registry
+from repro.evals.planning.plan import released, subject
 from repro.training.exporting import in_transformers, is_export
 from repro.training.loop import train
 
@@ -128,3 +131,22 @@ def test_push_says_what_it_would_send(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("huggingface_hub.HfApi.create_repo", refuse)
     with pytest.raises(ConnectionError, match=r"did not take me/x \(401 Unauthorized\)"):
         command.main(["push", str(out), "me/x"])
+
+
+def test_a_plan_takes_what_an_evaluation_takes(tokenizer, tmp_path, monkeypatch):
+    """A run, its export, a recipe's name, and a GGUF file, whose network is sized."""
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path / "runs"))
+    run, out = exported("llada", tmp_path)
+    wanted = load(run)
+    for place in (run, out):
+        model, size = subject(str(place))
+        assert (model.recipe.digest(), size) == (wanted.recipe.digest(), wanted.size()) and not released(
+            str(place)
+        )
+    with pytest.raises(ValueError, match=r"recipe mdlm@nano has no run at .*; train it"):
+        subject("mdlm@nano")
+    shutil.copytree(run, tmp_path / "runs" / "mdlm@nano-s0")
+    assert subject("mdlm@nano")[0].step == wanted.step
+    folder = gguf_files.folder_of("llama", tmp_path / "theirs", tokenizer / "tokenizer.json")
+    file = gguf_files.write("llama", folder, tmp_path / "theirs.gguf")
+    assert released(str(file)) and subject(str(file))[1] is not None

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from repro.core.cli import width
@@ -30,7 +29,7 @@ from repro.evals.workload import Workload
 from repro.hub.catalogue import Entry, known, read
 from repro.hub.dit import ALPHA_END
 from repro.hub.release import Release, is_release, open_release
-from repro.model import Model, chat_template
+from repro.model import Model, chat_template, local_folder
 from repro.models.backbone import Size
 from repro.processes.absorbing import Absorbing
 from repro.processes.left_to_right import LeftToRight
@@ -38,6 +37,7 @@ from repro.processes.process import Process
 from repro.processes.uniform import Uniform
 from repro.training.checkpoint import open_checkpoint
 from repro.training.cost import UTILISATION
+from repro.training.exporting import is_export, open_export
 
 if TYPE_CHECKING:
     from repro.model import Precision
@@ -125,10 +125,12 @@ def plan(ckpt: str | None, request: Request, on: str, precision: Precision = "fl
 
 
 def released(ckpt: str) -> bool:
-    """Whether `ckpt` is a folder of released weights or is listed in evals/checkpoints.toml; only for such a checkpoint
-    can --precision be chosen, as networks trained by this suite run in float32."""
-    folder = Path(ckpt)
-    return is_release(folder) if folder.exists() else known(ckpt) is not None
+    """Whether `ckpt` is a folder or GGUF file of released weights or is listed in evals/checkpoints.toml; only for such
+    a checkpoint can --precision be chosen, as networks trained by this suite run in float32."""
+    folder = local_folder(ckpt)
+    if folder.exists():
+        return is_release(folder) and not is_export(folder)
+    return known(ckpt) is not None
 
 
 def of(model: Model, network: Size | None, request: Request, machine: Device) -> Plan:
@@ -171,13 +173,17 @@ def _for(request: Request) -> str:
 
 def subject(ckpt: str) -> tuple[Model, Size | None]:
     """Stub model of a checkpoint for cost plans, and the size of its network (None: unknown); reads no weights. `ckpt`:
-    a folder, a name in evals/checkpoints.toml, or oracle:RECIPE@SCALE."""
-    folder = Path(ckpt)
+    as `--ckpt`, but of names on the Hub only those in evals/checkpoints.toml."""
+    folder = local_folder(ckpt)
     entry = known(ckpt)
     if entry is not None and not folder.exists():
         return listed(entry)
     denoiser = cast("Denoiser", Unloaded(None))
-    if is_release(folder):
+    if is_export(folder):
+        exported = open_export(folder)
+        run = (exported.seed, exported.step, exported.data, exported.corpus, None)
+        model = Model(exported.made, denoiser, exported.weights, "", *run)
+    elif is_release(folder):
         release = open_release(folder, template=chat_template(folder.resolve().name, "auto")).release
         denoiser = cast("Denoiser", Unloaded(release.backbone.required_block_size()))
         model = Model(release, denoiser, "raw", "", 0, 0, release.data, None, None)
