@@ -168,7 +168,7 @@ def test_html_needs_no_script_and_escapes_text(model):
 def test_a_stream_is_read_again_from_its_first_step(model):
     made = stream(model, sampler="ancestral", steps=4)
     first = next(made)
-    assert repr(made).startswith("Stream of a decode, 1 steps read")
+    assert repr(made).startswith("Stream of a decode, 1 step read")
     assert list(made) == list(made) == made.steps and made.steps[0] is first and len(made.steps) == 4
 
 

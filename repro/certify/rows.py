@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from repro.certify.foreign import Foreign
 from repro.certify.space import Enumerated, Noise, Space
 from repro.certify.verdict import ALPHA, Check, Effort
+from repro.core.errors import counted
 from repro.core.lazy import torch
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def _spread(noise: Noise, calls: Sequence[Tensor], steps: int) -> Check:
     p = _two_sided(statistic, freedom) if freedom else 1.0
     less = "less" if statistic < freedom else "more"
     return Check(
-        name=f"spread of calls, {steps} steps, {noise}",
+        name=f"spread of calls, {counted(steps, 'step')}, {noise}",
         stands=p > ALPHA,
         says=f"{len(calls)} calls of {len(calls[0])} rows differ by chi-square {statistic:.0f} on {freedom} degrees"
         + ("" if p > ALPHA else f": {less} than independent rows do"),
@@ -113,7 +114,7 @@ def _neighbours(noise: Noise, calls: Sequence[Tensor], steps: int, cells: int) -
             worst, where = p, f"rows {name}: chi-square {statistic:.0f} on {freedom} degrees"
     stands = worst > ALPHA / tests
     return Check(
-        name=f"neighbours, {steps} steps, {noise}",
+        name=f"neighbours, {counted(steps, 'step')}, {noise}",
         stands=stands,
         says=f"{'no row depends on' if stands else 'rows depend on'} its neighbours ({where})",
         false_alarm=ALPHA,

@@ -38,6 +38,7 @@ from repro.certify.space import (
 )
 from repro.certify.verdict import ALPHA, POWER, Check, Effort, Evidence, Findings, Told, silent
 from repro.core import rng
+from repro.core.errors import counted
 from repro.core.lazy import torch
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _listed(
         ids = _calls(foreign, space, steps, rows, effort.call_rows, 1000 * number)
         masked = sum(int((call == source.vocab).any(1).sum()) for call in ids)
         if masked:
-            says = f"{masked / rows:.1%} of the sentences sampled with {steps} steps still contain [MASK]"
+            says = f"{masked / rows:.1%} of the sentences sampled with {counted(steps, 'step')} still contain [MASK]"
             name = f"noise left, {noise}"
             check = Check(name=name, stands=False, says=says, false_alarm=0)
             return [check], evidence
@@ -193,9 +194,8 @@ def _law(source: Enumerated, noise: Noise, counts_at: dict[int, Tensor], steps: 
     limit = float(ncx2.ppf(1 - ALPHA, freedom, allowed))
     found = chi_square(counts, source.law)
     seen = float(brentq(lambda nc: ncx2.sf(limit, freedom, nc) - POWER, allowed, 1e7))
-    what = (
-        f"{rows:,} sentences of {steps} steps, chi-square {found:.0f} on {freedom} degrees, limit {limit:.0f}"
-    )
+    at = counted(steps, "step")
+    what = f"{rows:,} sentences of {at}, chi-square {found:.0f} on {freedom} degrees, limit {limit:.0f}"
     if found > limit:
         far = {n: total_variation(c / c.sum(), source.law) for n, c in sorted(counts_at.items())}
         trend = ", ".join(f"{value:.3f} at {n}" for n, value in far.items())
@@ -204,11 +204,11 @@ def _law(source: Enumerated, noise: Noise, counts_at: dict[int, Tensor], steps: 
             "still falling, so certify at more steps" if falls else "more steps do not remove it"
         )
     return Check(
-        name=f"law at {steps} steps, {noise}",
+        name=f"law at {at}, {noise}",
         stands=found <= limit,
         says=what,
         false_alarm=ALPHA,
-        minimum_detectable=f"Any law off by a total variation of {math.sqrt(seen / rows) / 2:.3f} at {steps} steps is "
+        minimum_detectable=f"Any law off by a total variation of {math.sqrt(seen / rows) / 2:.3f} at {at} is "
         f"seen ({POWER:.0%}, {noise}).",
     )
 
@@ -225,7 +225,7 @@ def _modes(source: Enumerated, noise: Noise, counts: Tensor, steps: int) -> Chec
     return Check(
         name=f"modes, {noise}",
         stands=mean < limit,
-        says=f"mean -log p of {rows:,} sentences of {steps} steps is {mean:.3f} nats, of true ones "
+        says=f"mean -log p of {rows:,} sentences of {counted(steps, 'step')} is {mean:.3f} nats, of true ones "
         f"{source.entropy:.3f}; a claim of modes needs less than {limit:.3f}",
         false_alarm=ALPHA,
     )

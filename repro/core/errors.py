@@ -20,6 +20,11 @@ LONGEST = 600
 """Largest number of characters of a message; of a longer message the middle is left out."""
 
 
+def counted(count: int, noun: str) -> str:
+    """A number and its noun, which gets an s unless the number is 1: `1 step`, `16 steps`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def nearest(name: str, valid: typing.Iterable[str]) -> str:
     """End of an error message about an unknown `name`: "nearest is 'elbo'" where a valid name is `similar`, else
     "valid: " and the first 40 valid names in alphabetical order; if there are more than 400, only their number."""

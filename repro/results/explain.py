@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from repro.core.errors import nearest
+from repro.core.errors import counted, nearest
 from repro.core.parts import brief
 from repro.core.stats import Interval, mean_interval
 from repro.results.difference import difference, look, places, without
@@ -225,8 +225,5 @@ def _recipes(lines: Sequence[str] | None) -> Iterator[str]:
 def _shown(effect: Effect) -> str:
     ends = effect.interval
     interval = "" if ends is None else f" [{ends.low:.4g}, {ends.high:.4g}]"
-    counts = [
-        f"{count} {what}{'s' * (count != 1)}"
-        for count, what in ((effect.pairs, "pair"), (effect.contexts, "context"))
-    ]
+    counts = [counted(count, what) for count, what in ((effect.pairs, "pair"), (effect.contexts, "context"))]
     return f"{effect.metric} {effect.mean:+.4g}{interval} ({' in '.join(counts)})"

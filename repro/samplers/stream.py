@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from repro.core.errors import counted
 from repro.samplers.trace import Trace, symbol
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Stream(Iterable[StreamStep]):
             yield self.steps[number]
 
     def __repr__(self) -> str:
-        return f"Stream of a decode, {len(self.steps)} steps read; a loop over it, or .text, reads the rest"
+        return f"Stream of a decode, {counted(len(self.steps), 'step')} read; a loop over it, or .text, reads the rest"
 
     def __next__(self) -> StreamStep:
         decoder, frame = next(self._frames)

@@ -106,8 +106,8 @@ def test_independent_rows_of_rare_classes_are_not_refused():
 
 
 WRONG = {
-    "antithetic": "neighbours, 1 steps",
-    "systematic": "spread of calls, 1 steps",
+    "antithetic": "neighbours, 1 step",
+    "systematic": "spread of calls, 1 step",
     "seed_halved": "seeds",
     "few_steps": "law at 16 steps",
 }

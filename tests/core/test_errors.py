@@ -6,7 +6,7 @@ import pytest
 
 from repro.__main__ import COMMANDS
 from repro.core import registry
-from repro.core.errors import MOST, UnknownSymbol, naming, nearest, similar
+from repro.core.errors import MOST, UnknownSymbol, counted, naming, nearest, similar
 from repro.evals.likelihood.estimator_presets import ESTIMATORS
 from repro.evals.suites import SUITES
 from repro.samplers.presets import LOGITS_PROCESSORS, PRESETS
@@ -83,3 +83,7 @@ def test_a_place_is_named_for_symbols_alone():
         raise UnknownSymbol("no 'z'")
     with pytest.raises(ValueError, match=r"^other$"), naming("book.txt"):
         raise ValueError("other")
+
+
+def test_a_number_of_one_has_no_plural():
+    assert [counted(n, "step") for n in (0, 1, 2)] == ["0 steps", "1 step", "2 steps"]

@@ -129,6 +129,15 @@ INSTRUCT = {  # docs/method.md#llada-settings: gen length / block, flags
 }
 
 
+def test_a_mask_that_is_the_last_id_is_no_id_of_text():
+    """mdlm-owt has GPT-2's 50,257 ids and the mask; LLaDA's mask is one of the ids that its network can give."""
+    sizes = [
+        unloaded(checkpoints.entry(name)).data.vocabulary().size
+        for name in ("kuleshov-group/mdlm-owt", "GSAI-ML/LLaDA-8B-Instruct")
+    ]
+    assert sizes == [50257, 126464]
+
+
 def test_llada_instruct_has_the_published_settings():
     entry = checkpoints.entry("GSAI-ML/LLaDA-8B-Instruct")
     assert (entry.eos, entry.eot) == (126081, 126348)

@@ -214,7 +214,7 @@ def unloaded(entry: Entry) -> Model:
     total = entry.shape.vocabulary if entry.shape is not None else 1
     data = Released(
         tokenizer_sha256="",
-        size=total,
+        size=total - (entry.mask == "last"),
         total=total,
         mask=total - 1 if entry.mask == "last" else _id(entry.mask),
         bos=None,

@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import Any
 
 from repro.core import parts, registry
+from repro.core.errors import counted
 from repro.evals.planning import plan
 from repro.evals.planning.device import device
 from repro.evals.planning.plan import Line
@@ -78,7 +79,7 @@ class Asked:
     @property
     def run(self) -> str:
         words = [self.cell.task.name, self.cell.preset or ""]
-        words += ["" if self.line.steps is None else f"{self.line.steps} steps"]
+        words += ["" if self.line.steps is None else counted(self.line.steps, "step")]
         return f"{self.ckpt}: " + ", ".join(word for word in words if word)
 
 

@@ -178,6 +178,8 @@ def _features(judge: Judge, texts: Sequence[Ids], pins: Mauve, work: WorkQueue) 
 
     def find(span: range) -> str:
         found = judge.features(windows[span.start : span.stop], pins.state)
+        if not np.isfinite(found).all():
+            raise ValueError("a hidden state of the judge is NaN or infinite; use another judge or precision")
         return base64.b64encode(found.astype("<f8").tobytes()).decode("ascii")
 
     def read(data: Any, span: range) -> np.ndarray:

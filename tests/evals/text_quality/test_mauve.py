@@ -284,6 +284,18 @@ def test_processes_share_the_states_of_the_judge(pins, folder, model, tmp_path, 
             task.shared(model, ask, queue())
 
 
+def test_hidden_states_that_are_no_numbers_are_not_stored(pins, model, tmp_path, monkeypatch):
+    task = GenerationMauve(name="q", **pins)
+    ask = Ask(preset("ancestral"), Plan(gen_length=LENGTH, block_length=LENGTH, steps=4), 0, None)
+    read = CheckpointJudge.features
+    monkeypatch.setattr(CheckpointJudge, "features", lambda *given: read(*given) * math.nan)
+    with pytest.raises(ValueError, match="hidden state of the judge is NaN or infinite"):
+        task.shared(model, ask, SharedQueue(tmp_path, "question", {}, None, lambda: False))
+    monkeypatch.setattr(CheckpointJudge, "features", read)
+    again = task.shared(model, ask, SharedQueue(tmp_path, "question", {}, None, lambda: False))
+    assert again.metrics == task.answer(model, ask).metrics
+
+
 def test_reference_rows_are_not_among_the_scored_heldout_rows(pins, model):
     task = GenerationMauve(name="q", **pins)
     true = {tuple(row) for row in task.heldout_rows(model, 0, 30).tolist()}
