@@ -26,7 +26,6 @@ from repro.samplers.sampler import Sampler
 from repro.samplers.tail import Tail
 
 if TYPE_CHECKING:
-    from repro.evals.task import Ask
     from repro.model import Model
 
 SIZES = ROOT / "evals" / "tasks" / "sizes.toml"
@@ -168,14 +167,16 @@ def decoding(sampler: Sampler, plan: Plan, prompt: int, causal: bool) -> Workloa
     )
 
 
-def of_texts(items: int | None, model: Model, ask: Ask, prompt: int) -> Workload:
-    """Workload of generating `items` texts with the sampler and plan of `ask`, after prompts of `prompt` tokens."""
-    assert ask.sampler is not None and ask.plan is not None
+def of_texts(
+    items: int | None, model: Model, sampler: Sampler | None, plan: Plan | None, prompt: int
+) -> Workload:
+    """Workload of generating `items` texts with a sampler and its decoding plan, after prompts of `prompt` tokens."""
+    assert sampler is not None and plan is not None, "a task that generates text is asked with a sampler"
     causal = model.recipe.process.causal
-    each = decoding(ask.sampler, ask.plan, prompt, causal)
+    each = decoding(sampler, plan, prompt, causal)
     redraws = model.recipe.process.redraws
-    drawn = DRAWN["uniform"] * each.heads if redraws else DRAWN["absorbing"] * ask.plan.gen_length
-    return replace(each, items=items, drawn=drawn).limited(ask.limit)
+    drawn = DRAWN["uniform"] * each.heads if redraws else DRAWN["absorbing"] * plan.gen_length
+    return replace(each, items=items, drawn=drawn)
 
 
 # --- likelihoods --------------------------------------------------------------------------------------------

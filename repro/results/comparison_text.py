@@ -1,14 +1,38 @@
-"""Results of the reproduction test in a terminal: a table, or lines of text where the terminal is too narrow for it."""
+"""Result of a comparison of the reproduction test, and its text in a terminal: a table, or lines of text where the
+terminal is too narrow for it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from repro.results.reproduction import ReproductionResult
+
+@dataclass(frozen=True, kw_only=True)
+class ReproductionResult:
+    """Result of one comparison of a cell: whether it is `paired` (of train seeds that are committed too), the mean of
+    `n` `committed` values, the mean `yours` of your run, its prediction interval (`low`, `high`), the smallest
+    `detectable` change (half the interval), Student's `t`, and the adjusted p-value `p`.
+
+    `verdict`: good, BAD, unfinished (no number differs, but your run stopped before the committed number of steps),
+    missing (your run has no such record) or untested (too few committed values).
+    """
+
+    name: str
+    metric: str
+    paired: bool
+    committed: float | None
+    n: int
+    yours: float | None
+    low: float | None
+    high: float | None
+    detectable: float | None
+    t: float | None
+    p: float | None
+    verdict: str
 
 
 def render(results: Sequence[ReproductionResult]) -> Table:

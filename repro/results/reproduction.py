@@ -39,7 +39,7 @@ from repro.core.stats import (
     prediction_t,
     two_sided,
 )
-from repro.results.comparison_text import in_words, render
+from repro.results.comparison_text import ReproductionResult, in_words, render
 from repro.results.difference import without
 from repro.results.record import text, unmarked
 from repro.results.store import RAW, frame, one_of
@@ -128,30 +128,6 @@ class Comparison:
         """Prediction interval of the mean of your run: outside it the adjusted p-value is below ALPHA."""
         level = 1 - ALPHA / self.family
         return prediction_interval(self.known, self.spread, self.degrees, level, len(self.yours))
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReproductionResult:
-    """Result of one comparison of a cell: whether it is `paired` (of train seeds that are committed too), the mean of
-    `n` `committed` values, the mean `yours` of your run, its prediction interval (`low`, `high`), the smallest
-    `detectable` change (half the interval), Student's `t`, and the adjusted p-value `p`.
-
-    `verdict`: good, BAD, unfinished (no number differs, but your run stopped before the committed number of steps),
-    missing (your run has no such record) or untested (too few committed values).
-    """
-
-    name: str
-    metric: str
-    paired: bool
-    committed: float | None
-    n: int
-    yours: float | None
-    low: float | None
-    high: float | None
-    detectable: float | None
-    t: float | None
-    p: float | None
-    verdict: str
 
 
 def cells(path: Path = ROOT / "evals" / "reproduction.toml") -> list[ReproductionCell]:

@@ -20,7 +20,6 @@ from repro.evals.work_queue import WorkQueue
 if TYPE_CHECKING:
     from repro.evals.engines.openai import Server
     from repro.evals.engines.rolling import Windows
-    from repro.evals.engines.tasks import EngineGeneration
 
 CHUNK = 32
 """Number of requests that are made and stored together."""
@@ -40,15 +39,13 @@ class _Likelihood:
 
 @dataclass(eq=False)
 class EngineAdapter(LM):
-    """lm-eval's model interface for the server `engine`. `api`: "completions" or "chat"; `generation`: the task that
-    generates texts (None for likelihood tasks); `seed`: of random draws; `work`: queue that splits the requests into
-    chunks; `windows`: how whole texts are cut into windows (None: no task scores whole texts); `scored`: likelihoods so
-    far, by (context, continuation) or (text,); `texts`: texts generated so far, in order; `refused`: for each of
-    `texts`, whether the engine declined to answer."""
+    """lm-eval's model interface for the server `engine`. `api`: "completions" or "chat"; `seed`: of random draws;
+    `work`: queue that splits the requests into chunks; `windows`: how whole texts are cut into windows (None: no task
+    scores whole texts); `scored`: likelihoods so far, by (context, continuation) or (text,); `texts`: texts generated
+    so far, in order; `refused`: for each of `texts`, whether the engine declined to answer."""
 
     engine: Server
     api: Api
-    generation: EngineGeneration | None
     seed: int
     work: WorkQueue
     windows: Windows | None = None

@@ -33,6 +33,8 @@ from repro.results.record import Question, Record
 from repro.results.store import Store
 
 ENGINE = "external"
+PROBE = "the quick brown fox jumps over the lazy dog"
+"""A text whose ids show whether a tokenizer is that of a server."""
 NUMERICS = {"device": "engine", "dtype": "unknown", "torch": "none", "attention": "unknown", "threads": 0}
 """Numerics class (device, dtype, ...) in the records of an engine, which does not report its own."""
 
@@ -205,9 +207,22 @@ def _no_likelihoods(server: Server, api: Api, rolling: bool) -> str | None:
     try:
         if rolling:
             assert server.windows is not None
-            server.windows.check(server)
+            _check_windows(server, server.windows)
         elif server.score([("the sky", " is")])[0].greedy is None:
             return NO_GREEDY
     except (Unsupported, Refused) as error:
         return str(error)
     return None
+
+
+def _check_windows(server: Server, windows: Windows) -> None:
+    """Raise Unsupported if the server gives no log-probabilities of a prompt of ids, or its own tokenizer reads the ids
+    of PROBE as another text."""
+    ids = windows.tokenizer.encode(PROBE, add_special_tokens=False).ids
+    (found,) = server.score_ids([([windows.prefix], ids)])
+    said = "".join(token.text for token in found.tokens)
+    if said.strip() != PROBE:
+        raise Unsupported(
+            f"{server.identity.url} reads the ids of {PROBE!r} as {said!r}; name the server's tokenizer with"
+            " --tokenizer"
+        )

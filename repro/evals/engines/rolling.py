@@ -11,15 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from repro.data import sources
-from repro.evals.engines.engine import Unsupported
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-    from repro.evals.engines.openai import Server
-
-PROBE = "the quick brown fox jumps over the lazy dog"
-"""A text whose ids show whether a tokenizer is that of a server."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +61,3 @@ class Windows:
             context_len=1,
         )
         return [make_disjoint_window(pair) for pair in rolled]
-
-    def check(self, server: Server) -> None:
-        """Raise Unsupported if the server gives no log-probabilities of a prompt of ids, or its own tokenizer reads the
-        ids as another text."""
-        ids = self.tokenizer.encode(PROBE, add_special_tokens=False).ids
-        (found,) = server.score_ids([([self.prefix], ids)])
-        said = "".join(token.text for token in found.tokens)
-        if said.strip() != PROBE:
-            raise Unsupported(
-                f"{server.identity.url} reads the ids of {PROBE!r} as {said!r}; name the server's tokenizer with"
-                " --tokenizer"
-            )

@@ -53,7 +53,7 @@ class EngineLikelihood(EngineTask):
     def found(self, engine: Server, ask: Ask, work: WorkQueue) -> Answer:
         from repro.evals.engines.adapter import EngineAdapter
 
-        metrics, items = scored_documents(self, EngineAdapter(engine, self.api, None, ask.seed, work), ask)
+        metrics, items = scored_documents(self, EngineAdapter(engine, self.api, ask.seed, work), ask)
         return Answer(metrics, items=items)
 
 
@@ -73,7 +73,7 @@ class EngineRolling(EngineTask):
     def found(self, engine: Server, ask: Ask, work: WorkQueue) -> Answer:
         from repro.evals.engines.adapter import EngineAdapter
 
-        adapter = EngineAdapter(engine, self.api, None, ask.seed, work, engine.windows)
+        adapter = EngineAdapter(engine, self.api, ask.seed, work, engine.windows)
         metrics, items = scored_documents(self, adapter, ask)
         return Answer(metrics, items=items)
 
@@ -99,7 +99,7 @@ class EngineGeneration(EngineTask):
         from repro.core.lazy import torch
         from repro.evals.engines.adapter import EngineAdapter
 
-        adapter = EngineAdapter(engine, self.api, self, ask.seed, work)
+        adapter = EngineAdapter(engine, self.api, ask.seed, work)
         metrics, items = scored_documents(self, adapter, ask)
         refused = torch.tensor(adapter.refused, dtype=torch.float64)
         digest = hashlib.sha256(json.dumps(adapter.texts).encode()).hexdigest()

@@ -19,7 +19,6 @@ from repro.processes.process import Process
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.evals.likelihood.likelihood import SamplingDesign
     from repro.models.denoiser import Denoiser
 
 MAX_LOGITS = 1 << 25
@@ -88,14 +87,15 @@ class BatchedDenoiser:
         self.forwards += self.cost * len(first)
         return _unsorted(values, order).cpu()
 
-    def distinct(self, design: SamplingDesign) -> int:
-        """Number of forward passes that the masked sets of one sampling design need, if no other design shares them:
-        `cost` (2 under classifier-free guidance, else 1) times the number of distinct nonempty sets, or of distinct
-        pairs of set and diffusion time where the network is conditioned on time."""
-        nonempty = design.masked.any(1)
-        keys = design.masked[nonempty].long()
+    def distinct(self, masked: Tensor, t: Tensor) -> int:
+        """Number of forward passes that k masked sets of the L tokens of a continuation need (`masked` [k, L] bool, at
+        diffusion times `t` [k]), if no other continuation shares them: `cost` (2 under classifier-free guidance, else
+        1) times the number of distinct nonempty sets, or of distinct pairs of set and diffusion time where the network
+        is conditioned on time."""
+        nonempty = masked.any(1)
+        keys = masked[nonempty].long()
         if self.denoiser.time_conditioned:
-            keys = torch.cat([keys, design.t[nonempty].double().view(torch.int64)[:, None]], 1)
+            keys = torch.cat([keys, t[nonempty].double().view(torch.int64)[:, None]], 1)
         return self.cost * len(torch.unique(keys, dim=0))
 
     def full_inputs(self, ids: Tensor, prompt: Tensor) -> Tensor:

@@ -234,7 +234,7 @@ class Masked(Estimator):
         designs = [self.design(len(r.continuation), r.row, seed) for r in requests]
         losses = position_losses(denoiser, requests, designs)
         return [
-            Likelihood(*design.estimate(own), denoiser.distinct(design))
+            Likelihood(*design.estimate(own), denoiser.distinct(design.masked, design.t))
             for design, own in zip(designs, losses, strict=True)
         ]
 

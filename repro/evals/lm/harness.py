@@ -51,7 +51,7 @@ class HarnessTask(Task):
         return self.length
 
     def workload(self, model: Model, ask: Ask) -> Workload:
-        return of_texts(None, model, ask, self.length)
+        return of_texts(None, model, ask.sampler, ask.plan, self.length).limited(ask.limit)
 
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
         from repro.evals.lm.adapter import BATCH, Adapter, Generation
@@ -91,6 +91,6 @@ class HarnessTask(Task):
         result = found["results"][self.task]
         value, error = result[f"{self.metric},none"], result[f"{self.metric}_stderr,none"]
         known = None if isinstance(error, str) or math.isnan(error) else float(error)
-        items = [item_record(sample, adapter) for sample in found["samples"][self.task]]
+        items = [item_record(sample, None) for sample in found["samples"][self.task]]
         count = found["n-samples"][self.task]["effective"]
         return generation_answer(adapter, {"accuracy": (float(value), known, count)}, items)

@@ -16,7 +16,7 @@ import io
 import json
 import logging
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import Any, Literal
 
 from repro.core.parts import part
@@ -116,7 +116,8 @@ class LmGeneration(LmTask):
         size = sizes().get(self.task) if self.source == STANDARD else None
         if size is None or self.shots is None:
             return None
-        return of_texts(size.items, model, ask, size.context(self.shots))
+        context = size.context(self.shots)
+        return of_texts(size.items, model, ask.sampler, ask.plan, context).limited(ask.limit)
 
     def protocol(self) -> dict[str, Any]:
         return super().protocol() | {"output": "generate_until", "draws": "float64"}
@@ -186,8 +187,9 @@ def scored_documents(
         )
     count = sum(found["n-samples"][member]["effective"] for member in members)
     metrics = _metrics(found["results"][task.task], count)
+    scored = None if task.generates else adapter.scored
     items = [
-        item_record(sample, adapter) | ({} if member == task.task else {"task": member})
+        item_record(sample, scored) | ({} if member == task.task else {"task": member})
         for member, samples in members.items()
         for sample in samples
     ]
@@ -263,14 +265,15 @@ def _metrics(result: dict[str, Any], count: int) -> dict[str, tuple[float, float
     return found
 
 
-def item_record(sample: dict[str, Any], adapter: Any) -> dict[str, Any]:
+def item_record(sample: dict[str, Any], scored: Mapping[tuple[str, ...], Any] | None) -> dict[str, Any]:
     """The stored per-item result of one document under one of lm-eval's answer filters, from `sample`, lm-eval's log
-    entry for it: number and hashes of the document, lm-eval's metrics, and the output of the model `adapter` (an
-    `Adapter`): texts, or log-likelihoods with standard errors and forward passes."""
-    if adapter.generation is not None:
+    entry for it: number and hashes of the document, lm-eval's metrics, and the model's output: the generated texts if
+    `scored` is None, else log-likelihoods with standard errors and forward passes, from `scored`, those of the whole
+    task by lm-eval's arguments, (context, continuation) or (text,)."""
+    if scored is None:
         found = sample["resps"]
     else:
-        each = [adapter.scored[tuple(arguments)] for arguments in sample["arguments"]]
+        each = [scored[tuple(arguments)] for arguments in sample["arguments"]]
         found = [{"value": f.value, "se": f.se, "forwards": f.forwards} for f in each]
     names = ("doc_id", "doc_hash", "prompt_hash", "target_hash", "filter")
     return {name: sample[name] for name in names} | {

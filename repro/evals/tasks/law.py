@@ -54,7 +54,7 @@ class Law(Task):
         return model.data.row_length()
 
     def workload(self, model: Model, ask: Ask) -> Workload:
-        return of_texts(self.samples, model, ask, 0)
+        return of_texts(self.samples, model, ask.sampler, ask.plan, 0).limited(ask.limit)
 
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
         data = model.data

@@ -72,7 +72,7 @@ class TextQualityTask(Task):
     def workload(self, model: Model, ask: Ask) -> Workload:
         if not self.generates:
             return Workload.of_rows(0, 0, 1)
-        return of_texts(self.samples, model, ask, 0)
+        return of_texts(self.samples, model, ask.sampler, ask.plan, 0).limited(ask.limit)
 
     def judged(self, ask: Ask) -> tuple[int, int]:
         """(number of texts that the judge reads for this evaluation alone; number of held-out texts that it reads once,

@@ -134,7 +134,7 @@ def test_greedy_is_unknown_without_likely_tokens():
     engine = server(Echo(EMOJI, added, top=False))
     pair = ("the ca\U0001f642 dog", " ran off")
     assert engine.score([pair])[0].greedy is None
-    adapter = EngineAdapter(engine, "completions", None, 0, SERIAL)
+    adapter = EngineAdapter(engine, "completions", 0, SERIAL)
     with pytest.raises(Unsupported, match=NO_GREEDY[:40]):
         adapter.loglikelihood([SimpleNamespace(args=pair)])
 

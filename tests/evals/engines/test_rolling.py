@@ -64,7 +64,7 @@ def test_windows_and_values_are_those_of_lm_eval(server, tokenizer, length, monk
     )
     windows = Windows.read(str(tokenizer), length)
     reached = connect(server.name, None, Limits(concurrency=1), {})
-    ours = EngineAdapter(reached, "completions", None, 0, SERIAL, windows)
+    ours = EngineAdapter(reached, "completions", 0, SERIAL, windows)
     reached.score([("a", "b")])  # so that the check of the server's positions is done
     server.requests.clear()
     found = ours.loglikelihood_rolling(requests(TEXTS))
@@ -84,7 +84,7 @@ def test_each_token_of_a_text_counts_once(server, tokenizer):
     logp = toy()._logp([lm_worlds.BOS, *ids], 1)
     whole = math.fsum(logp[at, token].item() for at, token in enumerate(ids))
     reached = connect(server.name, None, Limits(), {})
-    (found,) = EngineAdapter(reached, "completions", None, 0, SERIAL, windows).loglikelihood_rolling(
+    (found,) = EngineAdapter(reached, "completions", 0, SERIAL, windows).loglikelihood_rolling(
         requests([text])
     )
     assert found == pytest.approx(whole, abs=1e-5)
