@@ -213,14 +213,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
-        raise ValueError(f"the key {twice!r} stands twice in one object")
+        raise ValueError(f"the key {twice!r} stands twice in one object; remove one of the two")
     return found
 
 
 def _number(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text} is not a finite number")
+        raise ValueError(f"{text} is not a finite number; write one that is")
     return value
 
 
@@ -235,7 +235,7 @@ def _without_halves(text: str) -> str:
 
 def _whole(text: str) -> int:
     if len(text) > DIGITS:
-        raise ValueError(f"{text[:20]}... has more than {DIGITS} digits")
+        raise ValueError(f"{text[:20]}... has more than {DIGITS} digits; shorten the number")
     return int(text)
 
 
@@ -257,10 +257,10 @@ def _check(data: Any, depth: int = DEPTH, *, finite: bool = True) -> None:
             if kind is float and finite:
                 pairs = data.items() if isinstance(data, dict) else enumerate(data)
                 key = next(key for key, value in pairs if value is each)
-                raise ValueError(f"the value of {key!r} is {each}, where a finite number is needed")
+                raise ValueError(f"the value of {key!r} is {each}; it must be a finite number")
             _check(each, depth - 1, finite=finite)
     elif isinstance(data, str):
         if not data.isascii():
             data.encode()  # UnicodeEncodeError, a ValueError
     elif finite and isinstance(data, float) and not math.isfinite(data):
-        raise ValueError(f"the value {data} stands where a finite number is needed")
+        raise ValueError(f"the value is {data}; it must be a finite number")
