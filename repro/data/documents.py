@@ -33,7 +33,7 @@ _BLANK_LINES = re.compile(r"\r?\n(?:[ \t]*\r?\n)+")
 
 
 class Documents(Part):
-    """Base class of sources of numbered documents in two disjoint splits."""
+    """Base class of sources of numbered documents in two disjoint splits, "train" and "heldout"."""
 
     @abstractmethod
     def texts(self, split: Split) -> Iterator[tuple[int, str]]:
@@ -51,8 +51,8 @@ class Documents(Part):
         return str(named or type(self).__name__.lower())
 
     def resolve(self) -> dict[str, str | int]:
-        """Values of the settings that are UNRESOLVED (a placeholder for what only the Hub or the files know), looked up
-        now: setting -> value; empty where there are none."""
+        """Values of those settings of these documents that are UNRESOLVED (a placeholder for what only the Hub or the
+        files know), looked up now: setting -> value; empty where there are none."""
         return {}
 
 

@@ -131,11 +131,12 @@ def revision(source: str, pinned: str, kind: Literal["dataset", "model"]) -> str
 
 
 def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset:
-    """Rows of one split (a split expression of `datasets`, e.g. "train[:-1000]"), memory-mapped.
+    """Rows of one split (a split expression of `datasets`, e.g. "train[:-1000]") of a dataset, memory-mapped.
 
-    A single local file is the split "train"; in a local folder, file names determine the splits. `config`: name of a
-    configuration of the dataset (None: the default one); `pinned`: expected revision (commit or SHA-256), or
-    UNRESOLVED. Raises ConnectionError where the Hub cannot be reached, ValueError for an unknown name or revision.
+    `source`: a local file or folder, or a name on the Hub. A single local file is the split "train"; in a local folder,
+    file names determine the splits. `config`: name of a configuration of the dataset (None: the default one); `pinned`:
+    expected revision (commit or SHA-256), or UNRESOLVED. Raises ConnectionError where the Hub cannot be reached,
+    ValueError for an unknown name or revision.
     """
     path, found = local(source), revision(source, pinned, "dataset")
     import datasets
@@ -217,8 +218,8 @@ def _files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 
 def _snapshot(source: str, pinned: str, kind: Literal["dataset", "model"], patterns: list[str]) -> Path:
-    """Folder with the files that match `patterns` at the commit `pinned` (UNRESOLVED: the latest commit); the folder is
-    named after the commit.
+    """Folder with those files of the Hub repository `source` that match `patterns`, at the commit `pinned` (UNRESOLVED:
+    the latest commit); the folder is named after the commit.
 
     Without network this fails at once, whereas `datasets` retries for half a minute.
     """

@@ -55,7 +55,7 @@ class Units(Part):
 
     @abstractmethod
     def vocab_size(self, documents: Documents) -> int:
-        """V, the number of ids of the tokenizer for these documents."""
+        """V, the number of ids of the tokenizer. `documents`: those from which some tokenizers are learnt."""
 
     @abstractmethod
     def encode(self, texts: Iterable[str], documents: Documents) -> Iterator[Ids]:
@@ -64,11 +64,13 @@ class Units(Part):
 
     @abstractmethod
     def decode(self, ids: Sequence[int], documents: Documents) -> str:
-        """Text of token ids, which are below `vocab_size`; bytes that are not UTF-8 become U+FFFD."""
+        """Text of token ids, which are below `vocab_size`; bytes that are not UTF-8 become U+FFFD. `documents`: those
+        of the data source, from which some tokenizers are learnt."""
 
     @abstractmethod
     def tokenizer(self, documents: Documents) -> Tokenizer | None:
-        """This tokenizer as an object of the library `tokenizers`; None for one with an id per character."""
+        """This tokenizer as an object of the library `tokenizers`; None for one with an id per character.
+        `documents`: those of the data source, from which some tokenizers are learnt."""
 
 
 @part
@@ -100,7 +102,7 @@ class Alphabet(Units):
     def __post_init__(self) -> None:
         if not self.characters or self.characters != "".join(sorted(set(self.characters))):
             raise ValueError(
-                f"characters={self.characters[:40]!r} are not distinct, sorted characters; sort them"
+                f"characters={self.characters[:40]!r} are not distinct, sorted characters; give each once, in order"
             )
 
     def vocab_size(self, documents: Documents) -> int:
@@ -119,7 +121,7 @@ class Alphabet(Units):
 @part
 class Written(Data):
     """Base class of data sources that cut rows from tokenised documents (`Text`, `Packed`, `Padded`, ...): `units` is
-    the tokenizer, `length` the number of ids per row."""
+    the tokenizer, `documents` the source of the texts, `length` the number of ids per row."""
 
     documents: Documents
     units: Units
