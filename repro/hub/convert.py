@@ -159,7 +159,9 @@ def _load(path: Path) -> Any:
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(names) != 1:
-            raise ValueError(f"the zip holds {len(names)} files data.pkl instead of 1")
+            raise ValueError(
+                f"the zip holds {len(names)} files data.pkl, not one; give a file that torch.save wrote"
+            )
         order = names[0].removesuffix("data.pkl") + "byteorder"
         if order in archive.namelist() and archive.read(order) != b"little":
             raise ValueError(
