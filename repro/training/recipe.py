@@ -87,7 +87,7 @@ class Recipe(Part):
             )
 
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON form without the name, so that renaming a recipe does not change it."""
+        """SHA-256 of the recipe in canonical JSON, without its name, so that renaming a recipe does not change it."""
         return parts.sha256(parts.to_json(self.pins()))
 
     def pins(self) -> dict:

@@ -61,7 +61,7 @@ def _weights(recipe: Recipe, train: Callable[[TrainedTeacher, Path], None]) -> M
             return checkpoints.open_checkpoint(_trained(pinned, train)).tensors("model.safetensors")
         case ReleasedTeacher() as pinned:
             return _released(recipe, pinned)
-    raise AssertionError(f"{recipe.name} has no teacher")
+    raise AssertionError(f"{recipe.name} has no teacher; only distillations read one")
 
 
 def _trained(pinned: TrainedTeacher, train: Callable[[TrainedTeacher, Path], None]) -> Path:
