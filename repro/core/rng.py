@@ -90,8 +90,9 @@ def fold(keys: Tensor, value: Tensor | int) -> Tensor:
 
 
 def keys(seed: int, purpose: int, step: int | Tensor, rows: Tensor | Sequence[int] | int) -> Tensor:
-    """Random keys, one per row: int64 [B] for row numbers `rows` [B], a scalar tensor for an integer. `purpose`: a
-    constant of this module; `step`: number of the optimizer step, decoding step or epoch, an integer or [B]."""
+    """Random keys, one per row: int64 [B] for row numbers `rows` [B], a scalar tensor for an integer. `seed`: random
+    seed; `purpose`: a constant of this module; `step`: number of the optimizer step, decoding step or epoch, an integer
+    or [B]."""
     key = 0  # Python integers are hashed as such: with a tensor it takes a hundred times as long
     for value in (seed, purpose, step):
         key = _fold(key, value)

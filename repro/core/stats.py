@@ -48,7 +48,8 @@ def two_sided(level: float, degrees: float) -> float:
 
 
 def mean_interval(values: Sequence[float], level: float) -> Interval:
-    """Confidence interval of the mean of two or more normal observations: mean +- t sd / sqrt(n) (Student 1908)."""
+    """Confidence interval, of coverage `level`, of the mean of the normal population from which `values` (two or
+    more) are drawn: mean +- t sd / sqrt(n) (Student 1908)."""
     if len(values) < 2:
         raise ValueError(f"{len(values)} values have no spread; give two values or more")
     half = two_sided(level, len(values) - 1) * stdev(values) / math.sqrt(len(values))
@@ -122,7 +123,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def wilson(share: float, n: int, level: float) -> Interval:
-    """Confidence interval, within [0, 1], of a proportion that was `share` among n independent trials (Wilson 1927)."""
+    """Confidence interval of coverage `level`, within [0, 1], of a proportion that was `share` among n independent
+    trials (Wilson 1927)."""
     from scipy.stats import norm
 
     if n < 1 or not 0 <= share <= 1:
