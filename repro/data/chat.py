@@ -177,8 +177,8 @@ class Chat(SourceOfChats):
         return math.ceil(self.heldout_fraction * rows)
 
     def _ids(self, source: Any) -> Iterator[np.ndarray]:
-        """Token ids of the chats, truncated and padded to L, in blocks [<= 1000, L]; ValueError names a row with fewer
-        than two messages."""
+        """Token ids of the chats in the dataset `source`, truncated and padded to L, in blocks [<= 1000, L]; ValueError
+        names a row with fewer than two messages."""
         tokenizer, start = self._tokenizer(), 0
         for block in source.select_columns("messages").iter(batch_size=1000):
             for row, messages in enumerate(block["messages"], start):

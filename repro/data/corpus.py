@@ -202,7 +202,8 @@ class DelegatedData(Data):
 
 @dataclass(frozen=True)
 class Corpus:
-    """A prepared corpus: rows of both splits, memory-mapped from `folder`, and the SHA-256 of their contents."""
+    """A prepared corpus: the rows `train` and `heldout`, memory-mapped from `folder`, and the SHA-256 of their contents
+    (`digest`)."""
 
     train: Rows
     heldout: Rows
@@ -233,7 +234,8 @@ HASHED = 1 << 26
 
 
 def _layout(data: Data) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
-    """Name of each array of a split (a field of `Rows`) -> its dtype, and its shape without the first axis (rows)."""
+    """Name of each array in which a split of `data` is stored (a field of `Rows`) -> its dtype, and its shape without
+    the first axis (rows)."""
     total, row = data.vocabulary().total, (data.row_length(),)
     kind = np.uint8 if total <= 1 << 8 else np.uint16 if total <= 1 << 16 else np.uint32
     return {
@@ -250,8 +252,8 @@ def _title(split: str, field: str, dtype: np.dtype, shape: tuple[int, ...]) -> b
 
 
 class _Growing:
-    """Writer of a .npy file, to which rows of the shape `row` are appended. The file has the bytes that `numpy.save`
-    would write: numpy pads the header, so that `close` can write the final number of rows into it."""
+    """Writer of the .npy file `path`, to which rows of the shape `row` are appended. The file has the bytes that
+    `numpy.save` would write: numpy pads the header, so that `close` can write the final number of rows into it."""
 
     def __init__(self, path: Path, dtype: np.dtype, row: tuple[int, ...]) -> None:
         self.path, self.dtype, self.row, self.count = path, dtype, row, 0

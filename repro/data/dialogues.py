@@ -126,8 +126,8 @@ class Dialogues(SourceOfChats):
         return [self.begin, *self.encode("".join(written) + self.head.format(role="assistant"))]
 
     def _pairs(self, source: Any) -> Iterator[tuple[int, list[int], list[int]]]:
-        """(number of the dialogue, prompt ids, answer ids without EOS) of each drawn pair that fits into a row;
-        ValueError names a dialogue without an answer."""
+        """(number of the dialogue, prompt ids, answer ids without EOS) of each drawn pair of the dataset `source` that
+        fits into a row; ValueError names a dialogue without an answer."""
         for row, messages in enumerate(source["messages"]):
             answers = [i for i, message in enumerate(messages) if i and message["role"] == "assistant"]
             if not answers:

@@ -108,8 +108,8 @@ def fingerprint(files: Iterable[Path]) -> str:
 
 
 def check(source: str, pinned: str, found: str) -> None:
-    """Raise ValueError, with both SHA-256 digests, unless `found` equals the expected digest `pinned`, or `pinned` is
-    UNRESOLVED."""
+    """Raise ValueError, with both SHA-256 digests, unless `found`, the digest of the file or folder `source`, equals
+    the expected digest `pinned`, or `pinned` is UNRESOLVED."""
     if pinned not in (UNRESOLVED, found):
         raise ValueError(
             f"{source}: expected sha256 {pinned}, found {found}; restore the file or change the recipe"
@@ -119,8 +119,8 @@ def check(source: str, pinned: str, found: str) -> None:
 def revision(source: str, pinned: str, kind: Literal["dataset", "model"]) -> str:
     """The revision of `source` that is read: the commit of a Hub name, or the SHA-256 of a local source.
 
-    `pinned`: the expected revision, or UNRESOLVED. Raises ConnectionError, with a one-line message, where the Hub
-    cannot be reached, ValueError for an unknown name or revision.
+    `pinned`: the expected revision, or UNRESOLVED; `kind`: what the source is. Raises ConnectionError, with a one-line
+    message, where the Hub cannot be reached, ValueError for an unknown name or revision.
     """
     path = local(source)
     if path is not None:

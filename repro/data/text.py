@@ -49,8 +49,8 @@ class Units(Part):
         return Special()
 
     def resolve(self) -> dict[str, str | int]:
-        """Values of the settings that are UNRESOLVED (a placeholder for what only the Hub or the files know), looked up
-        now: setting -> value; empty for most tokenizers."""
+        """Values of those settings of this tokenizer that are UNRESOLVED (a placeholder for what only the Hub or the
+        files know), looked up now: setting -> value; empty for most tokenizers."""
         return {}
 
     @abstractmethod
@@ -157,8 +157,8 @@ class Written(Data):
         return "".join(written)
 
     def resolve(self) -> dict[str, str | int]:
-        """Values of the settings that are UNRESOLVED (a placeholder for what only the Hub or the files know), looked up
-        now: dotted path -> value. `derive(data, data.resolve())` fixes them all."""
+        """Values of those settings of this data source that are UNRESOLVED (a placeholder for what only the Hub or the
+        files know), looked up now: dotted path -> value. `derive(data, data.resolve())` fixes them all."""
         found = {f"documents.{pin}": value for pin, value in self.documents.resolve().items()}
         return found | {f"units.{pin}": value for pin, value in self.units.resolve().items()}
 
@@ -219,7 +219,7 @@ def spelled(alphabet: str, texts: Iterable[str]) -> Iterator[Ids]:
 
 
 def encoded(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[Ids]:
-    """Token ids of each text, tokenised in batches of 256 to limit memory."""
+    """Token ids of each text by `tokenizer`, without special ids; texts are read in batches of 256 to limit memory."""
     texts = iter(texts)
     while batch := list(itertools.islice(texts, 256)):
         for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):
