@@ -110,8 +110,8 @@ class _Storage:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Unpickler of one PyTorch zip. `storages`: key -> flat tensor of each storage read so far; each is read once, so
-    that tied weights share it."""
+    """Unpickler of the file `name` in a PyTorch zip, `archive`. `storages`: key -> flat tensor of each storage read so
+    far; each is read once, so that tied weights share it."""
 
     def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
         super().__init__(archive.open(name))

@@ -112,8 +112,8 @@ def agree(opened: Opened, name: str, ours: Part, theirs: Part, free: Collection[
 
 
 def fingerprint(opened: Opened) -> str:
-    """SHA-256 of the bytes of all weights files, sorted by name and concatenated, by which `repro.hub.catalogue` tells
-    checkpoints of the same configuration apart."""
+    """SHA-256 of the bytes of all weights files of the opened folder, sorted by name and concatenated, by which
+    `repro.hub.catalogue` tells checkpoints of the same configuration apart."""
     return sources.fingerprint([opened.folder / file for file in files(opened)])
 
 
@@ -153,7 +153,7 @@ def open_release(folder: Path, name: str | None = None, template: Template = "no
 
 
 def network(opened: Opened, dtype: torch.dtype | None = None) -> Denoiser:
-    """The denoiser with the folder's weights, in `dtype` (None: float32), in evaluation mode.
+    """The denoiser with the weights of the opened folder, in `dtype` (None: float32), in evaluation mode.
 
     Peak memory is that of the network and of the mapped pages of one safetensors file.
     """
