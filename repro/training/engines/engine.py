@@ -47,7 +47,8 @@ class Engine:
     # --- a step ---
 
     def build(self, denoiser: Denoiser, recipe: Recipe) -> None:
-        """Prepare a float32 network for training: move it to the device, wrap or shard it, and build the optimizer.
+        """Prepare the float32 network `denoiser` for training by `recipe`: move it to the device, wrap or shard it, and
+        build the optimizer.
 
         Raises ValueError for a precision that the engine does not support.
         """

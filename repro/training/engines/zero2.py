@@ -152,7 +152,8 @@ class Zero2(Engine):
         return {name: tensor.cpu() for name, tensor in gathered if self.first}
 
     def _scatter(self, master_weights: Mapping[str, Tensor]) -> None:
-        """Set this process's partitions of the master weights from whole float32 tensors, and update the network."""
+        """Set this process's partitions of the master weights from whole float32 tensors (name -> tensor), and update
+        the network."""
         from deepspeed.utils import safe_set_full_fp32_param
 
         for name, parameter in self.named.items():
