@@ -153,7 +153,7 @@ def positive(text: str) -> int:
 
 
 def add_weights(parser: Parser) -> None:
-    """Add --weights, which says which weights of a run are loaded."""
+    """Add to `parser` the flag --weights: whether the raw or the averaged (ema) weights of a run are loaded."""
     parser.add_argument(
         "--weights",
         choices=["auto", "raw", "ema"],
@@ -163,7 +163,7 @@ def add_weights(parser: Parser) -> None:
 
 
 def add_chat_template(parser: Parser) -> None:
-    """Add --chat-template, which says how prompts are written for released weights."""
+    """Add to `parser` the flag --chat-template: the template in which prompts for released weights are written."""
     parser.add_argument(
         "--chat-template",
         choices=["auto", "none", "own", "seed", "seed_readme"],

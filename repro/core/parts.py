@@ -251,8 +251,8 @@ def _paths(data: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 def leaves(root: Part) -> dict[str, Any]:
-    """Dotted path -> value of every setting that is not itself a part, in field order; a part without settings gives
-    its registered name."""
+    """Dotted path -> value of every setting of `root`, and of the parts in it, that is not itself a part, in field
+    order. A part without settings is listed too, with its registered name as the value."""
     found: dict[str, Any] = {}
 
     def walk(value: Any, path: str) -> None:

@@ -99,8 +99,9 @@ def read_json(path: Path, kind: Any = Any, remedy: str = COPY) -> Any:
 
 
 def read_json_lines(path: Path, kind: Any = Any, remedy: str = COPY) -> Iterator[Any]:
-    """The JSON values in the lines of a file, each converted by msgspec to the type `kind`. ValueError
-    `FILE:LINE: FAULT; REMEDY` for a line that is not JSON or whose value is not of this type."""
+    """The JSON values in the lines of a file, each converted by msgspec to the type `kind`. ValueError `FILE:LINE:
+    FAULT; REMEDY` for a line that is not JSON or whose value is not of this type; `remedy`: what to do about the
+    fault."""
     for number, line in enumerate(json_lines(path), start=1):
         yield parse_json(line, kind, f"{path}:{number}", remedy)
 
@@ -117,7 +118,8 @@ def json_lines(path: Path) -> list[str]:
 
 def parse_json(text: str | bytes, kind: Any, where: str, remedy: str = COPY, *, lenient: bool = False) -> Any:
     """The JSON value in `text`, converted by msgspec to the type `kind`. ValueError `WHERE: FAULT; REMEDY` for text
-    that is not JSON or whose value is not of this type; `where`: the place of the text, such as a file's name.
+    that is not JSON or whose value is not of this type; `where`: the place of the text, such as a file's name;
+    `remedy`: what to do about the fault.
 
     `lenient`, for answers of servers: -Infinity, which Python's own json writes, is accepted, and half of a surrogate
     pair, which JavaScript writes for half of a character, becomes U+FFFD.
@@ -142,7 +144,8 @@ def parse_json(text: str | bytes, kind: Any, where: str, remedy: str = COPY, *, 
 
 def convert(data: Any, kind: Any, where: str, remedy: str = COPY) -> Any:
     """Plain data (dicts, lists, numbers, text) converted by msgspec to the type `kind`. ValueError `WHERE: FAULT;
-    REMEDY`, whose FAULT includes the path of the wrong value, for data that are not of this type."""
+    REMEDY` for data that are not of this type; `where`: the place of the data, such as a file's name; FAULT includes
+    the path of the wrong value within the data; `remedy`: what to do about it."""
     try:
         return msgspec.convert(data, kind, strict=True)
     except msgspec.ValidationError as error:
@@ -213,14 +216,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
-        raise ValueError(f"the key {twice!r} stands twice in one object")
+        raise ValueError(f"the key {twice!r} stands twice in one object; remove one of the two")
     return found
 
 
 def _number(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text} is not a finite number")
+        raise ValueError(f"{text} is not a finite number; write one that is")
     return value
 
 
@@ -235,7 +238,7 @@ def _without_halves(text: str) -> str:
 
 def _whole(text: str) -> int:
     if len(text) > DIGITS:
-        raise ValueError(f"{text[:20]}... has more than {DIGITS} digits")
+        raise ValueError(f"{text[:20]}... has more than {DIGITS} digits; shorten the number")
     return int(text)
 
 
@@ -257,10 +260,10 @@ def _check(data: Any, depth: int = DEPTH, *, finite: bool = True) -> None:
             if kind is float and finite:
                 pairs = data.items() if isinstance(data, dict) else enumerate(data)
                 key = next(key for key, value in pairs if value is each)
-                raise ValueError(f"the value of {key!r} is {each}, where a finite number is needed")
+                raise ValueError(f"the value of {key!r} is {each}; it must be a finite number")
             _check(each, depth - 1, finite=finite)
     elif isinstance(data, str):
         if not data.isascii():
             data.encode()  # UnicodeEncodeError, a ValueError
     elif finite and isinstance(data, float) and not math.isfinite(data):
-        raise ValueError(f"the value {data} stands where a finite number is needed")
+        raise ValueError(f"the value is {data}; it must be a finite number")

@@ -90,8 +90,9 @@ def fold(keys: Tensor, value: Tensor | int) -> Tensor:
 
 
 def keys(seed: int, purpose: int, step: int | Tensor, rows: Tensor | Sequence[int] | int) -> Tensor:
-    """Random keys, one per row: int64 [B] for row numbers `rows` [B], a scalar tensor for an integer. `purpose`: a
-    constant of this module; `step`: number of the optimizer step, decoding step or epoch, an integer or [B]."""
+    """Random keys, one per row: int64 [B] for row numbers `rows` [B], a scalar tensor for an integer. `seed`: random
+    seed; `purpose`: a constant of this module; `step`: number of the optimizer step, decoding step or epoch, an integer
+    or [B]."""
     key = 0  # Python integers are hashed as such: with a tensor it takes a hundred times as long
     for value in (seed, purpose, step):
         key = _fold(key, value)
@@ -132,9 +133,10 @@ def permutation(seed: int, purpose: int, epoch: int, count: int) -> Tensor:
 def choose(probabilities: Tensor, u: Tensor) -> Tensor:
     """Index drawn per row by inverse CDF, [N] int64; probabilities [N, C] of C categories, float64, need not sum to 1.
 
-    With u [N] uniform in (0, 1), the first index whose cumulative sum exceeds u times the total, at most the first one
-    whose cumulative sum is the total, so that an id of probability 0 is never drawn. Float64 throughout: a float32
-    Gumbel-max draw cannot reach rare tokens (docs/method.md#mdlm, docs/method.md#oracle-34).
+    `u` [N]: uniform in (0, 1). The index is the first at which the row's cumulative sum exceeds u times the row's sum;
+    if rounding leaves none, the first at which it reaches the row's sum. So no category of probability 0 is drawn.
+    Float64 throughout: a float32 Gumbel-max draw cannot reach rare tokens (docs/method.md#mdlm,
+    docs/method.md#oracle-34).
     """
     total = probabilities.cumsum(-1)
     index = torch.searchsorted(total, (u * total[:, -1])[:, None], right=True)[:, 0]

@@ -1,6 +1,7 @@
 """Schedules over a training run: the learning rate and the softmax temperature of a step.
 
-Symbols: `step` optimizer step, `steps` of the whole run, tau softmax temperature of the relaxed corruption.
+Symbols: `step`: number of the optimizer step, from 0; `steps`: steps of the whole run; tau: temperature of the softmax
+that turns noisy Gaussian vectors into soft tokens (weights over the vocabulary) in training with uniform noise.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from repro.core.parts import Part, part
 
 
 class Rate(Part):
-    """Base class of schedules of the learning rate: `factor` times the optimizer's `lr` is the rate of a step."""
+    """Base class of schedules of the learning rate, which at each optimizer step is the optimizer's setting `lr` times
+    the number that the method `factor` returns."""
 
     @abstractmethod
     def factor(self, step: int, steps: int) -> float:
@@ -21,8 +23,8 @@ class Rate(Part):
 
 @part
 class Cosine(Rate):
-    """Learning rate with linear warm-up, then half a cosine to 0 at the last step (transformers' `cosine`); `warmup` in
-    steps."""
+    """Learning rate with linear warm-up, then half a cosine that reaches 0 when the run ends (transformers' `cosine`);
+    `warmup` in steps."""
 
     warmup: int
 
@@ -34,8 +36,8 @@ class Cosine(Rate):
 
 @part
 class Linear(Rate):
-    """Learning rate with linear warm-up, then linear decay to 0 at the last step (transformers' `linear`); `warmup` in
-    steps."""
+    """Learning rate with linear warm-up, then a linear decay that reaches 0 when the run ends (transformers' `linear`);
+    `warmup` in steps."""
 
     warmup: int
 
@@ -107,7 +109,7 @@ class Prolonged(Rate):
 
     def __post_init__(self) -> None:
         if self.until < 1:
-            raise ValueError(f"until={self.until}: the first schedule needs 1 step or more")
+            raise ValueError(f"until={self.until} leaves the schedule `first` no step; give 1 or more")
 
     def factor(self, step: int, steps: int) -> float:
         if step < self.until:
@@ -125,7 +127,8 @@ class Temperature(Part):
 
     @abstractmethod
     def hottest(self) -> float:
-        """The largest tau of a run, at which soft tokens spread their weight over the most vocabulary entries."""
+        """The largest softmax temperature tau of the run, at which soft tokens spread their weight over the most
+        vocabulary entries."""
 
 
 @part

@@ -48,7 +48,8 @@ def two_sided(level: float, degrees: float) -> float:
 
 
 def mean_interval(values: Sequence[float], level: float) -> Interval:
-    """Confidence interval of the mean of two or more normal observations: mean +- t sd / sqrt(n) (Student 1908)."""
+    """Confidence interval, of coverage `level`, of the mean of the normal population from which `values` (two or
+    more) are drawn: mean +- t sd / sqrt(n) (Student 1908)."""
     if len(values) < 2:
         raise ValueError(f"{len(values)} values have no spread; give two values or more")
     half = two_sided(level, len(values) - 1) * stdev(values) / math.sqrt(len(values))
@@ -77,10 +78,12 @@ def _squares(values: Sequence[float]) -> float:
 def prediction_interval(
     values: Sequence[float], spread: float, degrees: int, level: float, future: int = 1
 ) -> Interval:
-    """Prediction interval of the mean of the next `future` observations: mean +- t spread sqrt(1/n + 1/future).
+    """Prediction interval of the mean of the next `future` observations, given n earlier ones, `values`: their mean
+    +- t spread sqrt(1/n + 1/future).
 
-    `spread`: standard deviation of one observation, with its `degrees` of freedom (`pooled_spread`).
-    Source: Hahn and Meeker, Statistical Intervals (1991), section 4.
+    `level`: probability with which the interval holds the mean of the next ones; `spread`: standard deviation of one
+    observation, with its `degrees` of freedom (`pooled_spread`). Source: Hahn and Meeker, Statistical Intervals (1991),
+    section 4.
     """
     half = two_sided(level, degrees) * spread * math.sqrt(1 / len(values) + 1 / future)
     return Interval(fmean(values) - half, fmean(values) + half)
@@ -100,7 +103,8 @@ def prediction_t(values: Sequence[float], spread: float, observed: Sequence[floa
 def prediction_p(values: Sequence[float], spread: float, degrees: int, observed: Sequence[float]) -> float:
     """Two-sided p-value of the test that `values` and `observed` are from the same normal population (`prediction_t`).
     `spread`: standard deviation of one observation, with its `degrees` of freedom. p is below 1 - level exactly where
-    the mean of `observed` is outside the `prediction_interval` of this level for the mean of as many observations."""
+    the mean of `observed` is outside the `prediction_interval` of coverage `level` for the mean of as many
+    observations."""
     from scipy.stats import t
 
     return float(2 * t.sf(abs(prediction_t(values, spread, observed)), degrees))
@@ -119,7 +123,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def wilson(share: float, n: int, level: float) -> Interval:
-    """Confidence interval, within [0, 1], of a proportion that was `share` among n independent trials (Wilson 1927)."""
+    """Confidence interval of coverage `level`, within [0, 1], of a proportion that was `share` among n independent
+    trials (Wilson 1927)."""
     from scipy.stats import norm
 
     if n < 1 or not 0 <= share <= 1:

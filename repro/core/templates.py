@@ -48,7 +48,7 @@ def limited(what: str) -> Generator[None]:
 
     def watch(frame: FrameType, event: str, argument: Any) -> Any:
         if time.thread_time() > end:
-            raise TookTooLong(f"rendering takes more than {SECONDS:g} seconds")
+            raise TookTooLong(f"the template takes more than {SECONDS:g} seconds of CPU time; simplify it")
         return watch
 
     try:
@@ -59,7 +59,9 @@ def limited(what: str) -> Generator[None]:
             finally:
                 sys.settrace(before)
     except MemoryError:
-        raise Refused(f"{what} cannot be rendered (it takes more than {MEMORY >> 20} MiB)") from None
+        raise Refused(
+            f"{what} cannot be rendered (it takes more than {MEMORY >> 20} MiB of memory)"
+        ) from None
     except Exception as error:  # of a template, of jinja2, or of a filter that got a wrong value
         said = " ".join(str(error).split())[:200]
         raise Refused(f"{what} cannot be rendered ({type(error).__name__}: {said})") from error

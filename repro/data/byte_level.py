@@ -141,8 +141,8 @@ def trained_tokenizer(documents: Documents, size: int) -> Tokenizer:
 
 @lru_cache(maxsize=8)
 def _of_merges(units: BpeMerges) -> Tokenizer:
-    """The byte-level BPE tokenizer of a file of merges. Ids 0 to 255 are the bytes, sorted by the characters that stand
-    for them in the file; id 256 + k is the piece that merge k makes."""
+    """The byte-level BPE tokenizer of the file of merges that `units` names. Ids 0 to 255 are the bytes, sorted by the
+    characters that stand for them in the file; id 256 + k is the piece that merge k makes."""
     from tokenizers import models, pre_tokenizers
 
     file = sources.local(units.path)

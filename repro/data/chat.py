@@ -121,8 +121,8 @@ class Chat(SourceOfChats):
         return {split: Rows.joined(chunks, self.max_length) for split, chunks in self.splits()}
 
     def splits(self) -> Iterator[tuple[Literal["train", "heldout"], Iterable[Rows]]]:
-        """(split, chunks of rows) of both splits, each in permuted order; ConnectionError, with a one-line message,
-        where the source cannot be reached."""
+        """(name of the split, iterator of `Rows`, each with up to `CHUNK` of the split's rows) for both splits, in an
+        order permuted by `split_seed`; ConnectionError, with a one-line message, where the source cannot be reached."""
         source = self._source()
         with Spool(np.min_scalar_type(self.total)) as spool:
             fit = [np.empty(0, bool)]
@@ -142,8 +142,8 @@ class Chat(SourceOfChats):
             yield "heldout", self._rows(every, order[:first])
 
     def _rows(self, every: Spooled, order: np.ndarray) -> Iterator[Rows]:
-        """The rows of the chats whose numbers in the source are `order` [n], in chunks; `every` holds the ids [L] of
-        all chats of the source."""
+        """The rows of the chats whose numbers in the source are `order` [n], as `Rows` of up to `CHUNK` rows each;
+        `every` holds the ids [L] of all chats of the source."""
         for chosen in np.split(order, range(CHUNK, len(order), CHUNK)):
             ids = np.stack([every[i] for i in chosen])
             yield Rows(ids, self._candidates(ids), chosen)
@@ -177,14 +177,14 @@ class Chat(SourceOfChats):
         return math.ceil(self.heldout_fraction * rows)
 
     def _ids(self, source: Any) -> Iterator[np.ndarray]:
-        """Token ids of the chats, truncated and padded to L, in blocks [<= 1000, L]; ValueError names a row with fewer
-        than two messages."""
+        """Token ids of the chats in the dataset `source`, truncated and padded to L, in blocks [<= 1000, L]; ValueError
+        names a row with fewer than two messages."""
         tokenizer, start = self._tokenizer(), 0
         for block in source.select_columns("messages").iter(batch_size=1000):
             for row, messages in enumerate(block["messages"], start):
                 if len(messages) < 2:
                     raise ValueError(
-                        f"{self.source}: row {row} has {len(messages)} messages, fewer than 2; remove it"
+                        f"{self.source}: row {row} has {len(messages)} messages, fewer than 2; remove the row"
                     )
             texts = [
                 self.template.format(

@@ -34,9 +34,8 @@ class Chats(Written):
 
     `documents`: the chats; `units`: the tokenizer; `template`: text of a message, with {role} and then {content}. An
     answer is left out if it is empty, or if all turns before it, the answer and one end-of-text id do not fit into a
-    row. The name of the row
-    (`Rows.example`) of the k-th answer of chat `number` is `number << 32 | k`. `build` raises ValueError for a chat
-    without an answer.
+    row. The row of the k-th answer of chat `number` has the name (`Rows.example`) `number << 32 | k`. `build` raises
+    ValueError for a chat without an answer.
     """
 
     documents: Messages
@@ -61,7 +60,7 @@ class Chats(Written):
         return ids
 
     def text(self, ids: Sequence[int]) -> str:
-        """Text of the token ids before the first boundary id E, which ends an answer."""
+        """Text of the token ids before the first end-of-text id (`Vocabulary.eos`), which ends an answer."""
         end = self.vocabulary().eos
         return self.decode(list(itertools.takewhile(lambda each: each != end, map(int, ids))))
 
@@ -97,7 +96,8 @@ class Chats(Written):
             yield ids
 
     def _pairs(self, split: Split) -> Iterator[tuple[int, str, str]]:
-        """(row name, text before the answer, answer) of each answer of a split."""
+        """(name of its row, text of all turns before it in the template, its own text) of each answer in a split. The
+        name (`Rows.example`) of the k-th answer of chat `number` is `number << 32 | k`."""
         for number, chat in self.documents.chats(split):
             answers = [i for i, message in enumerate(chat) if i and message["role"] == "assistant"]
             if not answers:
@@ -109,8 +109,9 @@ class Chats(Written):
                 yield number << 32 | k, self.before(chat[:i]), chat[i]["content"]
 
     def _rows(self, names: list[int], prompts: list[Ids], answers: list[Ids]) -> Rows:
-        """The rows of those answers that are not empty and fit into a row together with their prompt and at least one
-        E. `names`, `prompts`, `answers`: row name, prompt ids and answer ids of every answer."""
+        """The rows of those answers that are not empty and fit into a row together with their prompt (all turns
+        before) and an end-of-text id. `names`: name (`Rows.example`) of each answer's row; `prompts`, `answers`: ids of
+        each answer's prompt, and of the answer."""
         fits = [
             i
             for i in range(len(names))

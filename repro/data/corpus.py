@@ -80,7 +80,7 @@ class Rows:
 
     @classmethod
     def joined(cls, chunks: Iterable[Rows], length: int) -> Rows:
-        """One `Rows` that concatenates chunks of rows of `length` ids."""
+        """One `Rows` with the rows of all `chunks`, in order; each chunk is a `Rows` whose rows have `length` ids."""
         found = list(chunks)
         ids = np.concatenate([np.empty((0, length), np.int64), *[rows.ids for rows in found]])
         candidates = np.concatenate([np.empty((0, length), bool), *[rows.candidates for rows in found]])
@@ -113,8 +113,8 @@ class Data(Part):
         raise ValueError(f"{type(self).__name__} has no training rows; choose another data source")
 
     def resolve(self) -> dict[str, str | int]:
-        """Values of the settings that are UNRESOLVED (a placeholder for what only the Hub or the files know), looked up
-        now: dotted path -> value; empty for most sources."""
+        """Values of those settings of this data source that are UNRESOLVED (a placeholder for what only the Hub or the
+        files know), looked up now: dotted path -> value; empty for most sources."""
         return {}
 
     def build(self) -> dict[Literal["train", "heldout"], Rows]:
@@ -123,7 +123,8 @@ class Data(Part):
         raise ValueError(f"{type(self).__name__} has no training rows; choose another data source")
 
     def splits(self) -> Iterator[tuple[Literal["train", "heldout"], Iterable[Rows]]]:
-        """(split, rows in chunks) of both splits, in order, so that a large corpus need not fit into memory."""
+        """(name of the split, iterable of `Rows` with some of its rows each, in order) for both splits, so that a large
+        corpus need not fit into memory."""
         for split, rows in self.build().items():
             yield split, [rows]
 
@@ -201,7 +202,8 @@ class DelegatedData(Data):
 
 @dataclass(frozen=True)
 class Corpus:
-    """A prepared corpus: rows of both splits, memory-mapped from `folder`, and the SHA-256 of their contents."""
+    """A prepared corpus: the rows `train` and `heldout`, memory-mapped from `folder`, and the SHA-256 of their contents
+    (`digest`)."""
 
     train: Rows
     heldout: Rows
@@ -232,7 +234,8 @@ HASHED = 1 << 26
 
 
 def _layout(data: Data) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
-    """Name of each array of a split (a field of `Rows`) -> its dtype, and its shape without the first axis (rows)."""
+    """Name of each array in which a split of `data` is stored (a field of `Rows`) -> its dtype, and its shape without
+    the first axis (rows)."""
     total, row = data.vocabulary().total, (data.row_length(),)
     kind = np.uint8 if total <= 1 << 8 else np.uint16 if total <= 1 << 16 else np.uint32
     return {
@@ -249,8 +252,8 @@ def _title(split: str, field: str, dtype: np.dtype, shape: tuple[int, ...]) -> b
 
 
 class _Growing:
-    """Writer of a .npy file, to which rows of the shape `row` are appended. The file has the bytes that `numpy.save`
-    would write: numpy pads the header, so that `close` can write the final number of rows into it."""
+    """Writer of the .npy file `path`, to which rows of the shape `row` are appended. The file has the bytes that
+    `numpy.save` would write: numpy pads the header, so that `close` can write the final number of rows into it."""
 
     def __init__(self, path: Path, dtype: np.dtype, row: tuple[int, ...]) -> None:
         self.path, self.dtype, self.row, self.count = path, dtype, row, 0
@@ -329,7 +332,7 @@ def _open(data: Data, folder: Path, name: str) -> Corpus:
     try:
         meta = read_json(folder / "meta.json", _Meta)
         if parts.sha256(parts.to_json(meta.data)) != name:
-            raise ValueError("meta.json describes another data source")
+            raise ValueError("meta.json, beside the arrays, describes another data source")
         if set(meta.rows) != set(SPLITS):
             raise ValueError(
                 f"`rows` in meta.json has the splits {', '.join(meta.rows) or '(none)'}, not {' and '.join(SPLITS)}"
@@ -376,5 +379,5 @@ def _check_contents(arrays: dict[Literal["train", "heldout"], dict[str, np.ndarr
             content.update(np.ascontiguousarray(array).data)
     if content.hexdigest() != digest:
         raise ValueError(
-            f"the arrays have the digest {content.hexdigest()[:16]}, not {digest[:16]} as in meta.json"
+            f"the arrays have the digest {content.hexdigest()[:16]}, not {digest[:16]} as when they were written"
         )

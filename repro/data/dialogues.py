@@ -4,8 +4,9 @@
     [BOS] ROLE(user) QUESTION [eot] ROLE(assistant) ANSWER [EOS] [EOS]*
 
 A dialogue with n answers has n pairs of an answer and all turns before it; one of these pairs is drawn, once for all
-epochs. The candidates are the answer and the first EOS after it. The other EOS fill the row; the objective `to_longest`
-makes some of them candidates. A pair that does not fit into a row is dropped.
+epochs. The candidates (positions that are corrupted and scored) are the answer and the first EOS after it. The other
+EOS fill the row; the objective `to_longest` makes some of them candidates. A pair that does not fit into a row is
+dropped.
 """
 
 from __future__ import annotations
@@ -91,8 +92,9 @@ class Dialogues(SourceOfChats):
             yield "heldout", self._rows(pairs, names, order[:first])
 
     def _rows(self, pairs: Spooled, names: np.ndarray, order: np.ndarray) -> Iterator[Rows]:
-        """Rows of the pairs (prompt, answer) whose numbers are `order` [n], in chunks. Pair i has the prompt ids
-        `pairs`[2 i] and the answer ids `pairs`[2 i + 1], and comes from the dialogue `names`[i]."""
+        """Rows of the pairs (prompt, answer) whose numbers are `order` [n], as `Rows` of up to `CHUNK` rows each. Pair
+        i has the prompt ids `pairs`[2 i] and the answer ids `pairs`[2 i + 1], and comes from the dialogue
+        `names`[i]."""
         for chosen in np.split(order, range(CHUNK, len(order), CHUNK)):
             ids = np.full((len(chosen), self.length), self.end, pairs.flat.dtype)
             candidates = np.zeros(ids.shape, bool)
@@ -108,8 +110,8 @@ class Dialogues(SourceOfChats):
         return self._tokenizer()(text, add_special_tokens=False)["input_ids"]
 
     def prompt(self, text: str) -> list[int]:
-        """Token ids of one question as in a training row, up to the answer: BOS, the question, the head of the answer.
-        ValueError where no position is left for an answer."""
+        """Token ids of one question as in a training row, up to the answer: BOS, the question, and the setting `head`
+        with the role "assistant", which precedes the answer. ValueError where no position is left for an answer."""
         ids = self._before([{"role": "user", "content": text}])
         if len(ids) >= self.length:
             raise ValueError(
@@ -118,13 +120,14 @@ class Dialogues(SourceOfChats):
         return ids
 
     def _before(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """Token ids of BOS, the messages, and the head ("assistant" as role) of the answer that follows them."""
+        """Token ids of BOS, the messages, and the setting `head` with the role "assistant", which precedes the answer
+        that follows them."""
         written = [self.head.format(role=m["role"]) + m["content"] + self.tail for m in messages]
         return [self.begin, *self.encode("".join(written) + self.head.format(role="assistant"))]
 
     def _pairs(self, source: Any) -> Iterator[tuple[int, list[int], list[int]]]:
-        """(number of the dialogue, prompt ids, answer ids without EOS) of each drawn pair that fits into a row;
-        ValueError names a dialogue without an answer."""
+        """(number of the dialogue, prompt ids, answer ids without EOS) of each drawn pair of the dataset `source` that
+        fits into a row; ValueError names a dialogue without an answer."""
         for row, messages in enumerate(source["messages"]):
             answers = [i for i, message in enumerate(messages) if i and message["role"] == "assistant"]
             if not answers:

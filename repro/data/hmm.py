@@ -47,12 +47,12 @@ class Hmm:
         return self.emission.shape[1]
 
     def log_likelihood(self, ids: Tensor) -> Tensor:
-        """log p(x) of each row, [n], from clean ids [n, L]."""
+        """log p(x) of each row under this hidden Markov model, [n], from clean ids x [n, L]."""
         return self.log_evidence(self.clean_evidence(ids))
 
     def log_evidence(self, evidence: Tensor) -> Tensor:
-        """log p(z) of each row, [n], from the likelihood p(z_l | state s) of each observed token under each state,
-        `evidence` [n, L, S]."""
+        """log p(z) of each row of observed tokens z, [n], from the likelihood p(z_l | state s) of each observed token
+        under each state, `evidence` [n, L, S]."""
         return self._filter(evidence)[1].log().sum(-1)
 
     def next_token(self, ids: Tensor) -> Tensor:
@@ -136,7 +136,8 @@ class Hmm:
         return torch.stack(laws)
 
     def _filter(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
-        """p(s_l | z_<l) [n, L, S] and p(z_l | z_<l) [n, L] from evidence [n, L, S], by the scaled forward pass."""
+        """p(s_l | z_<l) [n, L, S] and p(z_l | z_<l) [n, L] by the scaled forward pass; s_l: hidden state, z_l:
+        observed token at position l. `evidence`: p(z_l | s_l) [n, L, S]."""
         rows, length, states = evidence.shape
         before = evidence.new_empty(length, rows, states)
         scale = evidence.new_empty(length, rows)

@@ -40,8 +40,8 @@ CHUNK = 1 << 12
 
 
 def estimate_entropy(hmm: Hmm, seed: int, count: int) -> tuple[float, float]:
-    """(estimated entropy of a language in nats per token, its standard error): the mean of -log p(x) / L over `count`
-    rows of L tokens drawn by `seed`. The entropy of a hidden Markov model has no closed form.
+    """(estimated entropy of the language `hmm` in nats per token, its standard error): the mean of -log p(x) / L over
+    `count` rows of L tokens drawn by `seed`. The entropy of a hidden Markov model has no closed form.
 
     These rows are drawn with random keys of step 1, training and held-out rows with keys of step 0
     (`repro.core.rng.keys`), so that the estimate is independent of the latter.

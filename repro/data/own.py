@@ -46,8 +46,8 @@ def own_data(base: Data, source: str, tokenizer: str | None, length: int | None)
     Text is cut into rows as in `base` (packed or padded); if `base` holds no such rows, all text is joined and cut
     (`Stream`). Chats are written in the template of `base`; if `base` has none, or `tokenizer` is given, as `Chats` in
     a plain template (role, content). `tokenizer`: "characters", "gpt2", "bpe:SIZE" (trained on the training documents),
-    a folder, or a name on the Hub; None keeps the tokenizer of `base` if it reads any text, else takes the characters
-    of the data. `length`: ids per row, None for as many as in `base`.
+    a folder, or a name on the Hub; None keeps a tokenizer of `base` that is not limited to a list of characters,
+    else takes the characters of the data. `length`: ids per row, None for as many as in `base`.
 
     Raises ValueError for data or a tokenizer that cannot be read, for fewer than four documents, and for a dataset with
     neither of the columns `text` and `messages`; ConnectionError where the Hub cannot be reached.
@@ -137,7 +137,8 @@ def _stride(source: str, count: int) -> int:
 
 
 def _units(base: Data, documents: Documents) -> Units:
-    """The tokenizer of `base` if it reads any text, else one with an id per character of the documents."""
+    """The tokenizer of the recipe's data source `base` if that is a byte-level BPE or a published one, and so not
+    limited to a list of characters; else one with an id per character of the documents."""
     if isinstance(base, Chat):
         pins = {"begin": base.cls, "end": base.sep, "pad": base.pad, "mask": base.mask, "size": base.total}
         return Pretrained(source=base.tokenizer, revision=base.tokenizer_revision, **pins)

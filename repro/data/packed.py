@@ -91,7 +91,8 @@ class Packed(Joined):
 @part
 class PackedPlain(Joined):
     """Rows cut from joined documents ("wrapped") with nothing between documents, as in the data on which s-sahoo/duo
-    measures zero-shot perplexity (`insert_eos=False`)."""
+    measures zero-shot perplexity (`insert_eos=False`). A row is BOS, L - 2 ids of the documents, and the boundary id E;
+    its first and its last id are neither corrupted nor scored."""
 
     def chunks(self, split: Split) -> Iterator[Rows]:
         return self._wrapped(split, marked=False)

@@ -111,9 +111,9 @@ def _stored(digest: str) -> Path:
 
 @lru_cache(maxsize=16)
 def _bos_rule(digest: str, bos: int | None) -> Literal["text", "empty"]:
-    """When a left-to-right network reads BOS (`Vocabulary.bos_rule`): before every "text" if the tokenizer itself puts
-    BOS there, else only before an "empty" text. `digest`: SHA-256 of the tokenizer, "" for weights whose cost is only
-    estimated."""
+    """When a left-to-right network reads the id `bos` (`Vocabulary.bos_rule`): "text" (before every text) if the
+    tokenizer itself puts it there, else "empty" (only before an empty text). `digest`: SHA-256 of the tokenizer, "" for
+    weights whose cost is only estimated."""
     if not digest or bos is None:
         return "empty"
     plain, special = (

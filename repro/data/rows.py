@@ -25,7 +25,9 @@ CHUNK = 256
 
 
 def consecutive(stream: Stream, length: int) -> Iterator[Rows]:
-    """Rows of every `length` ids of each document, in chunks, without the remainder; every position is a candidate."""
+    """Rows of `length` consecutive ids of one document each; ids left over at a document's end are dropped. Every
+    position is a candidate (corrupted and scored). `stream`: (number, token ids) of each document; each `Rows` that is
+    yielded holds the rows of up to `CHUNK` documents."""
     while documents := list(itertools.islice(stream, CHUNK)):
         cut = [ids[: len(ids) // length * length].reshape(-1, length) for _, ids in documents]
         names = [
@@ -36,11 +38,11 @@ def consecutive(stream: Stream, length: int) -> Iterator[Rows]:
 
 
 def joined(stream: Stream, length: int, mark: tuple[int, ...], batch: int) -> Iterator[Rows]:
-    """Rows of documents joined, with the ids `mark` after each, and cut every `length` ids, in chunks; every position
-    is a candidate.
+    """Rows of documents joined, with the ids `mark` after each, and cut every `length` ids; every position is a
+    candidate (corrupted and scored). Each `Rows` that is yielded holds the rows of some documents.
 
-    `batch`: number of documents that are joined at a time; ids left over at the end of a batch are dropped. 0: all
-    documents are joined.
+    `stream`: (number, token ids) of each document; `batch`: number of documents that are joined at a time, of which
+    the ids left over at the end are dropped (0: all documents are joined).
     """
     row = 0
     after = np.array(mark, np.int64)
@@ -61,8 +63,9 @@ def joined(stream: Stream, length: int, mark: tuple[int, ...], batch: int) -> It
 def wrapped(
     stream: Stream, length: int, begin: int, end: int, mark: tuple[int, ...], batch: int
 ) -> Iterator[Rows]:
-    """Rows of L = `length` ids, in chunks: L - 2 ids cut from joined documents (by `joined`, with its `mark` and
-    `batch`), between the ids `begin` and `end`, which are not candidates."""
+    """Rows of L = `length` ids: L - 2 ids cut from joined documents, between the ids `begin` and `end`, which are
+    neither corrupted nor scored. `stream`, `mark` and `batch` are those of `joined`, which cuts the documents; each
+    `Rows` that is yielded holds the rows of some documents."""
     for cut in joined(stream, length - 2, mark, batch):
         ids = np.pad(cut.ids, ((0, 0), (1, 1)), constant_values=((0, 0), (begin, end)))
         candidates = np.pad(cut.candidates, ((0, 0), (1, 1)))
@@ -70,8 +73,9 @@ def wrapped(
 
 
 def padded(stream: Stream, length: int, begin: int, end: int, pad: int) -> Iterator[Rows]:
-    """Rows of one document each, in chunks: BOS `begin`, ids, EOS `end`, padding. Candidates are the ids and the EOS,
-    but neither BOS nor padding."""
+    """Rows of one document each: BOS `begin`, the first `length` - 2 ids, EOS `end`, padding `pad`. Candidates
+    (corrupted and scored) are the ids and EOS, but neither BOS nor padding. `stream`: (number, token ids) of each
+    document; each `Rows` that is yielded holds up to `CHUNK` documents."""
     while documents := list(itertools.islice(stream, CHUNK)):
         ids = np.full((len(documents), length), pad, np.int64)
         ids[:, 0] = begin

@@ -108,8 +108,8 @@ def fingerprint(files: Iterable[Path]) -> str:
 
 
 def check(source: str, pinned: str, found: str) -> None:
-    """Raise ValueError, with both SHA-256 digests, unless `found` equals the expected digest `pinned`, or `pinned` is
-    UNRESOLVED."""
+    """Raise ValueError, with both SHA-256 digests, unless `found`, the digest of the file or folder `source`, equals
+    the expected digest `pinned`, or `pinned` is UNRESOLVED."""
     if pinned not in (UNRESOLVED, found):
         raise ValueError(
             f"{source}: expected sha256 {pinned}, found {found}; restore the file or change the recipe"
@@ -119,8 +119,8 @@ def check(source: str, pinned: str, found: str) -> None:
 def revision(source: str, pinned: str, kind: Literal["dataset", "model"]) -> str:
     """The revision of `source` that is read: the commit of a Hub name, or the SHA-256 of a local source.
 
-    `pinned`: the expected revision, or UNRESOLVED. Raises ConnectionError, with a one-line message, where the Hub
-    cannot be reached, ValueError for an unknown name or revision.
+    `pinned`: the expected revision, or UNRESOLVED; `kind`: what the source is. Raises ConnectionError, with a one-line
+    message, where the Hub cannot be reached, ValueError for an unknown name or revision.
     """
     path = local(source)
     if path is not None:
@@ -131,11 +131,12 @@ def revision(source: str, pinned: str, kind: Literal["dataset", "model"]) -> str
 
 
 def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset:
-    """Rows of one split (a split expression of `datasets`, e.g. "train[:-1000]"), memory-mapped.
+    """Rows of one split (a split expression of `datasets`, e.g. "train[:-1000]") of a dataset, memory-mapped.
 
-    A single local file is the split "train"; in a local folder, file names determine the splits. `config`: name of a
-    configuration of the dataset (None: the default one); `pinned`: expected revision (commit or SHA-256), or
-    UNRESOLVED. Raises ConnectionError where the Hub cannot be reached, ValueError for an unknown name or revision.
+    `source`: a local file or folder, or a name on the Hub. A single local file is the split "train"; in a local folder,
+    file names determine the splits. `config`: name of a configuration of the dataset (None: the default one); `pinned`:
+    expected revision (commit or SHA-256), or UNRESOLVED. Raises ConnectionError where the Hub cannot be reached,
+    ValueError for an unknown name or revision.
     """
     path, found = local(source), revision(source, pinned, "dataset")
     import datasets
@@ -217,8 +218,8 @@ def _files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 
 def _snapshot(source: str, pinned: str, kind: Literal["dataset", "model"], patterns: list[str]) -> Path:
-    """Folder with the files that match `patterns` at the commit `pinned` (UNRESOLVED: the latest commit); the folder is
-    named after the commit.
+    """Folder with those files of the Hub repository `source` that match `patterns`, at the commit `pinned` (UNRESOLVED:
+    the latest commit); the folder is named after the commit.
 
     Without network this fails at once, whereas `datasets` retries for half a minute.
     """

@@ -3,7 +3,7 @@
 A board has each of 1-4 once in every line, column and 2x2 box; there are 288 boards. A row of data is 16 clue cells
 ('.' for an empty one), '=', and the 16 cells of a filled board, line by line:
 
-    .3122....23.34..=4312214312343421    the 16 cells after '=' are the candidates
+    .3122....23.34..=4312214312343421    the 16 cells after '=' are corrupted and scored
 
 A puzzle with few clues has several correct answers.
 

@@ -49,13 +49,13 @@ class Units(Part):
         return Special()
 
     def resolve(self) -> dict[str, str | int]:
-        """Values of the settings that are UNRESOLVED (a placeholder for what only the Hub or the files know), looked up
-        now: setting -> value; empty for most tokenizers."""
+        """Values of those settings of this tokenizer that are UNRESOLVED (a placeholder for what only the Hub or the
+        files know), looked up now: setting -> value; empty for most tokenizers."""
         return {}
 
     @abstractmethod
     def vocab_size(self, documents: Documents) -> int:
-        """V, the number of ids of the tokenizer for these documents."""
+        """V, the number of ids of the tokenizer. `documents`: those from which some tokenizers are learnt."""
 
     @abstractmethod
     def encode(self, texts: Iterable[str], documents: Documents) -> Iterator[Ids]:
@@ -64,11 +64,13 @@ class Units(Part):
 
     @abstractmethod
     def decode(self, ids: Sequence[int], documents: Documents) -> str:
-        """Text of token ids, which are below `vocab_size`; bytes that are not UTF-8 become U+FFFD."""
+        """Text of token ids, which are below `vocab_size`; bytes that are not UTF-8 become U+FFFD. `documents`: those
+        of the data source, from which some tokenizers are learnt."""
 
     @abstractmethod
     def tokenizer(self, documents: Documents) -> Tokenizer | None:
-        """This tokenizer as an object of the library `tokenizers`; None for one with an id per character."""
+        """This tokenizer as an object of the library `tokenizers`; None for one with an id per character.
+        `documents`: those of the data source, from which some tokenizers are learnt."""
 
 
 @part
@@ -100,7 +102,7 @@ class Alphabet(Units):
     def __post_init__(self) -> None:
         if not self.characters or self.characters != "".join(sorted(set(self.characters))):
             raise ValueError(
-                f"characters={self.characters[:40]!r} are not distinct, sorted characters; sort them"
+                f"characters={self.characters[:40]!r} are not distinct, sorted characters; give each once, in order"
             )
 
     def vocab_size(self, documents: Documents) -> int:
@@ -119,7 +121,7 @@ class Alphabet(Units):
 @part
 class Written(Data):
     """Base class of data sources that cut rows from tokenised documents (`Text`, `Packed`, `Padded`, ...): `units` is
-    the tokenizer, `length` the number of ids per row."""
+    the tokenizer, `documents` the source of the texts, `length` the number of ids per row."""
 
     documents: Documents
     units: Units
@@ -155,8 +157,8 @@ class Written(Data):
         return "".join(written)
 
     def resolve(self) -> dict[str, str | int]:
-        """Values of the settings that are UNRESOLVED (a placeholder for what only the Hub or the files know), looked up
-        now: dotted path -> value. `derive(data, data.resolve())` fixes them all."""
+        """Values of those settings of this data source that are UNRESOLVED (a placeholder for what only the Hub or the
+        files know), looked up now: dotted path -> value. `derive(data, data.resolve())` fixes them all."""
         found = {f"documents.{pin}": value for pin, value in self.documents.resolve().items()}
         return found | {f"units.{pin}": value for pin, value in self.units.resolve().items()}
 
@@ -217,7 +219,7 @@ def spelled(alphabet: str, texts: Iterable[str]) -> Iterator[Ids]:
 
 
 def encoded(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[Ids]:
-    """Token ids of each text, tokenised in batches of 256 to limit memory."""
+    """Token ids of each text by `tokenizer`, without special ids; texts are read in batches of 256 to limit memory."""
     texts = iter(texts)
     while batch := list(itertools.islice(texts, 256)):
         for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False):

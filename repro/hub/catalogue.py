@@ -73,8 +73,8 @@ class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     `right_shift`: whether the logits at i predict position i + 1; `ema`: whether the weights are an average over
     training; `template`: chat template, `none`, `own` (the tokenizer's) or `seed` (that of the script tom-pollak/dllm,
     docs/method.md#masked-script); `fingerprint`: SHA-256 of the weights' bytes in the order of their files;
-    `number_of`: name (as in `repro.verify --cell NAME`) of a published score of this checkpoint, by which it can be
-    told from another checkpoint of the same configuration, or ""; `suites`: evaluation suites with its published
+    `number_of`: name (as in `repro.verify --cell NAME`) of a published score that, measured again, tells this
+    checkpoint from others of the same configuration, or ""; `suites`: evaluation suites with its published
     numbers; `source`: where these facts are from.
     """
 

@@ -110,8 +110,8 @@ class _Storage:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Unpickler of one PyTorch zip. `storages`: key -> flat tensor of each storage read so far; each is read once, so
-    that tied weights share it."""
+    """Unpickler of the file `name` in a PyTorch zip, `archive`. `storages`: key -> flat tensor of each storage read so
+    far; each is read once, so that tied weights share it."""
 
     def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
         super().__init__(archive.open(name))
@@ -159,7 +159,9 @@ def _load(path: Path) -> Any:
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(names) != 1:
-            raise ValueError(f"the zip holds {len(names)} files data.pkl instead of 1")
+            raise ValueError(
+                f"the zip holds {len(names)} files data.pkl, not one; give a file that torch.save wrote"
+            )
         order = names[0].removesuffix("data.pkl") + "byteorder"
         if order in archive.namelist() and archive.read(order) != b"little":
             raise ValueError(

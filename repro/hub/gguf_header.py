@@ -78,7 +78,7 @@ def check_header(path: Path) -> None:
 
 
 def _skip_value(cursor: _Cursor, kind: int) -> None:
-    """Move past one value of the metadata; `kind`: number of its type in the GGUF format."""
+    """Move `cursor` past one value of the metadata; `kind`: number of its type in the GGUF format."""
     if kind == STRING:
         return cursor.skip(cursor.number("Q"))
     if kind != ARRAY:
@@ -99,7 +99,7 @@ def _size(cursor: _Cursor, kind: int) -> int:
 
 
 def _skip_tensor(cursor: _Cursor) -> None:
-    """Move past the description of one tensor in the header."""
+    """Move `cursor` past the description of one tensor in the header."""
     name = cursor.take(cursor.number("Q"))
     count = cursor.number("I")
     if count > DIMENSIONS:
@@ -110,8 +110,8 @@ def _skip_tensor(cursor: _Cursor) -> None:
 
 
 def check_places(path: Path, reader: GGUFReader) -> None:
-    """Raise ValueError, which names the tensor, unless the tensors fill the file from the end of the header to the end
-    of the file, each beginning at the next multiple of the alignment."""
+    """Raise ValueError, which names the tensor, unless the tensors fill the file `path` from the end of the header to
+    its end, each beginning at the next multiple of the alignment. `reader`: the file, opened by the package `gguf`."""
     unit, size, last = int(reader.alignment), path.stat().st_size, int(reader.data_offset)
     end = last
     for tensor in reader.tensors:

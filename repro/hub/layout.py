@@ -164,7 +164,8 @@ def recognise(folder: Path) -> tuple[Layout, Backbone]:
 
 
 def _check(path: Path, config: Config, layout: Layout) -> None:
-    """Raise ValueError for the first field of config.json whose value is malformed or not supported by the layout."""
+    """Raise ValueError for the first field of the config.json at `path` whose value is malformed or not supported by
+    the network of `layout`. `config`: the fields of the file."""
     for field, value in layout.required.items():
         if config.get(field, value) != value:
             raise ValueError(

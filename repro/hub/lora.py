@@ -93,7 +93,8 @@ class Lora(Wrapper):
         )
 
     def _matrices(self, size: Size) -> list[tuple[int, int]]:
-        """(Number of inputs, number of outputs) of each matrix in `targets`, in a layer of a network of this `size`."""
+        """(Number of inputs, number of outputs) of each matrix that gets an adapter (those that the setting `targets`
+        names), in one layer of a network of this `size`."""
         width, inner = size.width, (size.width, size.ffn)
         narrow = {"q_proj": width, "k_proj": size.kv_width, "v_proj": size.kv_width, "o_proj": width}
         shapes = {name: (width, out) for name, out in narrow.items()}

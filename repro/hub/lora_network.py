@@ -48,9 +48,9 @@ class KeyedDropout(nn.Module):
 class AdaptedDenoiser(Denoiser):
     """The denoiser `network` with frozen parameters, and trained low-rank adapters in its layers.
 
-    `role`: what the network is built for, with its vocabulary; `pins`: settings of the adapters; `seed`: random seed of
-    the adapters' start; `base`: SHA-256 of the frozen weights. ValueError if peft is not installed, and if the mask's
-    embedding is to be trained but the vocabulary has no mask.
+    `role`: vocabulary of the network, and what its output estimates; `pins`: settings of the adapters; `seed`: random
+    seed of the adapters' start; `base`: SHA-256 of the frozen weights. ValueError if peft is not installed, and if the
+    mask's embedding is to be trained but the vocabulary has no mask.
     """
 
     def __init__(self, network: Denoiser, role: Role, pins: Lora, seed: int, base: str) -> None:
@@ -89,7 +89,7 @@ class AdaptedDenoiser(Denoiser):
 
     @property
     def network(self) -> Denoiser:
-        """The network with the adapters in its layers."""
+        """The adapted network: the denoiser with frozen parameters, with peft's adapters in its layers."""
         return self.adapted.model
 
     def encode(

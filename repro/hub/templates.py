@@ -32,8 +32,8 @@ class Templated(DelegatedData):
 
 @part
 class SeedChat(Templated):
-    """Prompts as in the training rows of tom-pollak/dllm's train_dllm.py; `cls`: id of [CLS], which is put first;
-    `sep`: text of [SEP]."""
+    """Data source whose prompts are written as in the training rows of tom-pollak/dllm's train_dllm.py: [CLS] and the
+    filled `template`. `data`: vocabulary and tokenizer; `cls`: id of [CLS]; `sep`: text of [SEP]."""
 
     cls: int
     sep: str
@@ -44,7 +44,8 @@ class SeedChat(Templated):
 
 @part
 class SeedReadme(Templated):
-    """Prompts as in the README of tom-pollak/dllm, without [CLS] and the last newline; `sep`: text of [SEP]."""
+    """Data source whose prompts are written as in the README of tom-pollak/dllm: the filled `template` without [CLS]
+    and without its last newline. `data`: vocabulary and tokenizer; `sep`: text of [SEP]."""
 
     sep: str
 
@@ -54,8 +55,9 @@ class SeedReadme(Templated):
 
 @part
 class OwnChat(Templated):
-    """Prompts by the chat template (Jinja) of a checkpoint's tokenizer; `bos`, `eos`: texts of these special tokens,
-    which the template may insert. `bos` is empty for a left-to-right network whose tokenizer puts BOS in front itself.
+    """Data source whose prompts are written by the chat `template` (Jinja) of a checkpoint's own tokenizer. `data`:
+    vocabulary and tokenizer; `bos`, `eos`: texts of these special tokens, which the template may insert. `bos` is empty
+    for a left-to-right network whose tokenizer puts BOS in front itself.
     """
 
     bos: str

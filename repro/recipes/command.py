@@ -213,7 +213,7 @@ def _prolonged(recipe: Recipe, out: Path, steps: int) -> Recipe:
 
 
 class Own(NamedTuple):
-    """The values of the options --data, --tokenizer and --length (None: not given), which name the user's own data."""
+    """The user's own data: values of the options --data (`source`), --tokenizer and --length (None: not given)."""
 
     source: str
     tokenizer: str | None

@@ -85,9 +85,9 @@ CORPORA: dict[str, Data] = {
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """Size of a scale's networks, and length and settings of its runs. `learning_rate`: family of noise
-    (`Process.noise`) -> learning rate; `conditioned`: whether a recipe whose network is neither a DiT nor reads causal
-    blocks gets a small DiT, as in the papers on MDLM and Duo, in place of a small Llama (`_backbone`)."""
+    """Size of a scale's networks (`layers` to `ffn`), and length and settings of its runs. `learning_rate`: family of
+    noise (`Process.noise`) -> learning rate; `conditioned`: whether a recipe whose network is neither a DiT nor reads
+    causal blocks gets a small DiT, as in the papers on MDLM and Duo, in place of a small Llama (`_backbone`)."""
 
     layers: int
     width: int

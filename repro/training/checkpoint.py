@@ -40,7 +40,8 @@ Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 class _State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Contents of state.json. `format`: version of the file format; `recipe`: the recipe in canonical JSON; `data`:
-    digest of the prepared training data (`Checkpoint.corpus`); the other fields are those of `Checkpoint`."""
+    digest of the prepared training data; `seed`: random seed of the run; `step`: optimizer steps done; `resolved`,
+    `files` and `base`: as in `Checkpoint`."""
 
     format: int
     recipe: dict[str, Any]
@@ -73,7 +74,8 @@ class Checkpoint:
 
     @property
     def data(self) -> Data:
-        """The recipe's data source, with the `resolved` values in place of the placeholder UNRESOLVED."""
+        """The recipe's data source; where it leaves a setting open (placeholder UNRESOLVED), with the value that the
+        run found on the Hub or in the files (`resolved`)."""
         return parts.derive(self.recipe.data, dict(self.resolved))
 
     @property
@@ -243,7 +245,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     try:
         recipe = parts.read(state.recipe, Recipe)
     except ValueError as error:
-        raise ValueError(f"{path} cannot be read ({error})") from None
+        raise ValueError(f"the recipe in {path} cannot be read ({error})") from None
     known = (state.seed, state.step, state.data, state.resolved, state.files, state.base)
     return Checkpoint(folder, recipe, *known)
 

@@ -165,9 +165,9 @@ def plan(
 def _memory(
     recipe: Recipe, size: Size, rows: int, engine: str, gpus: int, checkpointing: bool
 ) -> tuple[dict[str, float], int]:
-    """(what -> bytes per GPU, bytes saved) for microbatches of `rows` rows. The first counts "weights", "gradients",
-    "activations", ...; the second is what is saved because output layer and loss are computed in pieces (fused), not
-    from all logits at once. `checkpointing`: whether layers are recomputed in backward."""
+    """(what -> bytes per GPU, bytes saved) of a training run with microbatches of `rows` rows. The first counts
+    "weights", "gradients", "activations", ...; the second is what is saved because output layer and loss are computed
+    in pieces (fused), not from all logits at once. `checkpointing`: whether layers are recomputed in backward."""
     state, trained = STATES[recipe.precision], recipe.backbone.trained_parameters(recipe.data)
     adapted = trained < size.parameters
     frozen = size.parameters if adapted else 0

@@ -58,7 +58,8 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def data(self) -> Data:
-        """The recipe's data source, with the `resolved` values in place of the placeholder UNRESOLVED."""
+        """The recipe's data source; where it leaves a setting open (placeholder UNRESOLVED), with the value that the
+        run found on the Hub or in the files (`resolved`)."""
         return parts.derive(self.made.data, dict(self.resolved))
 
 

@@ -31,8 +31,10 @@ class Recipe(Part):
     `log_every`, `heldout_every`, `checkpoint_every`: steps between logged rows, held-out likelihood bounds and
     checkpoints; `heldout_rows`: held-out rows of a bound; `teacher`: source of a distillation's teacher, None for other
     objectives; `suite`: name of the evaluation suite of the trained models. Pretrained weights are a field of the
-    backbone. Raises ValueError for counts below 1 (steps: below 0), for an objective that does not suit process or
-    teacher, and for a backbone that reads blocks of another length than those that the process noises.
+    backbone. `ema`: moving average of the weights, or None; `precision`: of the optimizer step
+    (`repro.training.optimizer`). Raises ValueError for a batch below 1 (`parts.read` checks the other counts), for an
+    objective that does not suit process or teacher, and for a backbone that reads blocks of another length than those
+    that the process noises.
     """
 
     name: str
@@ -87,7 +89,7 @@ class Recipe(Part):
             )
 
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON form without the name, so that renaming a recipe does not change it."""
+        """SHA-256 of the recipe in canonical JSON, without its name, so that renaming a recipe does not change it."""
         return parts.sha256(parts.to_json(self.pins()))
 
     def pins(self) -> dict:

@@ -61,7 +61,7 @@ def _weights(recipe: Recipe, train: Callable[[TrainedTeacher, Path], None]) -> M
             return checkpoints.open_checkpoint(_trained(pinned, train)).tensors("model.safetensors")
         case ReleasedTeacher() as pinned:
             return _released(recipe, pinned)
-    raise AssertionError(f"{recipe.name} has no teacher")
+    raise AssertionError(f"{recipe.name} has no teacher; only distillations read one")
 
 
 def _trained(pinned: TrainedTeacher, train: Callable[[TrainedTeacher, Path], None]) -> Path:
@@ -76,8 +76,8 @@ def _trained(pinned: TrainedTeacher, train: Callable[[TrainedTeacher, Path], Non
 
 
 def _released(recipe: Recipe, pinned: ReleasedTeacher) -> Mapping[str, Tensor]:
-    """Weights of a released teacher, by parameter name; ValueError if its process, backbone or meaning of the output
-    is not the recipe's."""
+    """Parameter name -> tensor of the released teacher that `pinned` names; ValueError if its noise process, its
+    backbone or the meaning of its output (what it estimates) is not the recipe's."""
     from repro.hub.release import agree, network, open_release
 
     opened = open_release(sources.weights(pinned.source, pinned.revision))

@@ -70,7 +70,7 @@ def test_a_pointer_of_git_lfs_is_not_its_file(tmp_path):
 def test_toml_and_bytes(tmp_path):
     path = tmp_path / "x.toml"
     for text, said in (
-        (b"a = nan", "the value of .a. is nan, where a finite number is needed"),
+        (b"a = nan", "the value of .a. is nan; it must be a finite number; correct it"),
         (b"a = 1\na = 2", "overwrite"),
         (b"\xff", "not UTF-8 text"),
     ):

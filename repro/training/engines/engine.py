@@ -47,7 +47,8 @@ class Engine:
     # --- a step ---
 
     def build(self, denoiser: Denoiser, recipe: Recipe) -> None:
-        """Prepare a float32 network for training: move it to the device, wrap or shard it, and build the optimizer.
+        """Prepare the float32 network `denoiser` for training by `recipe`: move it to the device, wrap or shard it, and
+        build the optimizer.
 
         Raises ValueError for a precision that the engine does not support.
         """
@@ -58,8 +59,8 @@ class Engine:
 
     @abstractmethod
     def place(self, wrapped: ForwardWrapper) -> None:
-        """Set the attributes `network` and `master_weights` from `wrapped`, which holds the denoiser. If the engine
-        shards the weights, it does so here."""
+        """Set the attributes `network` and `master_weights`. If the engine shards the weights, it does so here.
+        `wrapped`: the denoiser within a module that runs any function on it inside its own forward."""
 
     @property
     def backward_averages(self) -> bool:
@@ -122,7 +123,8 @@ class Engine:
         return norm
 
     def forward_wrapper(self) -> ForwardWrapper:
-        """The network in its `ForwardWrapper` (without DDP), for computations without gradients in all processes."""
+        """The denoiser within its `ForwardWrapper`, a module that runs a given function on the denoiser inside its
+        own forward; without DDP around it, for computations without gradients in all processes."""
         inner = self.network.module if hasattr(self.network, "module") else self.network
         assert isinstance(inner, ForwardWrapper)
         return inner
@@ -143,8 +145,8 @@ class Engine:
         return self.state()
 
     def state(self) -> dict[str, Mapping[str, Tensor]]:
-        """File name -> tensors of master weights, optimizer state (named `WEIGHT|FIELD`) and average, sharded as the
-        master weights are."""
+        """Contents of a checkpoint's files, file name -> tensors by name: master weights, optimizer state (names
+        `WEIGHT|FIELD`) and moving average of the weights, each sharded as the master weights are."""
         names = list(self.master_weights.weights)
         state = self.optimizer.state_dict()["state"]
         optimizer = {f"{names[i]}|{k}": v for i, s in state.items() for k, v in s.items()}

@@ -1,4 +1,5 @@
-"""FSDP2 engine: weights, gradients, optimizer state and average are sharded over processes (torch's `fully_shard`).
+"""FSDP2 engine: weights, their moving average, gradients and optimizer state are sharded over processes (torch's
+`fully_shard`).
 
 Each of `Denoiser.layers()` is gathered for its own forward and backward. Embedding and output layer form the root
 group, so that inside the forward pass the output layer is whole and a fused loss need not gather it. accelerate starts
@@ -32,7 +33,8 @@ from repro.training.optimizer import MasterWeights, cast_to_bfloat16
 
 
 class Fsdp2(Engine):
-    """Engine of torch's FSDP2: weights, gradients, optimizer state and average are sharded over the processes."""
+    """Engine of torch's FSDP2: weights, their moving average, gradients and optimizer state are sharded over the
+    processes."""
 
     distributed = (DistributedType.FSDP, DistributedType.MULTI_CPU)
 

@@ -44,12 +44,13 @@ class Zero2(Engine):
     def build(self, denoiser: Denoiser, recipe: Recipe) -> None:
         if recipe.precision == "bf16_pure":
             raise ValueError(
-                "precision bf16_pure has no master weights, ZeRO-2 needs them; launch with ddp_8.yaml or fsdp2_8.yaml"
+                "precision bf16_pure has no master weights, ZeRO-2 needs them; launch with recipes/launch/ddp_8.yaml or"
+                " recipes/launch/fsdp2_8.yaml"
             )
         if self.options.whole_gradients and recipe.precision == "bf16_master":
             raise ValueError(
                 "--whole-gradients: DeepSpeed keeps whole gradients of float32 weights alone, not of precision"
-                " bf16_master; leave the option out, or launch with fsdp2_8.yaml"
+                " bf16_master; leave the option out, or launch with recipes/launch/fsdp2_8.yaml"
             )
         try:
             import deepspeed
@@ -151,7 +152,8 @@ class Zero2(Engine):
         return {name: tensor.cpu() for name, tensor in gathered if self.first}
 
     def _scatter(self, master_weights: Mapping[str, Tensor]) -> None:
-        """Set this process's partitions of the master weights from whole float32 tensors, and update the network."""
+        """Set this process's partitions of the master weights from whole float32 tensors (name -> tensor), and update
+        the network."""
         from deepspeed.utils import safe_set_full_fp32_param
 
         for name, parameter in self.named.items():
