@@ -154,8 +154,9 @@ def certify_preset(name: str) -> dict[str, Any]:
 
 
 def certify_rule(rule: Sampler, noise: str) -> tuple[list[Number], dict[str, Any]]:
-    """The distances of the exact output laws of a sampler (`rule`) under a noise from the true law, one for each number
-    of steps and denoiser; and the verdict on the sampler's claim."""
+    """Certify a sampler (`rule`) under one noise, on enumerated sentences: the total variation of its exact output law
+    from the true law, for each number of steps and denoiser (the exact one, and wrong ones); and the verdict on its
+    claim."""
     numbers = []
     has_memory = rule.start(torch.zeros(1, LENGTH, dtype=torch.int64)) is not None
     for oracle, spoil in {"exact": None, **SPOILED}.items():
