@@ -255,8 +255,8 @@ def _score(
 ) -> tuple[dict[str, float], float, list[Evidence]]:
     """Whether the loss is a proper score. Three results: name of each wrong denoiser whose expected loss is lower than
     that of the exact one -> difference in nats; the expected loss with the exact denoiser (`exact`: its mean losses)
-    minus the entropy, in nats; and this number for every denoiser, as evidence. All use the same seeds, so differences
-    are paired."""
+    minus the entropy, in nats; and, as evidence, this difference from the entropy for every denoiser. All use the same
+    seeds, so comparisons are paired."""
     from scipy.stats import t
 
     law = tiny(LENGTH)

@@ -335,8 +335,8 @@ def _long(rule: Sampler, noise: str) -> list[Number]:
 
 def _paths(rule: Sampler, noise: str) -> list[Number]:
     """KL(law || sampler) on the oracle language `strong` in nats per token, at each number of steps. Where it cannot be
-    computed, its upper bound, the path KL: the sum over steps of the KL of the true reverse step from the sampler's.
-    Empty for samplers whose likelihood of a given sentence cannot be computed by replaying their steps
+    computed, its upper bound, the path KL: the sum over steps of KL(true reverse step || the sampler's step). Empty for
+    samplers whose likelihood of a given sentence cannot be computed by replaying their steps
     (`repro.certify.replay`)."""
     hmm, found = strong(), []
     ours = isinstance(rule, Ancestral) and noise == "uniform"

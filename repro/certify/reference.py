@@ -34,8 +34,8 @@ class Reference(NamedTuple):
 @functools.lru_cache
 def ancestral(source: Enumerated, noise: Noise, steps: int) -> Reference:
     """Exact output law of ancestral sampling in `steps` evenly spaced steps from t = 1 (pure noise) to t = 0, with the
-    exact denoiser of the law `source` under `noise`; and its path KL, the sum over steps of the mean KL of the true
-    joint reverse step p(xs | xt) from the sampler's, which draws each position independently (`Reference`)."""
+    exact denoiser of the law `source` under `noise`; and its path KL, the sum over steps of the mean KL(true joint
+    reverse step || the sampler's step, which draws each position independently), see `Reference`."""
     symbols = source.vocab + (noise == "absorbing")
     states = words(symbols, source.length)
     clean = (states < source.vocab).all(1)

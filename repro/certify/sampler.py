@@ -163,7 +163,7 @@ def _distance(source: Enumerated, noise: Noise, oracle: str, steps: int, counts:
         return total_variation(drawn / rows, source.law)
 
     def divergence(drawn: Tensor) -> float:
-        """KL(law || output) in nats, from how often each sentence was drawn, [S]; never counts as half a time."""
+        """KL(law || output) in nats, from how often each sentence was drawn, [S]; 0 times count as half a time."""
         return (source.law * (source.law * rows / drawn.double().clamp_min(0.5)).log()).sum().item()
 
     return [
