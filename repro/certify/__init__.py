@@ -31,8 +31,9 @@ def certify(
     effort: Effort | None = None,
     told: Told | None = None,
 ) -> Certificate:
-    """Test a sampler or loss, `function`, whose form `repro.certify.foreign` describes, and return its certificate.
-    ValueError for an unknown signature, and if the function fails.
+    """Test whether a sampler draws from the law that it claims, or a loss bounds -log p; returns the certificate, which
+    holds the verdict, the tests and the measured numbers. `function`: the sampler or loss, of a form that
+    `repro.certify.foreign` describes. ValueError for an unknown signature, and if the function fails.
 
     `noise`: the noise to test under (None: those that the function declares, else those under which a trial call
     works); `effort`: sample sizes (None: `repro.certify.verdict.FULL`); `told`: function that is called with a line of

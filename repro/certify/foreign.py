@@ -105,7 +105,7 @@ class Foreign:
 
     def _tensor(self, result: object, wanted: str) -> Tensor:
         """The result of a call as a CPU tensor in memory of its own, since the function may overwrite its own memory
-        later; ValueError, which names the `wanted` result, if it cannot be converted."""
+        later. ValueError if it cannot be converted; `wanted`: description of a valid result for this message."""
         try:
             return torch.as_tensor(result).detach().cpu().clone()
         except (TypeError, ValueError, RuntimeError) as error:
@@ -202,7 +202,7 @@ def _described(call: Callable[..., Any], noise: Noise | None, seconds: float) ->
     if lacks:
         lines = [f"{name}.{each} = {' or '.join(map(repr, wanted[each]))}" for each in lacks]
         raise ValueError(
-            f"{name}.{lacks[0]} is missing; write below the function what it is: {'; '.join(lines)}"
+            f"{name}.{lacks[0]} is missing; set, below the definition of {name}: {'; '.join(lines)}"
             " (docs/certify.md#an-adapter)"
         )
     for attribute, valid in wanted.items():

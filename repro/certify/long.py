@@ -1,10 +1,10 @@
-"""Tests on sentences too long to enumerate, those of `strong`: an oracle language (a hidden Markov model with known
-probabilities) of sentences of 32 tokens from a vocabulary of 32.
+"""Tests of a sampler on sentences too long to enumerate: 32 tokens from a vocabulary of 32, whose law is the oracle
+language `strong`, a hidden Markov model with known probabilities.
 
 The first statistic is the unbiased squared distance between the bigram law of samples and that of the language
 (`repro.evals.tasks.law`), which is 0 on average for true samples. For n true samples, n times the statistic is a
-weighted sum of centred chi-squares; the limit of the check comes from matching the first two moments (Satterthwaite
-1946). The second statistic is the mean -log p of the samples.
+weighted sum of centred chi-squares; the quantile that limits it comes from matching the first two moments
+(Satterthwaite 1946). The second statistic is the mean -log p of the samples.
 """
 
 from __future__ import annotations
@@ -78,17 +78,18 @@ def ours(noise: Noise, steps: int, rows: int) -> Tensor:
 def long_bigrams(
     foreign: Foreign, noise: Noise, effort: Effort, spoil: Spoil | None = None
 ) -> list[Evidence]:
-    """Evidence for a certificate: squared bigram distance of the sentences that a sampler draws from the oracle
-    language `strong`, at every number of steps in `effort`. The sampler gets the exact denoiser, or one made wrong by
-    `spoil`."""
+    """The squared distance between the bigram law of sentences that the sampler `foreign` draws and that of the oracle
+    language `strong`, measured at every number of steps in `effort` (sample sizes), one `Evidence` each. The sampler
+    gets the exact denoiser under `noise`, or one made wrong by `spoil`."""
     return _bigrams(_sentences(foreign, noise, effort, spoil), noise)
 
 
 def _sentences(
     foreign: Foreign, noise: Noise, effort: Effort, spoil: Spoil | None = None
 ) -> dict[int, Tensor]:
-    """Number of steps -> sentences that the tested sampler draws in them, [effort.long_rows, L]; a [MASK] that is left
-    is replaced by the last token of the vocabulary."""
+    """Sentences of the oracle language `strong` that the tested sampler `foreign` draws under `noise`: number of steps
+    -> ids [effort.long_rows, L], for every number of steps in `effort` (sample sizes). The denoiser is exact, or made
+    wrong by `spoil`; a [MASK] that is left is replaced by the last token of the vocabulary."""
     space = Space(noise, HmmSource(strong()), foreign.meaning, spoil)
     return {
         steps: foreign.ids(space, effort.long_rows, steps, 20_000 + i).clamp_max(strong().vocab_size - 1)
@@ -124,10 +125,11 @@ def _nll(ids: Tensor) -> tuple[float, float]:
 def long_checks(
     foreign: Foreign, noise: Noise, effort: Effort, slack: float
 ) -> tuple[list[Check], list[Evidence]]:
-    """Two checks of the sentences of 32 tokens that a sampler draws in the largest number of steps, and evidence at
-    every number of steps. First, the squared bigram distance of the sentences from the language may be `slack` times
-    that of ancestral sampling. Second, their mean -log p may not be less than that of true sentences, nor exceed it by
-    more than sqrt(slack) times what ancestral sampling exceeds it by. Sampling error is allowed for in both."""
+    """Two checks of the sentences of 32 tokens that the sampler `foreign` draws under `noise` in the largest number of
+    steps in `effort` (sample sizes); and, as evidence, the squared bigram distance from the language of its sentences
+    at every number of steps. First, this distance may be `slack` times that of ancestral sampling. Second, the mean
+    -log p of the sentences may not be less than that of true ones, nor exceed it by more than sqrt(slack) times what
+    ancestral sampling exceeds it by. Both allow for sampling error."""
     sentences = _sentences(foreign, noise, effort)
     evidence, steps, rows = _bigrams(sentences, noise), effort.long_steps[-1], effort.long_rows
     mine = ours(noise, steps, rows)

@@ -82,8 +82,8 @@ class Means(NamedTuple):
 
 
 def certify_loss(foreign: Foreign, effort: Effort, told: Told = silent) -> Findings:
-    """Checks and evidence of a loss under every noise that it supports, with the sample sizes `effort`; `told` is
-    called with a line as each test begins."""
+    """Test a loss under every noise that it supports, with the sample sizes `effort`: pass-or-fail checks, the numbers
+    that were measured (evidence), and notes. `told` is called with a line of text as each test begins."""
     checks: list[Check] = []
     evidence: list[Evidence] = []
     notes: list[str] = []
@@ -147,8 +147,9 @@ def _unclear(foreign: Foreign, total: float, error: float) -> bool:
 
 
 def _sums(foreign: Foreign, noise: Noise, length: int, effort: Effort) -> tuple[list[Check], list[Evidence]]:
-    """Checks of the sums of exp(-loss) over all sentences of `length` tokens, and the sums as evidence, for the exact
-    denoiser and for inconsistent ones, whose conditionals belong to no law."""
+    """Test that the sum of exp(-loss) over all sentences of `length` tokens is at most 1 (exactly 1 for a loss that
+    claims to be -log p): a check and the measured sum for each denoiser, the exact one and inconsistent ones, whose
+    conditionals belong to no law."""
     from scipy.stats import t
 
     sources: dict[str, Source] = {"exact": tiny(length)} | {
@@ -193,8 +194,8 @@ def _sums(foreign: Foreign, noise: Noise, length: int, effort: Effort) -> tuple[
 
 
 def _batches(foreign: Foreign, noise: Noise, exact: Means, effort: Effort) -> Check:
-    """Check that a row's loss does not depend on the other rows of its call; `exact`: mean losses, with the exact
-    denoiser, in calls with all sentences."""
+    """Check that a row's loss does not depend on the other rows of its call. `exact`: the mean loss of each sentence
+    with the exact denoiser, in calls with all sentences, with which smaller or reordered calls are compared."""
     space = Space(noise, tiny(LENGTH), foreign.meaning)
     sentences = tiny(LENGTH).sentences
     if foreign.draws:
@@ -252,9 +253,10 @@ def _standard_errors(one: Tensor, other: Tensor) -> Tensor:
 def _score(
     foreign: Foreign, noise: Noise, exact: Means, effort: Effort
 ) -> tuple[dict[str, float], float, list[Evidence]]:
-    """Three results: the wrong denoisers whose expected loss is lower than that of the exact one, by name, with the
-    difference in nats; the expected loss with the exact denoiser (`exact`: its mean losses) minus the entropy, in nats;
-    and the evidence. All denoisers use the same seeds, so differences are paired."""
+    """Whether the loss is a proper score. Three results: name of each wrong denoiser whose expected loss is lower than
+    that of the exact one -> difference in nats; the expected loss with the exact denoiser (`exact`: its mean losses)
+    minus the entropy, in nats; and, as evidence, this difference from the entropy for every denoiser. All use the same
+    seeds, so comparisons are paired."""
     from scipy.stats import t
 
     law = tiny(LENGTH)
@@ -283,9 +285,9 @@ def _score_note(noise: Noise, better: dict[str, float], gap: float) -> str:
 
 
 def _mode_check(noise: Noise, sharper: bool, says: str) -> Check:
-    """Check of a loss that claims to seek modes: conditionals sharper than the true ones must have a lower expected
-    loss. `sharper`: whether any have; `says`: the sentence of `_score_note`, which the check repeats without its
-    beginning (`score, NOISE: `)."""
+    """Check of a loss that claims to seek modes: some conditionals sharper than the true ones must have a lower
+    expected loss. `sharper`: whether any have; `says`: the sentence of `_score_note` on the wrong conditionals that
+    score best, which the check repeats without its beginning `score, NOISE: `."""
     return Check(
         name=f"modes, {noise}",
         stands=sharper,

@@ -21,8 +21,8 @@ from repro.processes.uniform import Uniform
 
 @dataclass(frozen=True)
 class Sentences(Data):
-    """Stand-in for a corpus, without texts: it tells the exact denoisers their sizes, a vocabulary of `size` tokens,
-    [MASK] and [BOS], and rows of `length` tokens."""
+    """Stand-in for a corpus that holds no text, only the sizes from which an exact denoiser is built: a vocabulary of
+    `size` tokens, [MASK] and [BOS], and rows of `length` tokens."""
 
     size: int
     length: int

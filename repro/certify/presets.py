@@ -154,8 +154,9 @@ def certify_preset(name: str) -> dict[str, Any]:
 
 
 def certify_rule(rule: Sampler, noise: str) -> tuple[list[Number], dict[str, Any]]:
-    """The distances of the exact output laws of a sampler (`rule`) under a noise from the true law, one for each number
-    of steps and denoiser; and the verdict on the sampler's claim."""
+    """Certify a sampler (`rule`) under one noise, on enumerated sentences: the total variation of its exact output law
+    from the true law, for each number of steps and denoiser (the exact one, and wrong ones); and the verdict on its
+    claim."""
     numbers = []
     has_memory = rule.start(torch.zeros(1, LENGTH, dtype=torch.int64)) is not None
     for oracle, spoil in {"exact": None, **SPOILED}.items():
@@ -244,8 +245,9 @@ def _forwards(rule: Sampler, noise: str, source: Enumerated, spoil: Spoil | None
 
 
 def _converges(noise: str, doubled: list[Number]) -> dict[str, Any]:
-    """The verdict on a sampler that claims the law, from its distances at 64, 128, 256 and 512 steps (`doubled`): each
-    must be at most 1/1.5 (FALLS) of the one before, or the last must be zero up to rounding."""
+    """The verdict on a sampler that claims the law. `doubled`: the total variation of its output law from the true law
+    at 64, 128, 256 and 512 steps. Each must be at most 1/1.5 (FALLS) of the one before, or the last must be zero up to
+    rounding."""
     far = [number["value"] for number in doubled]
     ratios = [sooner / later for sooner, later in pairwise(far)]
     if far[-1] <= EXACT:
@@ -260,8 +262,9 @@ def _converges(noise: str, doubled: list[Number]) -> dict[str, Any]:
 
 
 def _verdict_at(rule: Sampler, noise: str, finest: Number) -> dict[str, Any]:
-    """The verdict on a sampler (`rule`) from `finest`, its distance from the law at the largest number of steps. Not
-    for samplers that claim the law and only approach it with more steps: these are judged by `_converges`."""
+    """The verdict on a sampler (`rule`) from `finest`, numbers at its largest number of steps: the total variation of
+    its output law from the true law, and its mean -log p minus the entropy. Not for samplers that claim the law and
+    only approach it with more steps: `_converges` judges these."""
     far, nll = finest["value"], finest["excess"]
     match rule.claim():
         case "law":
@@ -331,9 +334,10 @@ def _long(rule: Sampler, noise: str) -> list[Number]:
 
 
 def _paths(rule: Sampler, noise: str) -> list[Number]:
-    """KL(law || sampler) in nats per token on the oracle language `strong`, or the path KL, an upper bound of it (sum
-    of the KL of every step), at each number of steps; empty for samplers whose likelihood of a given sentence cannot be
-    computed by replaying their steps (`repro.certify.replay`)."""
+    """KL(law || sampler) on the oracle language `strong` in nats per token, at each number of steps. Where it cannot be
+    computed, its upper bound, the path KL: the sum over steps of KL(true reverse step || the sampler's step). Empty for
+    samplers whose likelihood of a given sentence cannot be computed by replaying their steps
+    (`repro.certify.replay`)."""
     hmm, found = strong(), []
     ours = isinstance(rule, Ancestral) and noise == "uniform"
     of = rule.capabilities

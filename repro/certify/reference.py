@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 
 class Reference(NamedTuple):
-    """Output law [S] of ancestral sampling with the exact denoiser, and its path KL (KL of every step, added up; an
-    upper bound on that of the output) in nats per sentence."""
+    """Result of ancestral sampling with the exact denoiser: its output law [S] over S sentences, and its path KL in
+    nats per sentence. The path KL is the sum over steps of the mean KL( p(xs | xt) || product over positions of p(xs_l
+    | xt) ), p being the true reverse process; it is an upper bound on KL(law || output law)."""
 
     law: Tensor
     path_kl: float
@@ -32,8 +33,9 @@ class Reference(NamedTuple):
 
 @functools.lru_cache
 def ancestral(source: Enumerated, noise: Noise, steps: int) -> Reference:
-    """Output law and path KL of ancestral sampling from the law `source`, in `steps` evenly spaced steps from t = 1
-    (pure noise) to t = 0."""
+    """Exact output law of ancestral sampling in `steps` evenly spaced steps from t = 1 (pure noise) to t = 0, with the
+    exact denoiser of the law `source` under `noise`; and its path KL, the sum over steps of the mean KL(true joint
+    reverse step || the sampler's step, which draws each position independently), see `Reference`."""
     symbols = source.vocab + (noise == "absorbing")
     states = words(symbols, source.length)
     clean = (states < source.vocab).all(1)
@@ -61,9 +63,9 @@ def step_losses(source: Enumerated, noise: Noise, t: float, s: float) -> Tensor:
 def written_loss(
     texts: Tensor, weights: Tensor, before: Tensor, where: Tensor, probs: Tensor
 ) -> float | None:
-    """What a step loses, in nats, that writes the positions A at once by independent draws from q, given the tokens at
-    the positions B that are written before it: KL( p(x_A | x_B) || product over A of q(x_l) ). None if no text of the
-    law has these tokens at B.
+    """The loss, in nats, from writing several positions A in one step by independent draws from q, when the tokens at
+    the positions B are written already: KL( p(x_A | x_B) || product over l in A of q(x_l) ), p being the law. None if
+    no text of the law has these tokens at B.
 
     The law gives `weights` [S] to `texts` [S, L]; `before` [L]: ids before the step, negative where none is written;
     `where` [k]: the positions A; `probs` [k, V]: q, the denoiser's probabilities at A, before any temperature.

@@ -137,9 +137,9 @@ def _merged(counts: Tensor) -> Tensor:
 
 
 def _pairs(calls: Sequence[Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Triples for pairs of rows that should be independent: name of the relation of the two rows (such as `two apart`),
-    classes of the first rows, classes of the second rows. `calls`: for each call the class (number of a group of
-    sentences) of every row."""
+    """Pairs of rows that should be independent, as triples: name of the relation of the two rows (such as `two apart`),
+    classes of the first rows, classes of the second rows. `calls`: for each call the class of every row, which is the
+    number of a group of sentences."""
     half = len(calls[0]) // 2
     for name, lag in (("next to each other", 1), ("two apart", 2), ("half a call apart", half)):
         yield name, torch.cat([call[:-lag] for call in calls]), torch.cat([call[lag:] for call in calls])

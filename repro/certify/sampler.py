@@ -62,8 +62,8 @@ arrays of 2 MB, since memory of larger arrays is mapped anew at each call, which
 
 
 def certify_sampler(foreign: Foreign, effort: Effort, told: Told = silent) -> Findings:
-    """Checks and evidence of a sampler under every noise that it supports, with the sample sizes `effort`; `told` is
-    called with a line as each test begins."""
+    """Test a sampler under every noise that it supports, with the sample sizes `effort`: pass-or-fail checks, the
+    numbers that were measured (evidence), and notes. `told` is called with a line of text as each test begins."""
     checks: list[Check] = []
     evidence: list[Evidence] = []
     for noise in foreign.noises:
@@ -86,8 +86,9 @@ def certify_sampler(foreign: Foreign, effort: Effort, told: Told = silent) -> Fi
 
 
 def _long(foreign: Foreign, noise: Noise, effort: Effort) -> tuple[list[Check], list[Evidence]]:
-    """Evidence from sentences of 32 tokens, and checks of it if the sampler claims the law. `repro.certify.long` is
-    imported only here, since it needs packages that `pytest --certify` at its smoke level does not require."""
+    """Test a sampler on sentences of 32 tokens: the measured distances from the language (evidence), and, if the
+    sampler claims the law, checks of them. `repro.certify.long` is imported only here, since it needs packages that
+    `pytest --certify` at its smoke level does not require."""
     from repro.certify.long import long_bigrams, long_checks
 
     if foreign.claims == "law":
@@ -98,8 +99,8 @@ def _long(foreign: Foreign, noise: Noise, effort: Effort) -> tuple[list[Check], 
 def _listed(
     foreign: Foreign, noise: Noise, effort: Effort, told: Told = silent
 ) -> tuple[list[Check], list[Evidence]]:
-    """Checks and evidence of a sampler from samples of the 27 sentences whose law is enumerated; `told` is called with
-    a line as each test begins."""
+    """Test a sampler on the 27 sentences whose law is enumerated: checks (pass or fail) and measured distances from the
+    law (evidence), from sentences that it draws. `told` is called with a line of text as each test begins."""
     source = tiny(LENGTH)
     evidence: list[Evidence] = []
     counts_at: dict[int, Tensor] = {}
@@ -137,9 +138,10 @@ def _calls(foreign: Foreign, space: Space, steps: int, rows: int, size: int, see
 
 
 def _distance(source: Enumerated, noise: Noise, oracle: str, steps: int, counts: Tensor) -> list[Evidence]:
-    """Evidence of a sampler's distance from the law `source`: total variation and KL(law || output), estimated from the
-    `counts` [S] of sentences that it drew. Each is compared with its value for equally many true samples and, under the
-    exact denoiser (`oracle`: name of the denoiser), with the exact total variation or path KL of ancestral sampling."""
+    """Two measured distances of a sampler's output from the law `source`, total variation and KL(law || output), from
+    `counts` [S], how often it drew each sentence. Each is compared with its value for equally many true samples and,
+    under the exact denoiser (`oracle`: name of the denoiser), with the exact total variation or path KL of ancestral
+    sampling."""
     rows = int(counts.sum())
     u = rng.uniform(rng.keys(0, rng.SENTENCE, 3, torch.arange(rows)))
     true = torch.bincount(rng.choose(source.law.expand(rows, -1), u), minlength=len(source.law))
@@ -162,7 +164,7 @@ def _distance(source: Enumerated, noise: Noise, oracle: str, steps: int, counts:
         return total_variation(drawn / rows, source.law)
 
     def divergence(drawn: Tensor) -> float:
-        """KL(law || drawn) in nats, where a sentence that was never drawn counts as half a draw."""
+        """KL(law || output) in nats, from how often each sentence was drawn, [S]; 0 times count as half a time."""
         return (source.law * (source.law * rows / drawn.double().clamp_min(0.5)).log()).sum().item()
 
     return [

@@ -238,7 +238,9 @@ class RandomConditionals:
         self.vocab, self.length, self.seed = vocab, length, seed
 
     def unigram(self) -> Tensor:
-        raise AssertionError("random conditionals have no unigram frequencies")
+        raise AssertionError(
+            "random conditionals belong to no law, so they have no unigram frequencies; leave out `spoil`"
+        )
 
     def leave_one_out(self, noise: Noise, ids: Tensor, alpha: Tensor) -> Tensor:
         symbols = self.vocab + 1

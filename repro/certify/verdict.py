@@ -142,8 +142,8 @@ COLUMNS: dict[str, Callable[[Evidence], str]] = {
 
 
 def _table(some: list[Evidence]) -> str:
-    """The evidence as a table of text, without columns that are empty, at most 80 characters wide. It is made without
-    the package tabulate, so that `pytest --certify` at its smoke level does not require it."""
+    """Measured numbers (`some`) as a table of text, at most 80 characters wide, without columns that are empty. It is
+    made without the package tabulate, so that `pytest --certify` at its smoke level does not require it."""
     filled = {head: cells for head, of in COLUMNS.items() if any(cells := [of(each) for each in some])}
     heads = [["", *head.split("\n")][-2:] for head in filled]
     wide = [max(map(len, [*head, *cells])) for head, cells in zip(heads, filled.values(), strict=True)]

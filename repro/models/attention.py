@@ -132,8 +132,9 @@ class KVCache:
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Write key and value [b, H, Q, D] of the layer with the index `layer` at the columns `span` of `rows`; returns
-        the keys and values of all columns of these rows, [b, H, S, D] each."""
+        """Write the keys and values [b, H, Q, D] of a forward into the layer with the index `layer`, at the rows and
+        columns that the attributes `rows` and `span` give; returns the keys and values of all columns of these rows,
+        [b, H, S, D] each."""
         if layer not in self.layers:
             shape = (self.row_count, key.shape[1], self.columns, key.shape[3])
             self.layers[layer] = (key.new_zeros(shape), value.new_zeros(shape))
@@ -146,8 +147,8 @@ class KVCache:
         return self.read(layer)
 
     def replace(self, layer: int, key: Tensor, value: Tensor) -> None:
-        """Replace the keys and values of `rows` in the layer with the index `layer` by key and value [b, H, S', D], of
-        any number S' of columns."""
+        """Replace all keys and values of the layer with the index `layer`, in the rows that the attribute `rows` gives,
+        by key and value [b, H, S', D], of any number S' of columns."""
         shape = (self.row_count, *key.shape[1:])
         if layer not in self.layers or self.layers[layer][0].shape != shape:
             self.layers[layer] = (key.new_zeros(shape), value.new_zeros(shape))
@@ -155,7 +156,8 @@ class KVCache:
             old[slice(None) if self.rows is None else self.rows] = new
 
     def read(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of `rows` in the layer with the index `layer`, [b, H, S', D] each; S': number of columns."""
+        """Keys and values of the layer with the index `layer`, [b, H, S', D] each, in the rows that the attribute
+        `rows` gives; S': number of columns."""
         key, value = self.layers[layer]
         return (key, value) if self.rows is None else (key[self.rows], value[self.rows])
 

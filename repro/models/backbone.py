@@ -50,12 +50,14 @@ class Size:
 
     @property
     def body_flops(self) -> float:
-        """FLOPs per token of all layers without attention: one multiplication and one addition per weight."""
+        """FLOPs per token of one forward pass in the weight matrices of all layers, attention's projections included:
+        one multiplication and one addition per weight. Embedding, output layer (`head_flops`) and attention's products
+        between tokens (`Backbone.attention_flops`) are not included."""
         return 2.0 * self.blocks
 
     @property
     def head_flops(self) -> float:
-        """FLOPs per token of the output layer."""
+        """FLOPs per token of one forward pass in the output layer."""
         return 2.0 * self.width * self.vocab_size
 
 
@@ -69,8 +71,8 @@ class Backbone(Part):
     network: ClassVar[str]
 
     def module(self, role: Role, seed: int) -> Denoiser:
-        """The network for `role`, with the pretrained weights that the settings name, or else initialised at random
-        from `seed`."""
+        """Build the network, initialised at random from `seed`, or with the pretrained weights that the settings name.
+        `role`: the vocabulary that it reads, the ids that are never a clean token, and what its output estimates."""
         return resolve(self.network)(self, role, seed)
 
     def blank(self) -> Backbone:
@@ -96,8 +98,9 @@ class Backbone(Part):
 
     @abstractmethod
     def attention_flops(self, data: Data) -> float:
-        """FLOPs of attention per token of a full row of `data`: 4 x width x number of keys that a token attends to,
-        summed over layers."""
+        """FLOPs of one forward pass, per token of a full row of `data`, for attention's products between tokens
+        (queries with keys, attention weights with values), summed over layers: 4 x width x number of keys that a token
+        attends to."""
 
 
 def check_heads(width: int, heads: int, kv_heads: int = 1) -> None:

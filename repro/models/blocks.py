@@ -15,12 +15,13 @@ from repro.models.prediction import DecodingCache, Prediction, Reach
 
 
 class BlockPrediction(Prediction):
-    """Lazy prediction for noisy ids `tokens` [B, L] in which each block of `block` columns is read together with the
-    blocks before it in `clean` [B, L].
+    """Prediction of all blocks of a row from one forward, which runs when the prediction is first read. Each block of
+    `block` columns of the noisy ids `tokens` [B, L] is read together with the blocks before it in the clean ids `clean`
+    [B, L].
 
     The layers read the noisy copy followed by the clean one under the mask `Copies`; features and logits are those of
-    the noisy copy, requested at positions [B, L] as from any `Prediction`. `tokens` may hold n noisy copies of a row
-    side by side, [B, n L]; times `t` and requested positions then have that shape.
+    the noisy copy. `tokens` may hold n noisy copies of a row side by side, [B, n L]; the times `t`, and the positions
+    at which features or logits are requested, then have that shape.
 
     Raises ValueError unless the network decodes in blocks of this length; other networks cannot read two copies.
     """

@@ -72,7 +72,7 @@ class Head(NamedTuple):
         return logits.view(*features.shape[:-1], len(self.weight))
 
     def first(self, count: int) -> Head:
-        """This output layer restricted to the ids 0..count - 1."""
+        """This output layer for the ids 0..count - 1 alone, for example without the special ids, which come last."""
         bias = None if self.bias is None else self.bias[:count]
         return self._replace(weight=self.weight[:count], bias=bias, forbidden=self.forbidden[:count])
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 @part
 class DiffusionGemma(Backbone):
-    """A randomly initialised DiffusionGemma. Every `global_every`-th layer attends globally, the others to a sliding
-    window of `window` tokens.
+    """Hyperparameters of a DiffusionGemma with random initial weights. Every `global_every`-th layer attends globally,
+    the others to a sliding window of `window` tokens.
 
     `canvas`: number of tokens in the block that is decoded; `global_*`: settings of the global layers, which use one
     tensor as key and value; `rotary_share`: fraction of the features of a global layer's head that RoPE rotates;

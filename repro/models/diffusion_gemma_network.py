@@ -26,7 +26,8 @@ from repro.models.diffusion_gemma import DiffusionGemma
 
 
 def text_configuration(pins: DiffusionGemma, vocab_size: int) -> DiffusionGemmaTextConfig:
-    """transformers' configuration of the text network, from the backbone `pins` and the number of ids."""
+    """transformers' configuration of the text network, from its hyperparameters `pins` and the number of ids,
+    `vocab_size`."""
     values: dict[str, Any] = {  # its signature lacks some of the names that it takes
         "vocab_size": vocab_size,
         "hidden_size": pins.width,

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 @part
 class Dit(Backbone):
-    """A bidirectional diffusion transformer (DiT). `condition`: width of the noise level's embedding; `frequencies`:
-    number of sinusoids of the noise level from which that embedding is computed.
+    """Hyperparameters of a bidirectional diffusion transformer (DiT). `condition`: width of the noise level's
+    embedding; `frequencies`: number of sinusoids of the noise level from which that embedding is computed.
 
     `alpha_end`: alpha(1) of the schedule alpha(t) = 1 - (1 - alpha_end) t whose sigma = -log alpha(t) the network
     reads; None: it reads sigma = 0, whatever t is. Raises ValueError for a `width` that does not split into `heads` of
@@ -65,7 +65,8 @@ class Dit(Backbone):
 
 @part
 class DitCausal(Backbone):
-    """A causal DiT without modulation by the noise level, the left-to-right baseline of the MDLM and Duo papers."""
+    """Hyperparameters of a causal DiT without modulation by the noise level, the left-to-right baseline of the MDLM and
+    Duo papers. ValueError for a `width` that does not split into `heads` of even width."""
 
     network: ClassVar[str] = "repro.models.dit_network:DitDenoiser"
 
@@ -88,7 +89,8 @@ class DitCausal(Backbone):
 
 @part
 class DitBlocks(Backbone):
-    """BD3-LM's DiT, which decodes a row block by block (arXiv 2503.09573; docs/method.md#block-diffusion).
+    """Hyperparameters of BD3-LM's DiT, which decodes a row block by block (arXiv 2503.09573;
+    docs/method.md#block-diffusion).
 
     A noisy block of `block` tokens attends to itself and to the clean blocks before it. The network never reads the
     noise level (sigma = 0); with `condition` 0 it has no modulation at all.
@@ -124,22 +126,23 @@ class DitBlocks(Backbone):
 
 
 def _modulation(pins: Dit | DitBlocks) -> int:
-    """Number of parameters, in the network that the backbone `pins` describes, that embed the noise level and compute
-    shifts, scales and gates from the embedding."""
+    """Number of parameters, in a DiT with the hyperparameters `pins`, that embed the noise level and compute shifts,
+    scales and gates from the embedding."""
     each, last = 6 * pins.width, 2 * pins.width  # shift, scale and gate of both halves; shift and scale
     modulations = (pins.condition + 1) * (pins.layers * each + last)
     return modulations + (pins.frequencies + 1) * pins.condition + (pins.condition + 1) * pins.condition
 
 
 def _attention_flops(pins: Dit | DitCausal | DitBlocks, data: Data, share: float) -> float:
-    """FLOPs of attention per token of a full row of `data`, summed over layers, if a token attends to the fraction
-    `share` of the keys of its row; `pins`: the backbone."""
+    """FLOPs of one forward pass, per token of a full row of `data`, for attention's products between tokens (queries
+    with keys, attention weights with values), summed over layers. `pins`: hyperparameters of the network; `share`:
+    fraction of the keys of its row that a token attends to."""
     return 4.0 * pins.layers * pins.width * data.row_length() * share
 
 
 def _size(pins: Dit | DitCausal | DitBlocks, data: Data, modulation: int) -> Size:
-    """Sizes of the network that the backbone `pins` describes, for the vocabulary of `data`. `modulation`: number of
-    parameters that act on the noise level, once per row and not once per token."""
+    """Sizes (parameter counts and widths) of a DiT with the hyperparameters `pins`, for the vocabulary of `data`.
+    `modulation`: number of parameters that act on the noise level, once per row and not once per token."""
     vocab_size = data.vocabulary().total
     matrices = 4 * pins.width**2 + 2 * pins.width * pins.ffn
     block = matrices + pins.ffn + pins.width + 2 * pins.width  # biases of the MLP, two norms

@@ -92,8 +92,8 @@ def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
 
 
 class Layer(nn.Module):
-    """One transformer layer, attention and MLP, with the sizes of the backbone `pins`. `condition`: width of the noise
-    level's embedding (0: none); `layer_idx`: index of the layer; `rate`: dropout rate in training."""
+    """One transformer layer, attention and MLP, of a DiT with the hyperparameters `pins`. `condition`: width of the
+    noise level's embedding (0: none); `layer_idx`: index of the layer; `rate`: dropout rate in training."""
 
     def __init__(self, pins: Pins, condition: int, layer_idx: int, rate: float) -> None:
         super().__init__()

@@ -14,7 +14,8 @@ from repro.models.backbone import Backbone, Size, check_heads
 
 @part
 class Gpt2(Backbone):
-    """A randomly initialised GPT-2; `positions`: rows of its position table, the most tokens that a row may have."""
+    """Hyperparameters of a GPT-2 with random initial weights. `positions`: rows of its table of position embeddings,
+    the most tokens that a row may have; `init_deviation`: standard deviation of the initial weights."""
 
     network: ClassVar[str] = "repro.models.gpt2_network:Gpt2Denoiser"
 

@@ -15,9 +15,10 @@ from repro.models.backbone import Backbone, Size, check_heads
 
 @part
 class Llama(Backbone):
-    """A randomly initialised Llama. `learned_positions`: number of learned position embeddings that are added to the
-    token embeddings (0: none); `tied`: whether the output layer is the embedding; `init_deviation`: standard deviation
-    of the initial weights. ValueError if `width`, `heads` and `kv_heads` do not fit (`check_heads`)."""
+    """Hyperparameters of a Llama with random initial weights. `learned_positions`: number of learned position
+    embeddings that are added to the token embeddings (0: none); `tied`: whether the output layer is the embedding;
+    `init_deviation`: standard deviation of the initial weights. ValueError if `width`, `heads` and `kv_heads` do not
+    fit (`check_heads`)."""
 
     network: ClassVar[str] = "repro.models.llama_network:LlamaDenoiser"
 
@@ -62,15 +63,18 @@ class Llama(Backbone):
 
 @part
 class LlamaFloat32Rope(Llama):
-    """Llama whose rotary embedding is applied in float32 whatever the dtype of the weights, and the result rounded to
-    that dtype (LLaDA's rope_full_precision: NVlabs/Fast-dLLM@24cc59e llada/model/modeling_llada.py:437-460)."""
+    """Hyperparameters of a Llama that applies its rotary embedding in float32 whatever the dtype of the weights, and
+    rounds the result to that dtype (LLaDA's rope_full_precision: NVlabs/Fast-dLLM@24cc59e
+    llada/model/modeling_llada.py:437-460); the fields are those of `Llama`."""
 
     network: ClassVar[str] = "repro.models.llama_network:Float32RopeDenoiser"
 
 
 @part
 class Qwen2(Backbone):
-    """A randomly initialised Qwen2: Llama with biases in the projections to query, key and value."""
+    """Hyperparameters of a Qwen2 with random initial weights: a Llama with biases in the projections to query, key and
+    value. `tied`: whether the output layer is the embedding; `init_deviation`: standard deviation of the initial
+    weights. ValueError if `width`, `heads` and `kv_heads` do not fit (`check_heads`)."""
 
     network: ClassVar[str] = "repro.models.llama_network:LlamaDenoiser"
 
@@ -109,7 +113,8 @@ class Qwen2(Backbone):
 
 
 def _attention_flops(pins: Llama | Qwen2, data: Data) -> float:
-    """FLOPs of attention per token of a full row of `data`, summed over layers; under causal attention a token attends
-    to half of its row on average. `pins`: the backbone."""
+    """FLOPs of one forward pass, per token of a full row of `data`, for attention's products between tokens (queries
+    with keys, attention weights with values), summed over layers; under causal attention a token attends to half of its
+    row on average. `pins`: hyperparameters of the network."""
     seen = 0.5 if pins.attention == "causal" else 1.0
     return 4.0 * pins.layers * pins.width * data.row_length() * seen

@@ -20,8 +20,8 @@ from repro.models.llama import Llama, LlamaFloat32Rope, Qwen2
 
 
 def _causal_lm(pins: Llama | Qwen2, role: Role) -> LlamaForCausalLM | Qwen2ForCausalLM:
-    """transformers' Llama or Qwen2 with the settings of the backbone `pins`, for the vocabulary of `role`; its layers
-    call the attention function of `repro.models.attention`."""
+    """transformers' Llama or Qwen2 with the hyperparameters `pins`, for the vocabulary of `role`; its layers call the
+    attention function of `repro.models.attention`."""
     kind = LlamaConfig if isinstance(pins, Llama) else Qwen2Config
     config = kind(
         vocab_size=role.vocabulary.total,

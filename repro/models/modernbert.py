@@ -17,9 +17,9 @@ from repro.models.backbone import Backbone, Size, check_heads
 
 @part
 class ModernBert(Backbone):
-    """A ModernBERT masked language model. Every `global_every`-th layer attends globally, the others to `window` / 2
-    tokens on each side. `attend_pads`: whether tokens attend to [PAD]; `weights`, `revision`: Hub name or folder of
-    pretrained weights and their commit (None: random initialisation)."""
+    """Hyperparameters of a ModernBERT masked language model. Every `global_every`-th layer attends globally, the others
+    to `window` / 2 tokens on each side. `attend_pads`: whether tokens attend to [PAD]; `weights`, `revision`: Hub name
+    or folder of pretrained weights and their commit (None: random initialisation)."""
 
     network: ClassVar[str] = "repro.models.modernbert_network:ModernBertDenoiser"
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 @part
 class Oracle(Backbone):
-    """Exact distribution of the clean tokens given the noisy ones, for a synthetic language with known probabilities.
+    """Backbone without weights: its network (`module`) computes the exact distribution of the clean tokens given the
+    noisy ones, for a synthetic language with known probabilities.
 
     The noise is that of `process`; the output estimates what the recipe's objective trains, `x0_mean` or
     `leave_one_out` (`repro.models.denoiser`). `module` raises ValueError for data whose probabilities are not known.

@@ -233,8 +233,8 @@ class DecodingCache:
 
 
 class _SpanPrediction(Prediction, Generic[Cache]):
-    """A prediction whose forwards compute a span of columns and read keys and values of the other columns from the KV
-    cache `cache`. Only the features of the columns `kept` are stored."""
+    """Base class of lazy predictions with a KV cache: a forward passes a span of columns through the layers and reads
+    the keys and values of the other columns from `cache`. Features are stored for the columns `kept` only."""
 
     def __init__(
         self,
@@ -303,7 +303,8 @@ class CachedPrediction(_SpanPrediction[DecodingCache]):
 
 
 class CausalCache:
-    """Exact KV cache of one decoding run of a causal network, `rows` rows and `width` columns."""
+    """Exact KV cache of one decoding run of a causal network, for `rows` rows of `width` columns, with the number of
+    columns of each row that it holds already."""
 
     def __init__(self, rows: int, width: int, device: torch.device) -> None:
         self.kv_cache = KVCache(rows, width)
@@ -385,8 +386,8 @@ class CausalPrediction(_SpanPrediction[CausalCache]):
 
 
 class DraftPrediction(Prediction):
-    """A prediction by the output layer of `denoiser` from given `features` [B, L, D], without a forward: a guess of
-    tokens that a later forward checks."""
+    """A prediction without a forward: the output layer of `denoiser` is applied to given `features` [B, L, D], those of
+    an earlier forward, to guess tokens that a later forward checks."""
 
     def __init__(self, denoiser: Denoiser, features: Tensor) -> None:
         self._denoiser, self._features = denoiser, features

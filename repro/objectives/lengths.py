@@ -34,8 +34,9 @@ def group_of(batch: Batch, rows: int) -> Tensor:
 
 
 def shortened(batch: Batch, where: Tensor, length: Tensor) -> Batch:
-    """Copy of a batch whose rows are cut to `length` [R] and whose candidates (positions that may be noised and are
-    scored) are the True entries of `where` [R, L] within that length.
+    """A copy of `batch` in which each row ends after `length` [R] tokens: later positions are masked in attention and
+    not scored. The candidates (positions that may be noised and are scored) are the True entries of `where` [R, L]
+    before this end.
 
     `length` and `where` describe all R rows of the optimizer step, of which the batch holds B.
     """
@@ -70,8 +71,8 @@ def _loss(
     where: Tensor,
     length: Tensor,
 ) -> Loss:
-    """The objective `loss` on the batch with rows cut to `length` [R] and the candidates `where` [R, L] (see
-    `shortened`); its logs also have the sum of the lengths of the batch's rows."""
+    """Loss of a batch by the objective `loss`, after its rows are cut to `length` [R] and its candidates are set to
+    `where` [R, L] (see `shortened`). The logs also hold the sum of the lengths of the batch's rows."""
     found = loss(denoiser, process, shortened(batch, where, length))
     return found._replace(logs={**found.logs, "length": length[batch.index].sum().double()})
 

@@ -31,7 +31,8 @@ def x0_mean(loo_NK: Tensor, z_N: Tensor, alpha_N: Tensor) -> Tensor:
 
 def _evidence(like_NK: Tensor, z_N: Tensor, alpha_N: Tensor) -> Tensor:
     """Probability q(z | x) of the noisy id z [N] under each of the K clean ids x, [N, K]: alpha [x = z] + (1 -
-    alpha)/K, where alpha [N] is the probability that a token is intact; `like` [N, K]: a tensor of the same shape."""
+    alpha)/K, where alpha [N] is the probability that a token is intact. `like` [N, K]: a tensor that gives the
+    shape."""
     vocab_size = like_NK.shape[-1]
     flat_NK = ((1 - alpha_N) / vocab_size)[:, None].expand_as(like_NK)
     return flat_NK.scatter_add(1, z_N[:, None], alpha_N[:, None])

@@ -28,9 +28,9 @@ REACH = 10.0
 
 
 def argmax_probability(mu: Tensor, vocab_size: int, points: int = POINTS) -> tuple[Tensor, Tensor]:
-    """Probability that the clean id has the largest coordinate of a Gaussian latent, and the derivative of this
-    probability by mu, two float64 tensors [...], for mu = A / s [...] (signal level over noise) and K = `vocab_size`
-    ids, by the trapezoid rule with `points` points."""
+    """P(mu) and its derivative dP/dmu, float64 of the shape of `mu` [...]. P(mu) is the probability that the clean id x
+    has the largest of the K = `vocab_size` coordinates of its Gaussian latent w = A onehot(x) + s eps, for mu = A / s
+    (signal over noise). `points`: number of points of the trapezoid rule that computes the integral."""
     step = 2 * REACH / (points - 1)
     offset = torch.linspace(-REACH, REACH, points, dtype=torch.float64, device=mu.device)
     z = mu.double()[..., None] + offset

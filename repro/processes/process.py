@@ -122,9 +122,11 @@ class Diffusion(Process):
         `prediction` for them, at the N True entries of `where` [B, L]: [N, V]; t and s are [B]."""
 
     def filler_time(self, t: Tensor, candidates: Tensor, keys: Tensor) -> Tensor:
-        """Time [B] at which to corrupt padding that is read like text but not scored, in rows with these `candidates`.
+        """Time [B] at which to corrupt each row's filler (padding that is read like text but not scored); by default
+        `t`.
 
-        t [B]: times at which `bound` calls the network; `keys` [B]: random keys by which it corrupts the candidates.
+        t [B]: times at which `bound` calls the network; `candidates` [B, L] bool: positions that it corrupts and
+        scores; `keys` [B]: random keys by which it corrupts them.
         """
         return t
 
@@ -163,7 +165,8 @@ class Diffusion(Process):
 
 
 def diffusion(process: Process) -> Diffusion:
-    """The same `process`, for type checkers a `Diffusion`; ValueError for autoregression, which has no noise level."""
+    """Returns `process` itself, which type checkers then take for a `Diffusion`; ValueError for autoregression, which
+    has no noise level."""
     if not isinstance(process, Diffusion):
         raise ValueError(
             "this computation needs a noise level, and the model is autoregressive (process left_to_right), which has"

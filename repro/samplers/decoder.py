@@ -133,8 +133,8 @@ class Decoder:
         """Result of the step `at` for n rows, from their ids [n, L] and the sampler's memory [n, M] or None.
 
         `draw`: source of random draws; `pad` [n]: columns of left padding of these rows (None: the rows are the whole
-        batch, or n states of its single prompt); `caches`: KV caches, updated in place (None: nothing is cached between
-        steps). No other argument is modified.
+        batch, or n versions of the ids of its single prompt); `caches`: KV caches, updated in place (None: nothing is
+        cached between steps). No other argument is modified.
         """
         pad = self._padding(ids) if pad is None else pad
         if caches is None and self.causal:
@@ -273,7 +273,8 @@ class Decoder:
     def _padding(self, ids: Tensor) -> Tensor:
         """Number of columns of left padding of each row of `ids` [n, L], [n].
 
-        The rows are the whole batch, or n states of a single prompt (`repro.samplers.law`), whose padding is repeated.
+        The rows are the whole batch, or n versions of the ids of a single prompt (`repro.samplers.law`), whose padding
+        is repeated.
         """
         return self.pad if len(ids) == len(self.pad) else self.pad.expand(len(ids))
 

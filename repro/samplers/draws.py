@@ -79,7 +79,8 @@ class Stream:
 
 
 class Unknown(Exception):
-    """Raised by `Script` and `Intervals` for draws whose outcomes their scripts do not determine.
+    """Raised by `Script` and `Intervals`, which replay given outcomes of draws (scripts), for draws whose outcomes the
+    scripts do not determine.
 
     `names`: the draws; `rows`: for each draw, the index of its script; `choices`: for each draw, all entries by which
     the script can be extended (outcomes, or intervals of the uniform number), each with its conditional probability.

@@ -37,15 +37,16 @@ if TYPE_CHECKING:
 
 
 class Kappa(Part):
-    """Base class of schedules for kappa, the weight of the reverse step in the psi sampler's mixture."""
+    """Base class of schedules of kappa in [0, 1], the weight of the reverse step in the psi sampler's mixture; the
+    other part, with weight 1 - kappa, is a clean draw that is noised again. Subclasses give the method `kappa`."""
 
     @abstractmethod
     def kappa(self, alpha_t: Tensor, alpha_s: Tensor, last: bool) -> Tensor:
-        """Weight kappa of the reverse step in the psi sampler's mixture, for each of B rows in the step from time t to
-        s, [B] float64 in [0, 1].
+        """Weight kappa of the reverse step in the psi sampler's mixture for the step from time t to s, [B] float64 in
+        [0, 1] for B rows: 1 gives the reverse step alone, 0 a clean draw that is noised again.
 
         `alpha_t`, `alpha_s` [B] float64: probability that a token is intact before and after the step; `last`: whether
-        the step is the last one of the high or of the middle segment of the block's steps.
+        the step is the last one of the first or of the second of the three segments of a block's steps (`Psi`).
         """
 
 
@@ -126,7 +127,7 @@ def _capped(eta: float, alpha_t: Tensor, alpha_s: Tensor) -> Tensor:
 def _of(sigma: Tensor, alpha_s: Tensor, last: bool) -> Tensor:
     """Weight kappa = 1 - sigma/(1 - alpha_s) of the reverse step for each row, clamped to [0, 1], [B], from the
     probability sigma [B] of masking a committed token in ReMDM and from `alpha_s` [B]; 1 if `last` (the step is the
-    last of the high or middle segment of the block's steps).
+    last of the first or of the second of the three segments of a block's steps, see `Psi`).
 
     At alpha_s = 1 the value of kappa does not matter.
     """
@@ -138,10 +139,11 @@ def _of(sigma: Tensor, alpha_s: Tensor, last: bool) -> Tensor:
 @part
 class Psi(Sampler):
     """The psi sampler: each step draws every position from a mixture of the reverse step, with weight kappa, and of a
-    clean draw that is noised again (Duo, chapter 2; docs/method.md#uniform-samplers).
+    clean draw that is noised again, with weight 1 - kappa (Duo, chapter 2; docs/method.md#uniform-samplers).
 
     `high`, `middle`, `low`: schedules of kappa in the first, second and last segment of a block's steps; `high_frac`,
-    `middle_frac`: fractions of the block's times in the first and in the second segment (the others are in the last).
+    `middle_frac`: fractions of the block's steps + 1 times in the first and in the second segment (the others are in
+    the last).
     """
 
     high: Kappa
@@ -161,8 +163,10 @@ class Psi(Sampler):
         return "law" if all(isinstance(kind, PurePosterior) for kind in kinds) else "biased"
 
     def kappa(self, step: int, steps: int, alpha_t: Tensor, alpha_s: Tensor) -> Tensor:
-        """Weight kappa of the reverse step in the psi sampler's mixture, for each of B rows at step number `step` (from
-        0) of the block's `steps` steps, [B] float64.
+        """Weight kappa of the reverse step in the psi sampler's mixture at step number `step` (from 0) of the block's
+        `steps` steps, [B] float64 for B rows: 1 gives the reverse step alone, 0 a clean draw that is noised again. With
+        n = steps + 1, `high` gives it in the first round(high_frac n) steps, `middle` in the next round(middle_frac n),
+        then `low`.
 
         `alpha_t`, `alpha_s` [B] float64: probability that a token is intact before and after the step.
         """

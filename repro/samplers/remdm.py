@@ -128,8 +128,9 @@ class RemdmConf(Sampler):
     """ReMDM by confidence: a step masks each committed token with probability sigma = sigma_max softmax(-p), where p is
     the token's probability when it was drawn and the softmax runs over the block's committed tokens.
 
-    sigma_max = min(1, (1 - alpha_s)/alpha_t). Masked positions have sigma 0, so more is masked than revealed, and
-    q(z_s | x) is not preserved. Memory between steps: p [B, L] for B rows and L columns, 0 where masked.
+    sigma_max = min(1, (1 - alpha_s)/alpha_t). Masked positions have sigma 0, so fewer are revealed than would make up
+    for the tokens masked again, and q(z_s | x) is not preserved. Memory between steps: p [B, L] for B rows and L
+    columns, 0 where masked.
     """
 
     capabilities = _capabilities(looks_at_draws=True)

@@ -112,8 +112,8 @@ class State:
         return self._forward(ids, t)
 
     def later(self, ids: Tensor, step: Tensor, prediction: Prediction | None = None) -> State:
-        """The state after further steps, for m guesses of the later ids of each of the B rows: `ids` [m B, L], first
-        the first guess for all rows, then the second, and so on.
+        """The sampler's state after further steps, for guesses of the ids that these steps will write: m guesses for
+        each of the B rows, `ids` [m B, L], first the first guess for all rows, then the second, and so on.
 
         `step` [m B]: number of steps of the block taken until these ids; draws from the returned state are those of the
         step that follows them. `prediction`: the prediction for these ids (None: one forward pass of the network for
@@ -164,8 +164,8 @@ class State:
         return self.draw((scaled - scaled.amax(-1, keepdim=True)).exp_(), rng.TOKEN, where)
 
     def confidence(self, logits: Tensor, tokens: Tensor) -> Tensor:
-        """Log-probability [N] float64 of tokens [N] under logits [N, V]; the ids in `distrusted` are left out of the
-        softmax and get -inf."""
+        """Log-probability [N] float64 of tokens [N] under logits [N, V]; the ids in the field `distrusted`, which are
+        to be committed last, are left out of the softmax and get -inf."""
         gone = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
         gone[list(self.distrusted)] = True
         found = []
@@ -177,8 +177,8 @@ class State:
 
     def surest(self, logits: Tensor, where: Tensor, count: int) -> Tensor:
         """The positions whose most probable token has the highest probability, [B, L] bool: `count` of the N True
-        entries of each row of `where` [B, L] bool, from their logits [N, V]. Ties, `distrusted` ids and
-        `order_temperature` act as in `confidence` and `best`.
+        entries of each row of `where` [B, L] bool, from their logits [N, V]. The fields `distrusted` and
+        `order_temperature` change the choice as they do in `confidence` and `best`, and ties are broken as in `best`.
 
         The result is the same as with probabilities in float64. Computing them takes a quarter of the time of the
         output layer, so that is done only where the logits' own precision leaves a doubt.

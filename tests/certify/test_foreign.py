@@ -63,7 +63,7 @@ def test_bad_files_give_one_line(line):
     assert "import of" in line("import nothing_of_that_name") and "ModuleNotFoundError" in line("import nix")
     assert "raised SystemExit" in line("raise SystemExit(3)")
     said = line("def f(space, n, steps, seed): pass")
-    assert "f.claims is missing; write below the function what it is: f.claims = 'law' or 'mode';" in said
+    assert "f.claims is missing; set, below the definition of f: f.claims = 'law' or 'mode';" in said
     assert said.rstrip().endswith("f.meaning = 'x0_mean' or 'leave_one_out' (docs/certify.md#an-adapter)")
     assert "f.draws is missing" in line(
         "def f(space, x0, seed): pass\nf.claims, f.meaning = 'bound', 'x0_mean'"
