@@ -89,9 +89,9 @@ class BatchedDenoiser:
         return _unsorted(values, order).cpu()
 
     def distinct(self, design: SamplingDesign) -> int:
-        """Number of forward passes that the masked sets of one sampling design need, if no other design shares them:
-        `cost` (2 under classifier-free guidance, else 1) times the number of distinct nonempty sets, or of distinct
-        pairs of set and diffusion time where the network is conditioned on time."""
+        """Number of forward passes that the masked sets of one continuation (`design`) need, if no other continuation
+        shares them: `cost` (2 under classifier-free guidance, else 1) times the number of distinct nonempty sets, or of
+        distinct pairs of set and diffusion time where the network is conditioned on time."""
         nonempty = design.masked.any(1)
         keys = design.masked[nonempty].long()
         if self.denoiser.time_conditioned:
