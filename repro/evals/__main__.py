@@ -211,7 +211,7 @@ def _score_factors(
     names: Sequence[str], request: Request, args: argparse.Namespace, budget: TimeBudget | None
 ) -> int:
     """Evaluate each checkpoint of `names` with all combinations of the values (levels) of the settings (factors) in
-    --factors, and print the effect of each factor; returns the exit status.
+    --factors, and print how each factor changes the accuracy; returns the exit status.
 
     Raises Stopped if evaluations were not started because they would exceed the time `budget` (None: no limit).
     """

@@ -22,7 +22,7 @@ def fitted(model: Model, task: Task, ask: Ask) -> int | None:
     """Estimate of the largest batch size at which the evaluation of `task` with the settings `ask` fits in the free
     memory of the model's GPU: a power of two, at most 256 (`MOST`).
 
-    None without a CUDA GPU, and where the size of the network or the workload of the task is unknown.
+    None without a CUDA GPU, and where the size of the network or the number of the task's forward passes is unknown.
     """
     network, workload = model.size(), task.workload(model, ask)
     if network is None or workload is None or not workload.forwards:

@@ -77,7 +77,8 @@ def _costs() -> list[str]:
 
 
 def _data(found: Decoded) -> dict[str, Any]:
-    """Decoded rows as plain JSON, for storage in a chunk of the work queue."""
+    """Decoded rows (generated ids, numbers of useful tokens, costs) as plain JSON, as a chunk of the work queue stores
+    them."""
     cost = {name: getattr(found.cost, name).tolist() for name in _costs()}
     return {"ids": found.ids.tolist(), "useful": found.useful.tolist(), "cost": cost}
 
@@ -94,23 +95,23 @@ class _Stored(Struct):
 def _read(data: Any, rows: int, length: int, total: int) -> Decoded:
     """The decoded rows that a chunk stores as `data`; ValueError unless there are `rows` rows of `length` ids each, all
     ids are below `total` (the vocabulary size), and all counts are from 0 to 2^62 - 1."""
-    found = convert(data, _Stored, "the decoded rows", "remove the chunk and run the command again")
+    found = convert(data, _Stored, "the decoded rows", "remove the chunk's file and run again")
     if set(found.cost) != set(_costs()) or any(
         len(each) != rows for each in (found.ids, found.useful, *found.cost.values())
     ):
         raise ValueError(
             f"the stored chunk does not have `ids`, `useful` and each cost ({', '.join(_costs())}) of {rows} decoded"
-            " rows; remove the chunk and run the command again"
+            " rows; remove the file of the chunk, which this error names, and run again"
         )
     if any(len(row) != length or not 0 <= min(row) <= max(row) < total for row in found.ids):
         raise ValueError(
-            f"a decoded row in the stored chunk does not have {length} ids from 0 to {total - 1}; remove the chunk and"
-            " run the command again"
+            f"a decoded row in the stored chunk does not have {length} ids from 0 to {total - 1}; remove the file"
+            " of the chunk, which this error names, and run again"
         )
     if any(not 0 <= value < 1 << 62 for each in (found.useful, *found.cost.values()) for value in each):
         raise ValueError(
             f"the stored chunk holds a number of useful tokens or a cost ({', '.join(_costs())}) of a decoded row that"
-            " is not from 0 to 2^62 - 1; remove the chunk and run the command again"
+            " is not from 0 to 2^62 - 1; remove the file of the chunk, which this error names, and run again"
         )
     cost = Cost(**{name: torch.tensor(values) for name, values in found.cost.items()})
     return Decoded(torch.tensor(found.ids), cost, torch.tensor(found.useful))

@@ -19,7 +19,7 @@ Factors = dict[str, tuple[Any, ...]]
 def _one_of(*names: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in names:
-            raise ValueError(f"{text!r} is no level; give {' or '.join(names)}")
+            raise ValueError(f"{text!r} is no level of this factor; give {' or '.join(names)}")
         return text
 
     return read
@@ -28,9 +28,9 @@ def _one_of(*names: str) -> Callable[[str], str]:
 def _whole(least: int) -> Callable[[str], int]:
     def read(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
-            raise ValueError(f"{text!r} is no level; give a whole number, {least} or more")
+            raise ValueError(f"{text!r} is no level of this factor; give a whole number, {least} or more")
         if int(text) > LARGEST_COUNT:
-            raise ValueError(f"{text!r} is no level; give at most {LARGEST_COUNT:,}")
+            raise ValueError(f"{text!r} is no level of this factor; give at most {LARGEST_COUNT:,}")
         return int(text)
 
     return read
@@ -44,14 +44,16 @@ def _rate(text: str) -> float | str:
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise ValueError(f"{text!r} is no level; give a positive number of tokens per step, or all")
+        raise ValueError(
+            f"{text!r} is no level of this factor; give a positive number of tokens per step, or all"
+        )
     return value
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A setting that can be a factor: its `default` levels (separated by |), `read`, which turns the text of a level
-    into its value, and the `flag` of `python -m repro.evals` that sets it to a single value."""
+    """A setting that --factors can vary (a factor): its `default` values (levels, separated by |), `read`, which turns
+    the text of a level into its value, and the `flag` of `python -m repro.evals` that sets it to a single value."""
 
     default: str
     read: Callable[[str], Any]
@@ -78,9 +80,10 @@ HELP = (
 
 
 def read_factors(text: str) -> Factors:
-    """The factors that a text such as `template,batch=1|8` names, in its order, with their levels.
+    """The varied settings (factors) that a text such as `template,batch=1|8` names, in its order, each with its values
+    (levels), here the default ones for `template`.
 
-    Raises ValueError for an unknown factor, one that is given twice, a wrong level, and fewer than two levels.
+    Raises ValueError for an unknown factor, one that is given twice, an invalid level, and fewer than two levels.
     """
     found: Factors = {}
     for each in text.split(","):
@@ -111,10 +114,10 @@ def _levels(name: str, text: str) -> tuple[Any, ...]:
 
 
 def said(factors: Factors) -> str:
-    """The factors and their levels as text, such as `template none|chat x batch 1|8`."""
+    """The varied settings (factors) and their values (levels) as text, such as `template none|chat x batch 1|8`."""
     return " x ".join(f"{name} {'|'.join(map(shown, levels))}" for name, levels in factors.items())
 
 
 def shown(level: Any) -> str:
-    """A level as text, as it is written in `--factors`."""
+    """A value (level) of a varied setting (factor) as text, as it is written in `--factors`."""
     return f"{level:g}" if isinstance(level, float) else str(level)

@@ -38,9 +38,9 @@ own."""
 
 @dataclass(frozen=True)
 class Combination:
-    """One combination of the factors' levels, and the `request` that evaluates it. `settings`: factor -> its level as
-    text; `precision`: of the weights. Levels of the factors steps and seed are not part of a combination: each request
-    covers all of these."""
+    """One combination of the values (levels) of varied settings (factors), and the `request` that evaluates it.
+    `settings`: factor -> its level as text; `precision`: of the weights. The factors steps and seed are not part of a
+    combination, since each request covers all of their levels."""
 
     settings: dict[str, str]
     precision: Precision
@@ -48,8 +48,8 @@ class Combination:
 
 
 def check(ckpt: str, factors: Factors, given: dict[str, bool]) -> None:
-    """Raise ValueError for a factor that a flag also sets to a single value (`given`: factor -> whether a flag does),
-    and for the factor precision if the checkpoint `ckpt` has only one precision."""
+    """Raise ValueError for a setting in --factors that a flag also sets to a single value (`given`: setting -> whether
+    a flag does), and for the setting precision if the checkpoint `ckpt` has only one precision."""
     for name in factors:
         if given.get(name):
             raise ValueError(
@@ -59,15 +59,15 @@ def check(ckpt: str, factors: Factors, given: dict[str, bool]) -> None:
     ours = folder.is_dir() and (is_export(folder) or not is_release(folder))
     if "precision" in factors and (ckpt.startswith("oracle:") or ours):
         raise ValueError(
-            f"factor precision: {ckpt} holds no released weights, and other weights have only one precision; leave"
-            " precision out"
+            f"factor precision: {ckpt} holds no released weights, the only ones whose precision can be chosen; leave"
+            " precision out of --factors"
         )
 
 
 def combinations(request: Request, factors: Factors, precision: Precision) -> list[Combination]:
-    """The requests that together evaluate all combinations of levels, those with equal precision of the weights next to
-    each other. Settings that are no factors are as in `request`, which gets a limit of 300 items (`LIMIT`) if it has
-    none.
+    """The requests that together evaluate all combinations of the values (levels) of the varied settings `factors`,
+    those with equal precision of the weights next to each other. Settings that are no factors are as in `request`,
+    which gets a limit of 300 items (`LIMIT`) if it has none.
 
     `precision`: precision of the weights in all requests if precision is no factor.
     """
@@ -97,7 +97,7 @@ def grids(model: Model, some: Iterable[Combination]) -> list[Prepared]:
     """The grids of evaluations of the combinations `some` for one model, ready to run. Records go to OUT/raw, or to
     OUT/batch-N/raw if the batch size is a factor; OUT is the `out` of a request (default: `folder_of`).
 
-    Raises ValueError, before anything is computed, for an invalid request, a task without an outcome per item, and
+    Raises ValueError, before anything is computed, for an invalid request, a task without a result per item, and
     samplers and steps that cannot all be combined.
     """
     found = []
@@ -112,15 +112,15 @@ def grids(model: Model, some: Iterable[Combination]) -> list[Prepared]:
 
 
 def check_crossed(cells: Sequence[Cell], skipped: Sequence[Skip]) -> None:
-    """Raise ValueError unless the effects of factors can be told apart on the evaluations `cells`: every task gives an
-    outcome per item (as lm-eval's tasks do) and runs with all combinations of its samplers, steps and seeds. `skipped`:
-    evaluations that cannot be run; the message gives the reasons."""
+    """Raise ValueError unless the evaluations `cells` show how each varied setting (factor) changes the accuracy: every
+    task gives a result per item (as lm-eval's tasks do) and runs with all combinations of its samplers, steps and
+    seeds. `skipped`: evaluations that cannot be run; the message gives the reasons."""
     by_task: dict[str, list[tuple[str | None, str | None, int]]] = {}
     for cell in cells:
         if not isinstance(cell.task, LmTask | HarnessTask):
             raise ValueError(
-                f"task {cell.task.name!r} gives no outcome per item, which factors need; name lm-eval tasks with"
-                " --tasks"
+                f"task {cell.task.name!r} has no result per item, by which --factors compares settings; name lm-eval"
+                " tasks with --tasks"
             )
         by_task.setdefault(cell.task.name, []).append((cell.preset, cell.tokens_per_step, cell.ask.seed))
     if not cells:
@@ -136,7 +136,7 @@ def check_crossed(cells: Sequence[Cell], skipped: Sequence[Skip]) -> None:
             why = next((f" ({each.reason})" for each in skipped if str(sampler) in each.what), "")
             raise ValueError(
                 f"task {task!r}: sampler {sampler} does not run at {steps or 'an adaptive number of'} tokens per step,"
-                f" as others do{why}; give --samplers only those that run at the same tokens per step"
+                f" at which another sampler runs{why}; give --samplers only those that run at the same tokens per step"
             )
 
 
@@ -145,9 +145,9 @@ def check_crossed(cells: Sequence[Cell], skipped: Sequence[Skip]) -> None:
 
 @dataclass(frozen=True)
 class Priced:
-    """Estimated cost of all combinations of the levels of `factors`: the cost plan of each combination (`plans`), the
-    number of `evaluations` (one that several combinations share counts once), their `hours`, and the number of
-    evaluations of `unknown` cost, which `hours` leaves out."""
+    """Estimated cost of evaluating all combinations of the values (levels) of the settings `factors`: the cost plan of
+    each combination (`plans`), the number of `evaluations` (one that several combinations share counts once), their
+    `hours`, and the number of evaluations of `unknown` cost, which `hours` leaves out."""
 
     factors: Factors
     plans: list[tuple[Combination, planning.Plan]]
@@ -157,14 +157,15 @@ class Priced:
 
     @property
     def levels(self) -> int:
-        """Number of combinations of all levels."""
+        """Number of combinations of the levels of all factors."""
         return len(list(itertools.product(*self.factors.values())))
 
 
 def price(ckpt: str, some: Sequence[Combination], factors: Factors, device: str) -> Priced:
-    """Estimated cost of the combinations `some` of the levels of `factors`, for the checkpoint `ckpt` on the device of
-    this name. Raises ValueError if tasks, samplers and steps cannot all be combined (`check_crossed`), and for an
-    unknown checkpoint, suite or device, or a precision that the checkpoint cannot have."""
+    """Estimated cost of evaluating the combinations `some` of the values (levels) of the settings `factors`, for the
+    checkpoint `ckpt` on the device of this name. Raises ValueError if tasks, samplers and steps cannot all be combined
+    (`check_crossed`), and for an unknown checkpoint, suite or device, or a precision that the checkpoint cannot
+    have."""
     plans = [(each, planning.plan(ckpt, _untemplated(each.request), device, each.precision)) for each in some]
     once: dict[tuple[Any, ...], float | None] = {}
     for each, plan in plans:
@@ -183,7 +184,8 @@ def _untemplated(request: Request) -> Request:
 
 
 def priced_text(found: Priced) -> Iterator[str]:
-    """The estimated cost as lines of text: the total, the cost of each combination, and the assumptions."""
+    """The estimated cost of all combinations of settings as lines of text: the total, the cost of each, the
+    assumptions."""
     plan = found.plans[0][1]
     unknown = f" ({found.unknown} of unknown cost)" if found.unknown else ""
     yield f"{plan.checkpoint}: all combinations of {said(found.factors)}, plan for {plan.device.name}"

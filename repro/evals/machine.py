@@ -31,7 +31,8 @@ class Machine:
 
     @contextmanager
     def beside(self) -> Generator[None]:
-        """Context of untimed work, which several processes may do at the same time."""
+        """Context of untimed work on the results, which several processes may do at the same time, but none during
+        timed work."""
         with ExitStack() as held:
             with self._locked("gate", fcntl.LOCK_EX):  # held by a process that waits for `alone` or is in it
                 held.enter_context(self._locked("work", fcntl.LOCK_SH))
@@ -39,7 +40,8 @@ class Machine:
 
     @contextmanager
     def alone(self) -> Generator[None]:
-        """Context of timed work, during which no other process is in `beside` or `alone`."""
+        """Context of timed work, during which no other process of this machine works on the results, timed or
+        untimed."""
         with self._locked("gate", fcntl.LOCK_EX), self._locked("work", fcntl.LOCK_EX):
             yield
 

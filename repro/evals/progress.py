@@ -18,7 +18,7 @@ class Progress(Protocol):
     """Interface of objects that show the progress of a grid of evaluations."""
 
     def chunk(self, cell: Cell, done: int, count: int) -> None:
-        """Show that `done` of the `count` chunks of an evaluation are finished."""
+        """Show that `done` of the `count` chunks (separately stored parts) of the evaluation `cell` are finished."""
 
     def follow(self, run: Iterable[tuple[Record, bool]]) -> Iterator[tuple[Record, bool]]:
         """Yield the pairs of `run` (record, whether the record is new), and show the progress as each one comes."""
@@ -65,7 +65,7 @@ class Bar:
 
 
 class Silent:
-    """Shows no progress."""
+    """Progress of evaluations that is not shown, in a process that is not the first of its launcher."""
 
     def chunk(self, cell: Cell, done: int, count: int) -> None:
         pass

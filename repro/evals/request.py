@@ -126,8 +126,8 @@ def _plans(
     seed: int,
 ) -> Iterator[Cell | Skip]:
     """The evaluations of the sampler preset `name` under one `[[plans]]` entry of the suite (`way`): one per number of
-    steps (of the entry, else from `rates`, numbers of tokens per step), or a single one for an adaptive sampler; a Skip
-    where sampler and steps do not fit.
+    steps (of the entry, else from `rates`, numbers of tokens per step), or a single one for an adaptive sampler; a
+    Skip, with the reason, where sampler and steps do not fit.
 
     The label `tokens_per_step` is the rate that results from rounding the number of steps up: 32 tokens at 5 per step
     take 7 steps, 4.57143 tokens per step.
@@ -229,7 +229,7 @@ class Request:
 class Prepared:
     """A grid of evaluations ready to run (`cells`), what is skipped, and where records are stored (`store`). `batch`:
     largest number of rows in one forward (None: what fits the memory); `others`: names of the sampler presets that fit
-    the model and that the suite does not run, [] if the request names its samplers."""
+    the model and that no evaluation uses, [] if the request names its samplers."""
 
     model: Model
     suite: Suite
@@ -243,11 +243,11 @@ class Prepared:
         self, chunk: Callable[[Cell, int, int], None] = lambda cell, done, count: None
     ) -> Iterator[tuple[Record, bool]]:
         """Yield each record as soon as it exists, and whether this process wrote it. `chunk(cell, done, count)` is
-        called when `done` of the `count` chunks of an evaluation are finished."""
+        called when `done` of the `count` chunks (separately stored parts) of the evaluation `cell` are finished."""
         return run_grid(self.model, self.suite, self.cells, self.store, self.batch, chunk)
 
     def ordered(self, records: Iterable[Record]) -> list[Record]:
-        """`records` of this grid, sorted in the order of its evaluations."""
+        """The `records` of these evaluations, sorted in the order of `cells`."""
         place = {question(self.model, cell).id: number for number, cell in enumerate(self.cells)}
         return sorted(records, key=lambda record: place[record.id])
 
@@ -324,8 +324,8 @@ def _check_effects(
         )
     if request.tokens_per_step is not None and _all_adaptive(suite, model, request, reason):
         raise ValueError(
-            "tokens per step given, but every sampler here is adaptive and chooses their number itself; leave out"
-            " tokens per step"
+            "tokens per step given, but every sampler here is adaptive and chooses its number of steps"
+            " itself; leave out tokens per step"
         )
 
 
@@ -393,7 +393,7 @@ def prepare(model: Model, request: Request) -> Prepared:
 
 
 def _others(model: Model, cells: Sequence[Cell]) -> list[str]:
-    """Presets that fit the model's noise process and that none of the `cells` uses; [] if no cell has a sampler."""
+    """Presets that fit the model's noise process and that no evaluation (`cells`) uses; [] if none has a sampler."""
     used = {cell.ask.sampler for cell in cells} - {None}
     noise = model.recipe.process.noise
     fitting = [name for name, rule in PRESETS.items() if noise in rule.capabilities.processes]

@@ -132,7 +132,8 @@ def run_grid(
     wrote it.
 
     `batch`: largest number of rows in one forward (None: what fits the accelerator's memory; on a CPU the task's
-    default); `chunk(cell, done, count)` is called when `done` of the `count` chunks of an evaluation are finished.
+    default); `chunk(cell, done, count)` is called when `done` of the `count` chunks (separately stored parts) of the
+    evaluation `cell` are finished.
     """
     jobs = [
         Job(
@@ -163,8 +164,8 @@ def run_jobs(
 
     Evaluations without a stored record of the numerics class `kind` are computed. Processes that write to one store
     share the work; an evaluation that another process is computing is tried again later. `chunk`: called with an
-    evaluation, the number of its finished chunks and the number of all its chunks, after each chunk that this process
-    has computed.
+    evaluation, the number of its finished chunks (separately stored parts) and the number of all its chunks, after each
+    chunk that this process has computed.
     """
     commit = _commit()
     folder = store.folder.parent / "chunks"
@@ -204,8 +205,9 @@ def _is_stored(store: Store, job: Job, kind: dict[str, Any]) -> bool:
 
 
 def _made(job: Job, work: SharedQueue, store: Store, commit: str | None, batch: int | None) -> Record:
-    """Compute the missing chunks of an evaluation, and write and return its record. The record states the git `commit`
-    of the code and `batch`, the batch size that the user set or a smaller one that fits the memory (None: not set).
+    """Compute the missing chunks (separately stored parts) of an evaluation, and write and return its record. The
+    record states the git `commit` of the code and `batch`, the batch size that the user set or a smaller one that fits
+    the memory (None: not set).
 
     Raises Busy while other processes compute chunks of the evaluation.
     """
@@ -281,6 +283,6 @@ def _commit() -> str | None:
 
 
 def measured_alone(device: str, seconds: float) -> dict[str, Any]:
-    """The `measurements` field of a record about samples from a file, which a language model scored in float32 on
-    `device` in `seconds`; it has no decoding speed."""
+    """The `measurements` field of the record of samples that were read from a file and scored by a language model in
+    float32 on `device`, which took `seconds`; it has no decoding speed, since nothing was decoded."""
     return _measured(_numerics(device, "float32", "sdpa"), Answer(metrics={}), seconds, _commit())

@@ -67,7 +67,8 @@ class Suite:
     plans: list[Plans]
 
     def ways(self, task: str) -> list[Plans]:
-        """The `[[plans]]` entries of a task; if the suite has none, one entry with the presets of the task."""
+        """The `[[plans]]` entries of a task; if the suite has none for it, one entry with the presets that the suite
+        gives to the task (default: every preset)."""
         given = [each for each in self.plans if each.task == task]
         return given or [Plans(task=task, presets=self.presets.get(task, list(PRESETS)))]
 
@@ -107,8 +108,8 @@ def read_suite(name: str) -> Suite:
 
 def _check(suite: Suite) -> None:
     """Raise ValueError if [presets] or [[plans]] name a task that the suite lacks or an unknown sampler or cache, if a
-    task has both, if a plan lacks steps or gives them to an adaptive sampler, and if tokens_per_step is missing though
-    a task without plans generates text."""
+    task has both, if a plan lacks steps or gives them to an adaptive sampler, or if tokens_per_step is missing though a
+    task without plans generates text."""
     names = [task.name for task in suite.tasks]
     generating = [task.name for task in suite.tasks if task.generates]
     planned = {each.task for each in suite.plans}

@@ -34,11 +34,17 @@ def test_levels():
     [
         ("templates", "no factor 'templates'; nearest is 'template'"),
         ("batch=1|2,batch", "factor 'batch' is given twice"),
-        ("batch=0|2", "factor batch: '0' is no level; give a whole number, 1 or more"),
-        ("shots=1|-2", "factor shots: '-2' is no level; give a whole number, 0 or more"),
-        ("template=none|plain", "factor template: 'plain' is no level; give none or chat"),
-        ("precision=float16|float32", "'float16' is no level; give float32 or bfloat16 or int8"),
-        ("steps=1|0", "factor steps: '0' is no level; give a positive number of tokens per step, or all"),
+        ("batch=0|2", "factor batch: '0' is no level of this factor; give a whole number, 1 or more"),
+        ("shots=1|-2", "factor shots: '-2' is no level of this factor; give a whole number, 0 or more"),
+        ("template=none|plain", "factor template: 'plain' is no level of this factor; give none or chat"),
+        (
+            "precision=float16|float32",
+            "'float16' is no level of this factor; give float32 or bfloat16 or int8",
+        ),
+        (
+            "steps=1|0",
+            "factor steps: '0' is no level of this factor; give a positive number of tokens per step, or all",
+        ),
         ("seed=1|1", "factor seed: level 1 is given twice"),
         ("steps=4", "factor steps has one level, '4'; give several separated by '|', or --tokens-per-step"),
     ],
@@ -154,7 +160,7 @@ def test_tasks_and_checkpoints_without_the_factor_are_refused(world, tmp_path):
     oracle = ["--ckpt", "oracle:mdlm@nano"]
     with pytest.raises(ValueError, match="oracle:mdlm@nano holds no released weights"):
         evals([*oracle, "--factors", "precision"])
-    with pytest.raises(ValueError, match=r"task '.*' gives no outcome per item"):
+    with pytest.raises(ValueError, match=r"task '.*' has no result per item"):
         evals([*oracle, "--factors", "batch"])
     with pytest.raises(ValueError, match="random does not run at an adaptive number of tokens per step"):
         writing = ["--ckpt", str(folder), "--tasks", str(tasks["writing"])]

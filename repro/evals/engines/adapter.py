@@ -27,9 +27,9 @@ CHUNK = 32
 
 @dataclass(frozen=True)
 class _Likelihood:
-    """A log-likelihood in nats (`value`) in the form of a record's per-item results; `greedy`: whether greedy decoding
-    gives the continuation (None: a whole text, for which this is not asked). `se`, its standard error, is 0, and
-    `forwards` None, since an engine does not report forward passes."""
+    """The log-likelihood of a continuation or a whole text, in nats (`value`), with the fields of an item's stored
+    result; `greedy`: whether greedy decoding gives the continuation (None: a whole text, for which this is not asked).
+    `se`, its standard error, is 0, and `forwards` None, since an engine does not report forward passes."""
 
     value: float
     greedy: bool | None
@@ -150,7 +150,7 @@ def _read_texts(data: Any, rows: range) -> list[Completion]:
 def _counted(found: list[Any], rows: range) -> list[Any]:
     if len(found) != len(rows):
         raise ValueError(
-            f"the stored chunk has {len(found)} answers for {len(rows)} requests; remove the chunk and run the command"
-            " again"
+            f"the stored chunk has {len(found)} answers for {len(rows)} requests; remove the file of the chunk, which"
+            " this error names, and run again"
         )
     return found

@@ -60,10 +60,10 @@ class _Models(Struct):
 
 
 class RemoteDenoiser(Denoiser):
-    """The network of a server as a denoiser for decoding. Features are log-probabilities [B, L, V] float64 of B rows, L
-    columns, V ids; they are NaN in columns before the canvas (the columns being denoised), for which the server
-    predicts nothing. The weight of the output layer, which no sampler reads, is NaN too, so a loss or likelihood
-    computed from it is NaN.
+    """The network of a server as a denoiser for decoding. In place of features (hidden states) `encode` returns
+    log-probabilities [B, L, V] float64 of B rows, L columns, V ids; they are NaN in columns before the canvas (the
+    columns being denoised), for which the server predicts nothing. The weight of the output layer, which no sampler
+    reads, is NaN too, so a loss or likelihood computed from it is NaN.
 
     `canvas`: largest number of columns that are denoised at once (None: a whole row); earlier columns are the request's
     prompt. `top`: number of log-probabilities read at each position; `most_tail`: largest accepted tail, where the tail
@@ -170,9 +170,9 @@ class RemoteDenoiser(Denoiser):
 
     def _filled(self, listed: dict[str, float]) -> Tensor:
         """Log-probabilities [V] of one position from those that the reply lists (`listed`: token -> log-probability);
-        the tail, which the reply does not list, is spread over the other ids. ValueError if the listed probabilities
-        sum to more than 1, up to rounding, if the tail is above `most_tail`, and if no id that may be written gets any
-        probability."""
+        the tail, which is the probability not listed, is spread evenly over the other ids. ValueError if the listed
+        probabilities sum to more than 1 (up to rounding), if the tail is above `most_tail`, or if no id that a sampler
+        may write gets any probability."""
         total = self.vocabulary.total
         ids = torch.tensor([self._id(text) for text in listed], dtype=torch.int64)
         logp = torch.tensor([value_of(each) for each in listed.values()], dtype=torch.float64)

@@ -65,7 +65,8 @@ class Plan:
     draws: int = 200
 
     def data(self) -> dict[str, Any]:
-        """The plan as plain JSON, with the number of prompts."""
+        """What is asked and how it is judged, as plain JSON: all fields, with the number of prompts in place of
+        `prompts`."""
         return asdict(replace(self, prompts=())) | {"prompts": len(self.prompts)}
 
 
@@ -275,9 +276,9 @@ def _upper(count: int, n: int) -> float:
 
 
 def _walked(title: str, a: Sequence[Completion], b: Sequence[Completion], plan: Plan) -> Finding:
-    """The finding, called `title`, of a comparison of each text of `a` with that of `b`, token by token. It fails if
-    two texts differ, unless at a near tie that rounding explains (`comparisons.walk`), or if log-probabilities of equal
-    tokens differ by more than the tolerance of `plan`."""
+    """The result (a finding called `title`) of the comparison of each text of `a` with that of `b`, token by token. It
+    is "fail" if two texts differ, unless at a near tie that rounding explains (`comparisons.walk`), or if
+    log-probabilities of equal tokens differ by more than the tolerance of `plan`."""
     walks = [walk(x, y, plan.tolerance) for x, y in zip(a, b, strict=True)]
     failed = [each for each in walks if each.failed]
     if failed:

@@ -22,7 +22,7 @@ PROG = "python -m repro.evals"
 
 
 def engine_parser() -> Parser:
-    """Parser of `python -m repro.evals --engine openai:URL`."""
+    """Parser of `python -m repro.evals --engine openai:URL`, which scores a server on tasks of lm-eval."""
     parser = Parser(
         f"{PROG} --engine",
         "Score a model behind an OpenAI-compatible server (vLLM, SGLang, llama.cpp) on tasks of lm-eval.\n"
@@ -121,7 +121,7 @@ def check_parser() -> Parser:
 
 
 def _add_requests(parser: Parser) -> None:
-    """Add the flags that say how requests are made."""
+    """Add the flags that say how requests to a server are made: how many at once, time-out, further fields."""
     parser.add_argument(
         "--concurrency",
         type=positive,
@@ -199,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _tell(found: Finding) -> None:
-    """Print a finding at once, since a slow engine takes minutes for each."""
+    """Print the result of one check of the engines at once, since a slow engine takes minutes for each check."""
     say([found.line()])
     sys.stdout.flush()
 

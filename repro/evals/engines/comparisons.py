@@ -43,7 +43,8 @@ class Divergence:
     decided: bool
 
     def says(self) -> str:
-        """The divergence as part of a sentence: position, text before it, both tokens and the gap."""
+        """Where the texts first differ, as part of a sentence: position, text before it, what both have there, and the
+        gap."""
         gap = "unknown gap" if self.gap is None else f"gap {self.gap:.3g} nats"
         return f"{self.unit} {self.position} after {self.before[-40:]!r}: {self.a!r} and {self.b!r} ({gap})"
 
@@ -60,7 +61,8 @@ class Walk:
 
     @property
     def failed(self) -> bool:
-        """Whether the texts differ at a decided position."""
+        """Whether the texts first differ at a decided position, where rounding does not explain it, so that it is an
+        error."""
         return self.divergence is not None and self.divergence.decided
 
 
@@ -96,9 +98,9 @@ def walk(a: Completion, b: Completion, tolerance: float) -> Walk:
 
 
 def parted(a: Completion, b: Completion, stop: str, tolerance: float) -> bool:
-    """Whether two texts go on with different tokens before the stop string `stop` at an undecided position (a near tie
-    that rounding explains), so that it cannot be compared where they stop. `tolerance`: error allowed for each
-    log-probability, in nats."""
+    """Whether two texts after one prompt differ before the stop string `stop`, by tokens at an undecided position (a
+    near tie that rounding explains); such texts continue differently, so they need not stop at the same place.
+    `tolerance`: error allowed for each log-probability, in nats."""
     found = walk(a, b, tolerance).divergence
     return (
         found is not None and not found.decided and END not in (found.a, found.b) and stop not in found.before

@@ -116,8 +116,8 @@ def drawn_log_probability(tokens: Sequence[Token], ended: int) -> tuple[float, f
     Whatever was drawn before, a token's log-probability minus its expected value under the stated probabilities has
     mean 0; so the sum of these differences is a martingale, with the sum of the positions' variances as its variance.
     The sum is taken as normal, and nothing is tested (p-value 1) for fewer than 50 tokens (`FEWEST`). An engine may
-    leave out the tokens that end texts (`ended` of them): an error of the sum is allowed for each, of the largest
-    possible difference at a position (mean over positions).
+    leave out the tokens that end texts (`ended` of them): for each of these the sum may be off by the largest
+    difference that one token can make, averaged over positions.
     """
     from scipy.stats import norm
 

@@ -24,13 +24,14 @@ class Finding:
     data: dict[str, Any] = field(default_factory=dict)
 
     def line(self) -> str:
-        """The finding as a line of text: outcome, name, and what was found."""
+        """The result of the check as a line of text: outcome, name, and what was found."""
         return f"{self.outcome:<11}  {self.name:<{WIDE}}  {self.says}"
 
 
 @dataclass(frozen=True)
 class Report:
-    """The findings about engines `a` and `b` (names), and the `plan` of the checks (`check.Plan`) as plain JSON."""
+    """Report on the check that the engines `a` and `b` (names) agree: `findings`, one for the result of each check, and
+    `plan`, what was asked and how it was judged (`check.Plan`), as plain JSON."""
 
     a: str
     b: str
@@ -39,12 +40,12 @@ class Report:
 
     @property
     def failed(self) -> list[str]:
-        """Names of the findings that failed."""
+        """Names of the checks that failed."""
         return [each.name for each in self.findings if each.outcome == "fail"]
 
     @property
     def agrees(self) -> bool:
-        """Whether no finding failed."""
+        """Whether the engines agree: no check failed; checks that could not be made do not count."""
         return not self.failed
 
     @property
@@ -58,11 +59,11 @@ class Report:
         return f"FAIL: {', '.join(self.failed)}{rest}"
 
     def data(self) -> dict[str, Any]:
-        """The report as plain JSON."""
+        """The report as plain JSON: names, plan, findings, whether the engines agree, and the verdict."""
         return {**dataclasses.asdict(self), "agrees": self.agrees, "verdict": self.verdict}
 
     def lines(self) -> Iterator[str]:
-        """The report as lines of text; the verdict is the last."""
+        """The report as lines of text: names of the engines, a line for the result of each check, and the verdict."""
         yield f"A: {self.a}"
         yield f"B: {self.b}"
         yield from (each.line() for each in self.findings)

@@ -29,8 +29,9 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Local:
-    """A left-to-right `model` as an engine; ValueError for a diffusion model, which writes tokens in no fixed order, so
-    that they cannot be compared one by one with those of another engine."""
+    """A left-to-right `model` as an engine (a program that decodes), which answers as a server does; ValueError for a
+    diffusion model, which writes tokens in no fixed order, so that they cannot be compared one by one with those of
+    another engine."""
 
     model: Model
 
@@ -140,7 +141,7 @@ class Local:
 
 
 def _rule(how: Settings) -> str:
-    """Name of the sampler preset with the temperature and `top_p` of `how`."""
+    """Name of the sampler preset that has the temperature and `top_p` of the settings `how`."""
     if how.temperature == 0:
         return "greedy"
     cut = "" if how.top_p == 1 else f"+top_p:p={how.top_p}"

@@ -68,7 +68,8 @@ class EngineRequest:
 
 @dataclass(frozen=True)
 class EngineGrid:
-    """Evaluations of a server ready to run, what is skipped, and where records are stored."""
+    """Evaluations of a server, ready to run (`cells`); what is `skipped`, with the reason; and where records are
+    stored."""
 
     server: Server
     cells: list[Cell]
@@ -80,12 +81,13 @@ class EngineGrid:
         return self.server.identity.model
 
     def run(self, chunk: Callable[[Cell, int, int], None]) -> Iterator[tuple[Record, bool]]:
-        """Yield each record as soon as it exists, and whether this process wrote it. `chunk(cell, done, count)` is
-        called when `done` of the `count` chunks of an evaluation are finished."""
+        """Yield each evaluation's record as soon as it exists, and whether this process wrote it. `chunk(cell, done,
+        count)` is called when `done` of the `count` chunks (separately stored parts) of the evaluation `cell` are
+        finished."""
         return run_jobs([self._job(cell) for cell in self.cells], NUMERICS, self.store, chunk)
 
     def ordered(self, records: Iterable[Record]) -> list[Record]:
-        """`records` of this grid, sorted in the order of its evaluations."""
+        """The `records` of these evaluations, sorted in the order of `cells`."""
         place = {question(self.server.identity, cell).id: number for number, cell in enumerate(self.cells)}
         return sorted(records, key=lambda record: place[record.id])
 
@@ -104,7 +106,8 @@ class EngineGrid:
 
 
 def question(engine: OpenAIServer, cell: Cell) -> Question:
-    """The identity of an evaluation of an engine (the record's `question`)."""
+    """The `question` field of the record of an engine's evaluation: all that the result depends on (engine, task, seed,
+    limit, protocol), by which the record is identified."""
     digest = engine.digest()
     protocol: dict[str, Any] = {**cell.task.protocol(), "engine": canonical(engine), "precision": "unknown"}
     return Question.read(

@@ -29,13 +29,15 @@ class Windows:
 
     def __post_init__(self) -> None:
         if self.length < 4:
-            raise ValueError(f"max-length={self.length} is too small for a window; give 4 or more")
+            raise ValueError(
+                f"max-length={self.length} is too small for a window of text; give 4 tokens or more"
+            )
 
     @classmethod
     def read(cls, source: str, length: int) -> Windows:
-        """How texts are cut for a context of `length` tokens by the tokenizer `source` (a folder or Hub name). Raises
-        ConnectionError where the Hub cannot be reached, and ValueError for an unknown name, or a tokenizer that is not
-        of the library `tokenizers` or has neither BOS nor EOS."""
+        """The settings for cutting texts, encoded by the tokenizer `source` (a folder or Hub name), into windows for a
+        context of `length` tokens. Raises ConnectionError where the Hub cannot be reached, and ValueError for an
+        unknown name, or a tokenizer that is not of the library `tokenizers` or has neither BOS nor EOS."""
         from tokenizers import Tokenizer
 
         made = sources.tokenizer(source, sources.UNRESOLVED)

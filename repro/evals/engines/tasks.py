@@ -42,7 +42,9 @@ class EngineTask(LmTask):
 
 @part
 class EngineLikelihood(EngineTask):
-    """An lm-eval task that scores continuations by the log-likelihood that the engine gives them."""
+    """An lm-eval task that scores continuations by the log-likelihood that the engine gives them. An engine is a
+    program that decodes, such as a server; `api` is the protocol by which it is asked, all other fields are those of
+    `LmTask`."""
 
     version = 2  # tokens are matched with the text, not by text_offset
     generates = False
@@ -82,7 +84,8 @@ class EngineRolling(EngineTask):
 class EngineGeneration(EngineTask):
     """An lm-eval task that generates texts as its `generation_kwargs` (`asks`, canonical JSON) say: with random draws
     if do_sample is true or, where do_sample is not given, if the temperature is above 0, and greedily otherwise; with
-    at most `length` tokens."""
+    at most `length` tokens. The engine is a program that decodes, such as a server; all other fields are those of
+    `LmTask`."""
 
     length: int
     asks: str

@@ -75,6 +75,6 @@ def estimator(name: str) -> Estimator:
 
 
 def _pins(text: str) -> tuple[str, dict[str, Any]]:
-    """Name and changed fields (field -> value) of the text `NAME:field=value,...`."""
+    """Name of an estimator and the fields to change in it (field -> value), from the text `NAME:field=value,...`."""
     base, _, overrides = text.partition(":")
     return base, parts.parse_overrides(overrides.split(",")) if overrides else {}

@@ -53,8 +53,9 @@ def random_sets(keys: Tensor, levels: Tensor, length: int) -> Tensor:
 
 
 def draw_keys(seed: int, row: int, passes: int, batch: int) -> tuple[Tensor, Tensor]:
-    """Random numbers of one likelihood request, whose `row` is the integer key of its draws: uniform variates on
-    (0, 1), one per pass, [R], and random keys, one per draw, [R * batch]; R = `passes`, each of `batch` draws."""
+    """Random numbers for one likelihood request, drawn with the keys `seed` and `row` (the request's integer): uniform
+    variates on (0, 1), one per pass, [R], and random keys, one per draw, [R * batch]; R = `passes`, each of `batch`
+    draws."""
     keys = rng.fold(rng.keys(seed, rng.LIKELIHOOD, 0, row), torch.arange(passes))
     return rng.uniform(rng.fold(keys, -1)), rng.fold(keys[:, None], torch.arange(batch)).flatten()
 
@@ -226,8 +227,9 @@ class ElboT(Masked):
         )
 
     def _draws(self, row: int, seed: int) -> tuple[Tensor, Tensor]:
-        """Random numbers of one likelihood request, whose `row` is the integer key of its draws: uniform variates on
-        (0, 1), stratified in each pass of `batch`, [draws], and a random key for each draw, [draws]."""
+        """Random numbers for one likelihood request, drawn with the keys `seed` and `row` (the request's integer):
+        uniform variates on (0, 1), stratified in each pass of `batch`, [draws], and a random key for each draw,
+        [draws]."""
         shared, keys = draw_keys(seed, row, self.draws // self.batch, self.batch)
         return ((shared[:, None] + torch.arange(self.batch) / self.batch) % 1).flatten(), keys
 

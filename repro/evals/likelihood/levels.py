@@ -115,8 +115,8 @@ def _estimate(
     The bound is minus the sum over the levels l of the mean of f(S) / l over the sets S of the level, f(S) being the
     summed loss of S. Levels in `ends` are enumerated, so their mean is exact; their sets come first in `masked`. A
     stratum of `strata` (its levels, its number of draws) adds the mean of (f - h) / l over its draws, times its number
-    of levels, and the known mean of h / l of each of its levels; h is the control variate described in this module's
-    docstring. If nothing is random, the error is 0 and the degrees of freedom are None."""
+    of levels, and the known mean of h / l of each of its levels; h(S) predicts f(S) from the losses of the levels 1 and
+    L (a control variate). If nothing is random, the error is 0 and the degrees of freedom are None."""
     length = masked.shape[1]
     total = losses.sum(1)
     value = 0.0

@@ -298,7 +298,8 @@ def _read(data: Any, rows: range) -> list[Likelihood]:
     found = convert(data, kind, "the likelihoods", "compute them again")
     if len(found) != len(rows):
         raise ValueError(
-            f"the stored chunk has {len(found)} likelihoods for {len(rows)} requests; remove its file and run again"
+            f"the stored chunk has {len(found)} likelihoods for {len(rows)} requests; remove the file of"
+            " the chunk, which this error names, and run again"
         )
     return [Likelihood(*each) for each in found]
 

@@ -63,7 +63,8 @@ class LmTask(Task):
 
 @part
 class LmLikelihood(LmTask):
-    """An lm-eval task that scores continuations by their log-likelihood, estimated by `estimator`."""
+    """An lm-eval task that scores continuations by their log-likelihood, estimated by `estimator`; all other fields are
+    those of `LmTask`."""
 
     estimator: Estimator
     generates = False
@@ -98,9 +99,9 @@ class LmLikelihood(LmTask):
 
 @part
 class LmGeneration(LmTask):
-    """An lm-eval task that generates texts of `length` ids. `policy`: where the task's generation arguments and the
-    sampler's settings differ, "suite" uses the sampler's and records the difference, "task" raises ValueError
-    (`repro.evals.lm.overrides`)."""
+    """An lm-eval task that generates texts of `length` ids; fields not named here are those of `LmTask`. `policy`:
+    where the task's generation arguments and the sampler's settings differ, "suite" uses the sampler's and records the
+    difference, "task" raises ValueError (`repro.evals.lm.overrides`)."""
 
     length: int
     policy: Literal["suite", "task"]

@@ -142,7 +142,8 @@ class Perplexity(Task):
 @part
 class TruncatedPerplexity(Perplexity):
     """Perplexity without the terms of the bound for t = 1 (prior) and for times below the smallest integrated one
-    (tail), as MDLM and Duo publish it (docs/method.md#mdlm). It is not a bound."""
+    (tail), as MDLM and Duo publish it (docs/method.md#mdlm). It is not a bound. The fields are those of
+    `Perplexity`."""
 
     form = "truncated"
 
@@ -313,9 +314,9 @@ def _row_vocabulary(task: Perplexity, own: Vocabulary, special: SpecialIds) -> V
     """The vocabulary with which the model reads the rows of `task`: its `own`, with the BOS of `special` (special ids
     of the tokenizer whose tokens are counted), if there is one, and with a padding id only if the rows are padded.
 
-    The padding id is `filler`, attended to and noised like text, in published protocols and for a model that was
-    trained in this way; otherwise it is `pad`, left out of attention. In rows without padding, the model's padding id,
-    often EOS, is a token like any other.
+    The padding id is the vocabulary's `filler`, attended to and noised like text, in published protocols and for a
+    model that was trained in this way; otherwise it is the vocabulary's `pad`, left out of attention. In rows without
+    padding, the model's padding id, often EOS, is a token like any other.
     """
     plain = dataclasses.replace(
         own, bos=own.bos if special.begin is None else special.begin, pad=None, filler=None

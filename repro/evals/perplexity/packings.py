@@ -65,7 +65,7 @@ class Packing(Part):
 
     def constant(self, chunk: Rows) -> np.ndarray:
         """Bool [n, L] for the n rows of `chunk`: True at positions that hold the same special id in every row, such as
-        BOS at the first; they are never candidates."""
+        BOS at the first; they are never candidates (positions to be scored)."""
         constant = np.zeros(chunk.ids.shape, bool)
         constant[:, [0, -1]] = True
         return constant
@@ -142,9 +142,8 @@ class PaddedRows(Packing):
 class PieceRows(Packing):
     """Each document by itself cut into rows of L of its ids, without BOS, EOS or padding.
 
-    Ids that are left over at the end of a document are scored in one more row, the document's last L ids, where only
-    they are candidates. So every id of a document of L ids or more is scored exactly once; shorter documents give no
-    row.
+    Ids that are left over at the end of a document are scored in one more row, the document's last L ids, in which only
+    they are scored. So every id of a document of L ids or more is scored exactly once; shorter documents give no row.
     """
 
     def protocol(self) -> dict[str, str]:

@@ -70,7 +70,7 @@ def shared_bound(
         if not values or any(len(each) != len(chunk) for each in values):
             raise ValueError(
                 f"the stored chunk does not have, for each Monte Carlo pass, the bounds of {len(chunk)} rows; remove"
-                " its file and run again"
+                " the file of the chunk, which this error names, and run again"
             )
         return np.array(values)
 
@@ -163,7 +163,8 @@ class HeldoutBound(Task):
 @part
 class HeldoutBoundUpTo(HeldoutBound):
     """Upper bound on -log p per token, in nats, of `rows` held-out rows or, where the data has fewer, of all of them:
-    for a user's own data, of any size. The standard error is left out where all rows are from one document."""
+    for a user's own data, of any size. The standard error is left out where all rows are from one document. All other
+    fields are those of `HeldoutBound`."""
 
     def _rows(self, model: Model, count: int) -> Rows:
         return super()._rows(model, min(count, len(self._fresh(model)[2])))
@@ -173,7 +174,8 @@ class HeldoutBoundUpTo(HeldoutBound):
 class TruncatedBound(HeldoutBound):
     """Upper bound on -log p per token, in nats, of `rows` held-out rows, without its terms for t = 1 (prior) and for
     times below the smallest integrated one (tail), as published perplexities of MDLM and Duo are computed: no longer a
-    bound, and lower by about .001 nats per token (docs/method.md#mdlm)."""
+    bound, and lower by about .001 nats per token (docs/method.md#mdlm). All other fields are those of
+    `HeldoutBound`."""
 
     form = "truncated"
 

@@ -76,15 +76,16 @@ def device(name: str, precision: Precision) -> Device:
 
 
 def flops(workload: Workload, network: Size) -> float:
-    """Number of FLOPs of one item of a workload, for a network of the size `network`."""
+    """Number of FLOPs for one item of an evaluation; `workload`: tokens, attended keys and logits of its forward
+    passes, `network`: size of the network."""
     blocks = 2 * network.blocks * workload.tokens
     attention = 4 * network.layers * network.width * workload.keys
     return blocks + attention + 2 * network.width * network.vocab_size * workload.heads
 
 
 def seconds(workload: Workload, network: Size, device: Device, batch: int) -> float:
-    """Estimated seconds per item of a workload on a device, in batches of `batch` rows, for a network of the size
-    `network`.
+    """Estimated seconds per item of an evaluation on `device`, in batches of `batch` rows; `workload`: forward passes,
+    tokens and random draws per item, `network`: size of the network.
 
     The larger of the time for the FLOPs and the time to read the weights, each at 40 % of the device's peak
     (`UTILISATION`), plus the time for the memory traffic of random draws at full bandwidth.

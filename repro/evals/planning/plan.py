@@ -113,7 +113,8 @@ class Plan:
 
 
 def plan(ckpt: str | None, request: Request, on: str, precision: Precision = "float32") -> Plan:
-    """Estimated cost of a request for the checkpoint `ckpt`, with weights in `precision`, on the device named `on`.
+    """Estimated cost of an evaluation request for the checkpoint `ckpt`, with weights in `precision`, on the device
+    named `on`.
 
     `ckpt` None: the released checkpoint that the request's suite belongs to. Raises ValueError for an unknown
     checkpoint, suite or device, and for a precision that the checkpoint cannot have.
@@ -134,7 +135,8 @@ def released(ckpt: str) -> bool:
 
 
 def of(model: Model, network: Size | None, request: Request, machine: Device) -> Plan:
-    """Estimated cost of a request for a model on a device; `network` is the size of its network (None: unknown)."""
+    """Estimated cost of an evaluation request for a model on the device `machine`; `network` is the size of its network
+    (None: unknown)."""
     suite, cells, skipped = lay_out(model, request, _reason)
     lines = [
         _line(cell, cell.task.workload(model, cell.ask), network, machine, request.batch) for cell in cells
@@ -284,7 +286,8 @@ def _line(
 
 
 def data(found: Plan) -> dict[str, Any]:
-    """The cost plan as the plain JSON that `--json` prints."""
+    """The cost plan as the plain JSON that `--json` prints: total hours, assumptions, the cost of each evaluation, what
+    is skipped, and what judges (language models that score text) read."""
     return {
         "checkpoint": found.checkpoint,
         "suite": found.suite,

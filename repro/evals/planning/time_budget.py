@@ -47,8 +47,9 @@ class TimeBudget:
     def within(
         self, grid: Prepared, chunk: Callable[[Cell, int, int], None] = lambda cell, done, count: None
     ) -> Iterator[tuple[Record, bool]]:
-        """Yield each record of a grid and whether this process wrote it, while there is time. `chunk(cell, done,
-        count)` is called when `done` of the `count` chunks of an evaluation are finished.
+        """Run the evaluations of `grid` while there is time; yield each one's record, and whether this process wrote
+        it. `chunk(cell, done, count)` is called when `done` of the `count` chunks (separately stored parts) of the
+        evaluation `cell` are finished.
 
         From the first evaluation that is not expected to finish in time, only records already stored are yielded.
         """

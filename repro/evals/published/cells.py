@@ -190,7 +190,7 @@ def find(cells: Sequence[PublishedCell], name: str) -> PublishedCell:
     for cell in cells:
         if cell.name == name:
             return cell
-    raise ValueError(f"no published cell {name!r}; {nearest(name, [cell.name for cell in cells])}")
+    raise ValueError(f"no published number (cell) {name!r}; {nearest(name, [cell.name for cell in cells])}")
 
 
 @dataclass(frozen=True, kw_only=True)

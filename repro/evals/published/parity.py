@@ -79,8 +79,8 @@ class Fixture:
 
 @dataclass(frozen=True)
 class Deviation:
-    """Result of one comparison with a fixture: `what` is compared, the largest difference `found` (of decodes: the
-    number of tokens that differ), and the tolerance `allowed`."""
+    """Result of one comparison of a model with recorded outputs (a fixture): `what` is compared, the largest difference
+    `found` (of decodes: the number of tokens that differ), and the tolerance `allowed`."""
 
     what: str
     found: float
@@ -92,7 +92,8 @@ class Deviation:
 
 
 def read(folder: Path) -> Fixture:
-    """The fixture in `folder`; ValueError names the file or tensor that is missing or malformed."""
+    """The fixture (recorded inputs and outputs of a network) in `folder`; ValueError names the file or tensor that is
+    missing or malformed."""
     from safetensors.torch import load_file
 
     for name in (NOTE, TENSORS):
@@ -144,9 +145,9 @@ def read(folder: Path) -> Fixture:
 
 
 def compare(model: Model, fixture: Fixture) -> list[Deviation]:
-    """How far the outputs of a model are from those of a fixture, one `Deviation` each: for logits (except those of ids
-    that are never clean tokens), for negative log-likelihoods, and for each decode. ValueError if ids or times of the
-    fixture do not fit the network."""
+    """How far the outputs of a model are from those recorded in a fixture, one `Deviation` each: for logits (except
+    those of ids that are never clean tokens), for negative log-likelihoods, and for each decode. ValueError if ids or
+    times of the fixture do not fit the network."""
     vocab_size = len(model.denoiser.forbidden)
     if fixture.logits.shape[1] != vocab_size:
         raise ValueError(
@@ -184,9 +185,9 @@ def compare(model: Model, fixture: Fixture) -> list[Deviation]:
 
 
 def record(model: Model, folder: Path) -> None:
-    """Write a fixture of a model into the new folder `folder`: the outputs for random ids, of which about half are
-    noisy, at time t = 0.5 (of a block diffusion network: clean ids with a noisy last block), and one deterministic
-    decode (none under uniform noise)."""
+    """Write a fixture (recorded inputs and outputs) of a model into the new folder `folder`: the outputs for random
+    ids, of which about half are noisy, at time t = 0.5 (of a block diffusion network: clean ids with a noisy last
+    block), and one deterministic decode (none under uniform noise)."""
     from safetensors.torch import save_file
 
     fixture = _recorded(model)

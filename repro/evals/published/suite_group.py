@@ -51,8 +51,8 @@ class RowRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Row(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A row of a suite group: its name and title, its evaluation requests `asks`, and `verdict`, a sentence that says
-    when its result counts as a reproduction."""
+    """A row of a suite group (requests for several checkpoints): its name and title, its evaluation requests `asks`,
+    and `verdict`, a sentence that says when its result counts as a reproduction."""
 
     name: str
     title: str
@@ -188,15 +188,15 @@ def of_cells(names: Sequence[str], base: Request, ckpt: str | None) -> list[Step
     step = _step(row, base)
     if not step.parts:
         raise ValueError(
-            f"no evaluation reproduces {step.skipped[0].what}: {step.skipped[0].reason}; name other cells"
+            f"no evaluation reproduces {step.skipped[0].what}: {step.skipped[0].reason}; name other published numbers"
         )
     if ckpt is None:
         return [step]
     copy, asked = known(Path(ckpt).name), list(dict.fromkeys(part.ckpt for part in step.parts))
     if copy is None or asked != [copy.name]:
         raise ValueError(
-            f"these cells are of {' and '.join(asked)}; name cells of one checkpoint, and give --ckpt a folder called"
-            f" like this checkpoint, not {ckpt!r}"
+            f"these published numbers are of {' and '.join(asked)}; name numbers of one checkpoint, and give --ckpt a"
+            f" folder called like this checkpoint, not {ckpt!r}"
         )
     return [dataclasses.replace(step, parts=[dataclasses.replace(part, ckpt=ckpt) for part in step.parts])]
 
@@ -258,8 +258,8 @@ def commands(row: Row) -> list[str]:
 
 
 def _needed(names: Sequence[str]) -> list[str]:
-    """The `names` (of cells, rows or tables of evals/published.toml) that the command `cells` needs to run every
-    evaluation: without those that add none to the evaluations of earlier names. All names if no evaluation reproduces
+    """Those of `names` (of cells, rows or tables of evals/published.toml) with which the command `cells` runs all their
+    evaluations: a name is left out if earlier names already have its evaluations. All names if no evaluation reproduces
     any of the numbers."""
     asked: set[tuple[str, str, Key]] = set()
     needed = []
@@ -273,7 +273,8 @@ def _needed(names: Sequence[str]) -> list[str]:
 
 
 def by_checkpoint(found: Sequence[Step]) -> Iterator[tuple[str, list[Part]]]:
-    """Yield (checkpoint, its requests in all the steps `found`), so that each checkpoint is loaded only once."""
+    """Yield (checkpoint, its requests in all the rows of suite groups, `found`), so that each checkpoint is loaded
+    once."""
     every = [part for step in found for part in step.parts]
     for ckpt in dict.fromkeys(part.ckpt for part in every):
         yield ckpt, [part for part in every if part.ckpt == ckpt]

@@ -18,8 +18,8 @@ from repro.model import Precision
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """A row of a suite group (`step`) and the cost plan of each of its requests, which lists forward passes and hours
-    of each evaluation."""
+    """A row of a suite group (`step`: evaluation requests for checkpoints), and the cost plan of each of its requests:
+    forward passes and hours of each evaluation."""
 
     step: Step
     plans: list[Plan]
@@ -45,7 +45,8 @@ def planned(steps: Sequence[Step], device: str, precision: Precision | None = No
 
 
 def data(rows: Sequence[Planned]) -> dict[str, Any]:
-    """Cost plans of the rows as the JSON object that `--json` prints."""
+    """The JSON object that `--json` prints for the rows of a suite group: total hours, number of evaluations of unknown
+    cost, and of each row its hours, published numbers (cells), cost plans and what is skipped."""
     return {
         "hours": sum(row.hours for row in rows),
         "questions_of_unknown_cost": sum(row.unknown for row in rows),
@@ -65,7 +66,8 @@ def data(rows: Sequence[Planned]) -> dict[str, Any]:
 
 
 def text(rows: Sequence[Planned]) -> Iterator[str]:
-    """Cost plans of the rows as lines of text."""
+    """The estimated cost of the rows of a suite group as lines of text: evaluations of each row, totals,
+    assumptions."""
     assumed: dict[str, None] = {}
     for row in rows:
         yield f"{row.step.name}: {row.step.title}: {row.questions} evaluations, {_hours([row])}"

@@ -163,14 +163,14 @@ def _compared(cell: PublishedCell, metrics: Sequence[Metric], drawn: bool) -> Ve
 
 
 def _errors(cell: PublishedCell, metrics: Sequence[Metric], se: float, drawn: bool) -> tuple[float, float]:
-    """(standard error of our mean minus the published number if both are measured on the same items; the same if on
-    independent samples of items). `metrics`: ours, one per seed; `se`: standard error over items of their mean;
-    `drawn`: whether the evaluation uses random numbers.
+    """(first, second): standard errors of our mean minus the published number if both are measured on the same items,
+    and if they are measured on independent samples of items. `metrics`: ours, one per seed; `se`: standard error over
+    items of their mean; `drawn`: whether the evaluation uses random numbers.
 
     More seeds do not reduce the second error, since they share their items. The first is 0 without random draws. With
     draws it follows from the standard deviation s of our values over k >= 2 seeds: a mean of k runs minus one run has
-    the standard error s sqrt(1 + 1/k), widened to Student's t. With one seed, or if the numbers of items differ, the
-    first is unknown, and the second is returned as its upper bound.
+    the standard error s sqrt(1 + 1/k), widened to Student's t. With one seed, or if the numbers of items differ or are
+    unknown, the first is unknown, and the second is returned as its upper bound.
     """
     theirs = math.sqrt(cell.value * (1 - cell.value) / cell.items) if cell.items else 0.0
     other, seeds = math.hypot(se, theirs), len(metrics)

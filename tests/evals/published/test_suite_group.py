@@ -220,7 +220,8 @@ def test_cells_of_a_copy_in_a_folder():
         (["duo.t5.mdlm", "duo.t5.duo"], "copies/mdlm-owt"),
     ):
         with pytest.raises(
-            ValueError, match=r"these cells are of kuleshov-group/mdlm-owt.*give --ckpt a folder called"
+            ValueError,
+            match=r"these published numbers are of kuleshov-group/mdlm-owt.*give --ckpt a folder called",
         ):
             of_cells(cells, Request(), folder)
 

@@ -275,7 +275,9 @@ def test_command_line(tmp_path, capsys):
     assert verify_command.main([str(empty), "--published", str(path), "--json"]) == 1
     found = {each["cell"]["name"]: each["answer"] for each in json.loads(capsys.readouterr().out)["cells"]}
     assert found == {"t.mdlm.owt": "fail", "t.mdlm.ptb": "not comparable", "t.again.owt": "not comparable"}
-    with pytest.raises(ValueError, match=r"no published cell 't.mdlm.own'; nearest is 't.mdlm.owt'"):
+    with pytest.raises(
+        ValueError, match=r"no published number \(cell\) 't.mdlm.own'; nearest is 't.mdlm.owt'"
+    ):
         verify_command.main([str(empty), "--published", str(path), "--cell", "t.mdlm.own"])
 
 
