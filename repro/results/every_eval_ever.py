@@ -140,8 +140,8 @@ def export(records: Sequence[Record], organisation: str = LIBRARY) -> Export:
 
 
 def _log(group: Sequence[Record], results: Sequence[Json], organisation: str) -> tuple[str, Json]:
-    """Path and content of the file of the records `group` (of one checkpoint, suite and numerics class (device, dtype,
-    ...)), whose exported metrics are `results`."""
+    """Path and content of the file that holds the exported metrics `results` of the records `group`, which have one
+    checkpoint, suite and numerics class (device, dtype, ...) in common."""
     first = group[0]
     model = _model_id(first.labels.checkpoint, organisation)
     own = "/" not in first.labels.checkpoint
