@@ -212,7 +212,8 @@ def _model(record: Record, model: str, own: bool) -> Json:
 
 
 def _results(record: Record, unknown: dict[str, str]) -> list[Json]:
-    """The results of a record, one per metric with a meaning in MEANINGS; the other metrics are added to `unknown`."""
+    """The results of a record, one per metric with a meaning in MEANINGS. Other metrics are added to `unknown` (metric
+    -> task), except those of true samples, of clusterings and of tokens, which are left out."""
     metrics = record.answer.metrics
     results = []
     for name, metric in metrics.items():

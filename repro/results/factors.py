@@ -316,7 +316,7 @@ def _cells(row: Factor) -> tuple[str, ...]:
 
 
 def sentence(found: Factors) -> str:
-    """One sentence that says which factor matters most."""
+    """One sentence that says which factor (varied setting) of an analysis matters most to the accuracy."""
     most = found.most
     if not any(row.flips for row in found.rows):
         return "No factor changes the outcome of any item."

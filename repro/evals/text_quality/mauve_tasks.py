@@ -96,9 +96,9 @@ class MauveTask(TextQualityTask):
 
 @part
 class GenerationMauve(MauveTask):
-    """Quality of `samples` rows that are generated without a prompt, of the length of the training rows, and of as many
-    held-out rows: MAUVE against other held-out rows, generative perplexity under a judge (a causal language model),
-    entropy and distinct n-grams."""
+    """MAUVE against held-out rows, generative perplexity under a judge (a causal language model), entropy and distinct
+    n-grams of `samples` rows that are generated without a prompt, of the length of the training rows, and of as many
+    other held-out rows."""
 
     generates = True
     needs_draws = True
@@ -120,10 +120,9 @@ class GenerationMauve(MauveTask):
 
 @part
 class NaiveMauve(MauveTask):
-    """Quality, measured as that of generated text, of held-out rows and of naive samples made from them without a
-    model: MAUVE against other held-out rows, generative perplexity under a judge (a causal language model), entropy and
-    distinct n-grams. Naive samples: the first `period` ids of each row repeated, and rows of ids drawn independently by
-    their frequency."""
+    """MAUVE against held-out rows, generative perplexity under a judge (a causal language model), entropy and distinct
+    n-grams of other held-out rows and of naive samples made from them without a model. Naive samples: the first
+    `period` ids of each row repeated, and rows of ids drawn independently by their frequency."""
 
     period: int
     generates = False

@@ -120,9 +120,8 @@ class TextQualityTask(Task):
 
 @part
 class GenerationQuality(TextQualityTask):
-    """Quality of `samples` rows that are generated without a prompt, of the length of the training rows: generative
-    perplexity under a judge (a causal language model), entropy and distinct n-grams; the same of as many held-out
-    rows."""
+    """Generative perplexity under a judge (a causal language model), entropy and distinct n-grams of `samples` rows
+    that are generated without a prompt, of the length of the training rows, and of as many held-out rows."""
 
     generates = True
     needs_draws = True
@@ -142,9 +141,9 @@ class GenerationQuality(TextQualityTask):
 
 @part
 class OpenGeneration(TextQualityTask):
-    """Quality of `samples` rows of `length` ids that are generated without a prompt: generative perplexity under a
-    judge (a causal language model), entropy and distinct n-grams. No held-out rows are needed, so the task applies to
-    models that come without data (released weights)."""
+    """Generative perplexity under a judge (a causal language model), entropy and distinct n-grams of `samples` rows of
+    `length` ids that are generated without a prompt. No held-out rows are needed, so the task applies to models that
+    come without data (released weights)."""
 
     length: int
     generates = True
@@ -159,9 +158,9 @@ class OpenGeneration(TextQualityTask):
 
 @part
 class NaiveSamples(TextQualityTask):
-    """Quality, measured as that of generated text, of held-out rows and of naive samples made from them without a
-    model: generative perplexity under a judge (a causal language model), entropy and distinct n-grams. Naive samples:
-    the first `period` ids of each row repeated, and rows of ids drawn independently by their frequency."""
+    """Generative perplexity under a judge (a causal language model), entropy and distinct n-grams of held-out rows and
+    of naive samples made from them without a model. Naive samples: the first `period` ids of each row repeated, and
+    rows of ids drawn independently by their frequency."""
 
     period: int
     generates = False

@@ -102,9 +102,9 @@ def compare_with_reference(
 
 @part
 class OpenMauve(MauveTask):
-    """Quality of `samples` rows of `length` ids that are generated without a prompt: MAUVE against real texts in the
-    file `reference` (its path, or its name in `runs/`), generative perplexity under a judge (a causal language model),
-    entropy and distinct n-grams."""
+    """MAUVE against real texts in the file `reference` (its path, or its name in `runs/`), generative perplexity under
+    a judge (a causal language model), entropy and distinct n-grams of `samples` rows of `length` ids that are generated
+    without a prompt."""
 
     reference: str
     length: int
