@@ -138,7 +138,8 @@ def _table(left: Sequence[str], right: Sequence[str], caption: str | None = None
 
 
 def reasons(skipped: Iterable[Skip]) -> Iterator[str]:
-    """One line of text for each reason why something was skipped, with all that was skipped for this reason."""
+    """Lines of text, one for each reason why tasks, samplers or combinations of them were not run, with the names of
+    all that were skipped for this reason."""
     found: dict[str, list[str]] = {}
     for skip in skipped:
         found.setdefault(skip.reason, []).append(skip.what)

@@ -48,8 +48,8 @@ class Answer:
     """Result of one evaluation: `metrics`, name -> (value, standard error or None, number of items), and optional data.
 
     Of generated rows: `nfe`, mean number of forwards per row; `tokens_per_nfe`, tokens generated per forward;
-    `samples`, SHA-256 of the generated ids; `counts`, totals of forwards and tokens. `curve`: values by training step,
-    as columns by name; `outcomes`: one digit per item, its score 0 or 1.
+    `samples`, SHA-256 of the generated ids; `counts`, totals of forwards and tokens. `curve`: lists of numbers by name,
+    with one number per sample, item or training step; `outcomes`: one digit per item, its score 0 or 1.
     """
 
     metrics: dict[str, tuple[float, float | None, int]]
@@ -102,10 +102,13 @@ class Task(Part):
 
     def gen_length(self, model: Model) -> int:
         """Number of tokens that the task generates per row; ValueError for a task that generates no text."""
-        raise ValueError(f"task {self.name!r} generates no text, so it has no length; give one that does")
+        raise ValueError(
+            f"task {self.name!r} generates no text, so its texts have no length; give a task that generates text"
+        )
 
     def workload(self, model: Model, ask: Ask) -> Workload | None:
-        """Estimated forwards, tokens and so on of the evaluation with the settings `ask`; None if unknown."""
+        """Estimated work of the evaluation with the settings `ask`, counted before it is run: forward passes, tokens
+        through the network, random draws; None if unknown."""
         return None
 
     def gives(self, metric: str) -> bool:

@@ -47,7 +47,8 @@ ANSWER = "answer"
 
 
 def rows_per_chunk(length: int) -> int:
-    """Number of rows per chunk for rows of `length` tokens: from 1 to 512 rows (`ROWS`), about 2^15 tokens in all."""
+    """Number of rows of `length` tokens in a chunk, the part of an evaluation that a process computes at a time: from 1
+    to 512 rows (`ROWS`), about 2^15 tokens in all."""
     return max(1, min(ROWS, TOKENS // max(1, length)))
 
 
@@ -57,7 +58,8 @@ def spans(count: int, size: int) -> list[range]:
 
 
 class Busy(Exception):
-    """Raised while another process, which holds the file lock `lock`, computes missing chunks of an evaluation.
+    """Raised if this process cannot go on with an evaluation, because another process computes a missing chunk (a range
+    of items), combines the chunks into the result, or has just stored the result. `lock`: file lock of that work.
 
     `by_rank`: there are no file locks, and the chunk, or combining all chunks, is assigned to another process by its
     number in the launch (rank).
@@ -77,7 +79,8 @@ class Busy(Exception):
 
 
 class WorkQueue(Protocol):
-    """Interface of work queues, which compute the chunks of one evaluation.
+    """Interface of work queues, by which several processes share the work of one evaluation: its items are split into
+    chunks (ranges of items), and each chunk is computed by one process.
 
     `batch` is the largest number of rows in one forward (None: the task's default).
     """
@@ -92,8 +95,8 @@ class WorkQueue(Protocol):
 
         What `find` returns must be JSON-able; the stored value of a finished chunk is read instead of computed. `read`
         checks type, sizes and ranges of the stored value, since a chunk's file may hold anything, and raises
-        ValueError. Raises Busy while other processes compute chunks that are still missing. Each call is one stage of
-        the evaluation's work.
+        ValueError. Raises Busy while other processes compute chunks that are still missing. Chunks are stored by the
+        number of the call, so all processes must make the same calls in the same order.
         """
         ...
 
@@ -118,7 +121,8 @@ class WorkQueue(Protocol):
 
 @dataclass(frozen=True)
 class SerialQueue:
-    """Work queue that computes all chunks one after another in this process and stores none."""
+    """Work queue of an evaluation that is not shared: all chunks (ranges of its items) are computed one after another
+    in this process, and none is stored."""
 
     batch: int | None
 
@@ -141,15 +145,16 @@ SERIAL = SerialQueue(batch=None)
 
 
 class _Chunk(Struct):
-    """Content of a chunk's file: `chunk`, JSON text, and its SHA-256."""
+    """File with the stored results of one chunk (a range of an evaluation's items): `chunk`, the results as JSON text
+    (`_Body`), and the SHA-256 of this text."""
 
     sha256: str
     chunk: str
 
 
 class _Body(Struct):
-    """Content of a chunk: id of the evaluation (`question`), numerics class, first and last + 1 of its `rows`, seconds
-    that it took, and the computed values (`found`)."""
+    """Stored results of one chunk (a range of an evaluation's items): id of the evaluation (`question`), numerics
+    class, first and last + 1 of the items (`rows`), seconds that it took, and the computed values (`found`)."""
 
     question: str
     numerics: str
@@ -160,7 +165,8 @@ class _Body(Struct):
 
 @dataclass(eq=False)
 class SharedQueue:
-    """Work queue of one evaluation that stores its chunks in `folder` and shares them with every process that uses it.
+    """Work queue of one evaluation, which stores the results of each chunk (a range of items) in `folder`, so that all
+    processes that use this folder share the work.
 
     `question`: id of the evaluation's record; `numerics`: its numerics class (device type, dtype, ...); `batch`:
     largest number of rows in one forward (None: the task's default); `answered`: returns whether the record has been
@@ -268,7 +274,8 @@ class SharedQueue:
 
     @contextmanager
     def _claimed(self, path: Path, number: int) -> Generator[None]:
-        """Context that holds the lock of the chunk stored at `path`; `number`: its index in its call of `map_chunks`.
+        """Context that holds the lock of a chunk (a range of items), stored at `path`; `number`: the chunk's index in
+        its call of `map_chunks`.
 
         Raises Busy if another process holds the lock, or if the record of the evaluation is already written.
         """
@@ -325,7 +332,9 @@ class SharedQueue:
         try:
             body = convert(json.loads(stored.chunk), _Body, "its contents", "it is of another version")
             if (body.question, body.numerics, body.rows) != self._head(span):
-                raise ValueError("the chunk's question, numerics or rows are those of another evaluation")
+                raise ValueError(
+                    "its evaluation id, numerics class (device, dtype, ...) or rows are those of another evaluation"
+                )
             value = read(body.found, span)
         except ValueError as error:
             raise ValueError(f"{path} does not fit this evaluation ({error}); {remedy}") from None
@@ -370,7 +379,7 @@ def _is_free(lock: Path) -> bool:
 
 
 def _claim(path: Path) -> FileLock:
-    """The acquired file lock of the chunk stored at `path`.
+    """The acquired file lock of a chunk (a range of an evaluation's items), whose results are stored at `path`.
 
     Raises Busy if another process holds the lock or has just removed the folder of the chunks.
     """

@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(arguments: Namespace) -> None:
-    """Write records below `--out` as files of Every Eval Ever, and print how many and which metrics are left out."""
+    """Write records below `--out` as files of Every Eval Ever; print how many results they hold, and which metrics are
+    left out."""
     from repro.results.every_eval_ever import export
 
     made = export(latest(collect(arguments.raw)), arguments.organisation)

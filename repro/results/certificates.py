@@ -158,9 +158,9 @@ def _line(stored: Stored, verdict: Mapping[str, Any], numbers: DataFrame) -> lis
     exact = large[large.oracle == "exact"]
 
     def at(rows: DataFrame, tokens: float) -> str:
-        """Value, as printed, of that row of `rows` (a statistic at several numbers of steps) which has the fewest
-        tokens per step among those with at least `tokens`; for an adaptive sampler, which has no number of steps, its
-        only row. "" if there is none."""
+        """A statistic, as printed, from that one of its `rows` (one per number of steps) which has the fewest tokens
+        per step among those with at least `tokens`; of an adaptive sampler, which has no number of steps, from its only
+        row. "" if there is none."""
         chosen = rows[(rows.tokens_per_step >= tokens - 1e-9) | rows.steps.isna()]
         return f"{chosen.sort_values('tokens_per_step').value.iloc[0]:.3g}" if len(chosen) else ""
 

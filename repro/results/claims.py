@@ -209,7 +209,7 @@ def _values(claim: Claim, frame: DataFrame) -> list[float]:
         if len(values) < len(rows):
             raise ValueError(
                 f"claim {claim.name!r}: {cell.recipe} {cell.task} has two values of {cell.metric} for one train seed;"
-                " remove one of the two records"
+                f" remove one of the two records in results/{claim.where}"
             )
         sums = {seed: total + cell.sign * values[seed] for seed, total in sums.items() if seed in values}
     return list(sums.values())

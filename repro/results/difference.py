@@ -45,9 +45,10 @@ def difference(first: Any, second: Any, path: str = "") -> str | None:
 
 
 def places(first: Any, second: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    """Triples (path, value in `first`, value in `second`) of every difference between two JSON values. Two components
-    of different name (field `part`) are one difference, whatever their fields; so are two different lists. `path`: path
-    of `first` and `second` themselves if they are nested in other data, put before each path."""
+    """Every difference between two JSON values, as triples (path, value in `first`, value in `second`), None where a
+    value is missing. Lists are compared as a whole, and so are two components with different names (dictionaries, whose
+    field `part` is the name). `path`: path of `first` and `second` themselves if they are nested in other data, put
+    before each path."""
     both = isinstance(first, Mapping) and isinstance(second, Mapping)
     if not both or first.get("part") != second.get("part"):
         return [] if difference(first, second) is None else [(path, first, second)]

@@ -140,8 +140,8 @@ def export(records: Sequence[Record], organisation: str = LIBRARY) -> Export:
 
 
 def _log(group: Sequence[Record], results: Sequence[Json], organisation: str) -> tuple[str, Json]:
-    """Path and content of the file of the records `group` (of one checkpoint, suite and numerics class (device, dtype,
-    ...)), whose exported metrics are `results`."""
+    """Path and content of the file that holds the exported metrics `results` of the records `group`, which have one
+    checkpoint, suite and numerics class (device, dtype, ...) in common."""
     first = group[0]
     model = _model_id(first.labels.checkpoint, organisation)
     own = "/" not in first.labels.checkpoint
@@ -212,7 +212,8 @@ def _model(record: Record, model: str, own: bool) -> Json:
 
 
 def _results(record: Record, unknown: dict[str, str]) -> list[Json]:
-    """The results of a record, one per metric with a meaning in MEANINGS; the other metrics are added to `unknown`."""
+    """The results of a record, one per metric with a meaning in MEANINGS. Other metrics are added to `unknown` (metric
+    -> task), except those of true samples, of clusterings and of tokens, which are left out."""
     metrics = record.answer.metrics
     results = []
     for name, metric in metrics.items():

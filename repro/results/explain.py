@@ -77,8 +77,9 @@ def _label(record: Record, checkpoint: str) -> str:
 
 
 def _names(record: Record) -> tuple[str, ...]:
-    """Three labels that select a record: that of `label`; the same without the mark of an unfinished network, such as
-    `(step 39 of 900)`; and CHECKPOINT-sSEED/TASK/..., where SEED is the train seed, as in the names of run folders."""
+    """The three labels by which a user may select a record, each CHECKPOINT/TASK/PRESET/TOKENS_PER_STEP: with the mark
+    of a network whose training had not ended, `mdlm@nano (step 39 of 900)/...`; without this mark; and with the train
+    seed, `mdlm@nano-s0/...`."""
     plain = record.labels.checkpoint
     seeded = f"{plain}-s{record.question.checkpoint.seed}"
     return label(record), _label(record, plain), _label(record, seeded)
@@ -89,13 +90,13 @@ def _names(record: Record) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """Mean of B - A in one metric, over pairs of records with equal seeds and numerics class (device, dtype, ...). The
-    pairs are of the two compared evaluations A and B themselves, or of other evaluations that differ only in one of the
-    settings in which A and B differ.
+    """Average difference B - A in one metric between two evaluations A and B, over pairs of records (one of each) with
+    equal seeds and numerics class (device, dtype, ...).
 
-    A context is the set of all other settings of such a pair. The pairs of a context are averaged first if there are
-    several contexts. `contexts`, `pairs`: numbers of contexts and of pairs; `interval`: 95 % confidence interval, None
-    for a single value.
+    A and B are either the two evaluations that the user compares or, to estimate what a single setting does, other
+    evaluations that differ in this setting alone; all settings that they share are then the context. `contexts`,
+    `pairs`: numbers of contexts and of pairs; with several contexts, `mean` is the mean of the contexts' means.
+    `interval`: 95 % confidence interval, None for a single value.
     """
 
     metric: str
@@ -107,8 +108,8 @@ class Effect:
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """A setting in which two evaluations differ: its dotted path `place`, its values in `a` and `b`, and its effect on
-    each metric in other records (empty: unknown)."""
+    """A setting in which two evaluations A and B differ: its dotted path `place`, its value in each (`a`, `b`), and how
+    each metric changes with this setting alone, estimated from records of other evaluations (empty: there are none)."""
 
     place: str
     a: Any
@@ -150,8 +151,9 @@ def explain(records: Sequence[Record], a: str, b: str, folder: Path = RAW) -> Ex
 
 
 def _effects(records: Sequence[Record], place: str, a: Any, b: Any) -> tuple[Effect, ...]:
-    """Effect on each metric of value `b` instead of `a` of the setting at the path `place`, over all contexts (sets of
-    the other settings, see `Effect`) that have records with both values."""
+    """How each metric changes when the setting at the dotted path `place` changes from the value `a` to `b`: average
+    differences between those of `records` that have the one and the other value, and otherwise equal settings, seeds
+    and numerics class (device, dtype, ...)."""
     contexts: dict[str, tuple[list[Record], list[Record]]] = {}
     for record in records:
         subject = record.question.subject
@@ -162,8 +164,8 @@ def _effects(records: Sequence[Record], place: str, a: Any, b: Any) -> tuple[Eff
 
 
 def _paired(ours: Sequence[Record], theirs: Sequence[Record]) -> dict[str, list[float]]:
-    """Differences `theirs` - `ours` of each metric, one per pair of equal train seed, sampling seed and numerics class
-    (device, dtype, ...) (device, dtype, torch, attention kernel, threads)."""
+    """For each metric the differences `theirs` - `ours`, one per pair of records (one of each) with equal train seed,
+    sampling seed and numerics class (device, dtype, torch, attention kernel, threads)."""
     mine = {_pair(record): record.answer.metrics for record in ours}
     found: dict[str, list[float]] = {}
     for record in theirs:
@@ -180,8 +182,9 @@ def _pair(record: Record) -> tuple[int, int, str]:
 
 
 def _summed(contexts: Sequence[Mapping[str, Sequence[float]]]) -> tuple[Effect, ...]:
-    """One effect per metric, over the means of contexts, or over the pairs if there is a single context. `contexts`:
-    for each context, metric -> differences of its pairs."""
+    """Average difference B - A of each metric, with its 95 % interval, from differences between paired records of two
+    evaluations A and B. `contexts`: one dictionary (metric -> differences, one per pair) for each set of settings that
+    A and B share. Of several sets the means are averaged, of a single one the differences."""
     made = []
     for metric in sorted({name for context in contexts for name in context}):
         groups = [context[metric] for context in contexts if metric in context]
@@ -198,7 +201,7 @@ def _summed(contexts: Sequence[Mapping[str, Sequence[float]]]) -> tuple[Effect, 
 
 
 def say(found: Explanation) -> Iterator[str]:
-    """Lines of text about a comparison, as `python -m repro.results explain` prints them."""
+    """Lines of text about a comparison of two evaluations, as `python -m repro.results explain` prints them."""
     yield f"A {found.a}"
     yield f"B {found.b}"
     for effect in found.direct:

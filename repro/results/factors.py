@@ -28,8 +28,8 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Component:
-    """Variance of one term of the design: the main effect of one factor, or the interaction of several (`factors`:
-    their names).
+    """Variance of the accuracy due to one term of a design in which settings (factors) were varied: the main effect of
+    one factor, or the interaction of several (`factors`: their names).
 
     `variance`: unbiased estimate, which may be negative, of the mean square of the term's effects on the accuracy;
     `items`: variance over items of the term's effects on an item's outcome (the interaction of the term with the
@@ -44,8 +44,8 @@ class Component:
 
 @dataclass(frozen=True, kw_only=True)
 class Swing:
-    """The largest `change` of the accuracy between two levels of a factor: from the level `low` to the level `high`,
-    with the other factors at the levels that `others` names (`A=1 B=2`)."""
+    """The largest `change` of the accuracy between two levels of a factor (a setting that was varied): from the level
+    `low` to the level `high`, with the other factors at the levels that `others` names (`A=1 B=2`)."""
 
     change: float
     low: str
@@ -55,14 +55,15 @@ class Swing:
 
 @dataclass(frozen=True, kw_only=True)
 class Factor:
-    """One factor (setting that was varied) of a crossing: its `levels` and the mean accuracy at each (`accuracy`).
+    """What one factor (a setting that was varied) does to the accuracy on a task, which was evaluated under every
+    combination of several factors. `levels`: the values of the factor; `accuracy`: the mean accuracy at each.
 
-    `share`: share of the variance of the accuracy that is due to the factor's main effect; `share_with_others`: that
-    share with all interactions in which the factor takes part; `p`: p-value of the hypothesis that the levels have
-    equal mean accuracy, adjusted by Holm's method over the factors. `flips`: share of items whose outcome differs
-    between two levels of the factor while the other factors stay as they are, averaged over pairs of levels and
-    combinations of the other factors' levels, with its 95 % interval; `pairs`: (level, level, share of items that flip)
-    for each pair of levels.
+    `share`: share of the variance of the accuracy that the factor explains alone (main effect); `share_with_others`:
+    the same with all its interactions with other factors; `p`: p-value of the hypothesis that all levels have equal
+    mean accuracy, adjusted by Holm's method over the factors. `flips`: share of items that turn from right to wrong or
+    back when the factor changes from one level to another and all others stay as they are, averaged over all such
+    changes, with its 95 % interval; `pairs`: (level, level, share of items that flip) for each pair of levels; `swing`:
+    the largest change of the accuracy between two levels.
     """
 
     name: str
@@ -119,8 +120,9 @@ def analyse(entries: Iterable[Stored]) -> list[Factors]:
 
 
 def factors(crossing: Crossing) -> Factors:
-    """For each factor of a crossing its share of the variance of the accuracy, the answers that it flips and the
-    p-value of its effect; ValueError if the crossing has fewer than two items."""
+    """What each factor of a crossing (one task and checkpoint under every combination of some settings, the factors)
+    does to the accuracy: its share of the variance, the share of items that it flips between right and wrong, and the
+    p-value of its effect. ValueError if the crossing has fewer than two items."""
     y = crossing.outcomes
     n, names = len(y), list(crossing.factors)
     if n < 2:
@@ -261,9 +263,10 @@ HEADS = ("factor", "levels", "share", "with interactions", "p", "flips", "larges
 
 
 def say(found: Factors, room: int = sys.maxsize) -> Iterator[str]:
-    """Lines of text about one crossing: a table with one row per factor, the other shares, and sentences that say which
-    factor matters most and, where samplers were varied, which one was best. `room`: largest number of characters in a
-    line of the table."""
+    """Lines of text about one crossing (a task and checkpoint under every combination of some settings, the factors): a
+    table with one row per factor, the shares of the variance that items and interactions explain, and sentences that
+    say which factor matters most and, if samplers were varied, which one was best. `room`: largest number of characters
+    in a line of the table."""
     what = found.metric if found.filter == "none" else f"{found.metric} ({found.filter})"
     yield (
         f"{found.task} of {found.checkpoint}: {what}, mean {found.accuracy:.3f} over {found.n} items in {found.cells}"
@@ -313,7 +316,7 @@ def _cells(row: Factor) -> tuple[str, ...]:
 
 
 def sentence(found: Factors) -> str:
-    """One sentence that says which factor matters most."""
+    """One sentence that says which factor (varied setting) of an analysis matters most to the accuracy."""
     most = found.most
     if not any(row.flips for row in found.rows):
         return "No factor changes the outcome of any item."
@@ -347,14 +350,16 @@ def _ranking(found: Factors) -> Iterator[str]:
 
 
 def data(found: Sequence[Factors]) -> list[dict[str, Any]]:
-    """The analyses as the plain JSON that `--json` prints."""
+    """The analyses `found`, one for each task and checkpoint, as the plain JSON that `--json` prints: all fields of
+    each, the name of the factor that matters most, and a sentence about it."""
     return [{**asdict(each), "matters_most": each.most.name, "sentence": sentence(each)} for each in found]
 
 
 def csv(found: Sequence[Factors]) -> str:
-    """The analyses as CSV text. Rows of a crossing: one per term (factors joined by " x "), one for the choice of items
-    (`items`) and one for items that react differently to the settings (`items x settings`). Columns of flips and of the
-    largest change (swing) are filled for single factors only."""
+    """CSV text of the analyses `found`, one for each task and checkpoint. Each has one row per term (a factor, or an
+    interaction of several, joined by " x "), one for the choice of items (`items`) and one for items that react
+    differently to the settings (`items x settings`). Columns of flips and of the largest change (swing) are filled for
+    single factors only."""
     from pandas import DataFrame
 
     lines: list[dict[str, Any]] = []

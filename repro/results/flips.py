@@ -235,8 +235,8 @@ def paired_interval(gained: int, lost: int, n: int) -> Interval:
 
 
 def say(found: Flips) -> Iterator[str]:
-    """Lines of text about a comparison, as `python -m repro.results flips` prints them; the documents that differ come
-    last."""
+    """Lines of text about a comparison of two results of one task, as `python -m repro.results flips` prints them; the
+    documents that differ come last."""
     low, high = found.rate_interval
     flipped = found.gained + found.lost
     share = f"{flipped} of {found.n} documents differ ({found.rate:.3f} [{low:.3f}, {high:.3f}])"

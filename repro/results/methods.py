@@ -54,7 +54,8 @@ def methods(records: Sequence[Record]) -> Iterator[str]:
 
 
 def _cite(number: str | None, cited: dict[str, None]) -> str:
-    """LaTeX citation (`\\cite`) of the paper with this arXiv `number`, which becomes a key of `cited`; "" for None."""
+    """LaTeX citation (`\\cite`) of the paper with the arXiv number `number`; "" for None. The number is added to the
+    keys of `cited`, the papers cited so far."""
     if number is None:
         return ""
     cited[number] = None

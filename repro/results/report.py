@@ -144,8 +144,9 @@ def _columns(table: Table) -> list[str]:
 
 
 def _row(table: Table, shared: Any, by_metric: Mapping[str, Any]) -> dict[str, Any]:
-    """Row of the table `table` for one cell: `shared`, a row of the frame that has the cell's labels; `by_metric`:
-    metric -> row of the cell (see `store.by_cell`)."""
+    """Row of the table `table` for one cell (an evaluation under all its seeds). `shared`: a row of the frame of
+    `store.summarise` that has the labels and costs of the cell; `by_metric`: metric -> the row that has its mean and
+    errors (see `store.by_cell`)."""
     row = {name: getattr(shared, name) for name in ("suite", *table.labels, *table.costs, "note", "seeds")}
     row |= {"scale": scale_of(shared.recipe), "n": min(each.n for each in by_metric.values())}
     for name in table.metrics:

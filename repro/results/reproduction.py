@@ -115,7 +115,7 @@ class Comparison:
 
     @property
     def limit(self) -> float:
-        """The |t| beyond which the adjusted p-value is below ALPHA, so that the comparison is BAD."""
+        """The |t| beyond which the adjusted p-value is below 1 % (ALPHA), so that the comparison is BAD."""
         return two_sided(1 - ALPHA / self.family, self.degrees)
 
     def at_least(self, change: float) -> Comparison:
@@ -125,7 +125,7 @@ class Comparison:
         return replace(self, spread=max(self.spread, change / error))
 
     def interval(self) -> Interval:
-        """Prediction interval of the mean of your run: outside it the adjusted p-value is below ALPHA."""
+        """Prediction interval of the mean of your run: outside it the adjusted p-value is below 1 % (ALPHA)."""
         level = 1 - ALPHA / self.family
         return prediction_interval(self.known, self.spread, self.degrees, level, len(self.yours))
 
@@ -144,8 +144,8 @@ def cells(path: Path = ROOT / "evals" / "reproduction.toml") -> list[Reproductio
 def of_recipes(
     cells: Sequence[ReproductionCell], recipes: Sequence[str] | None
 ) -> Sequence[ReproductionCell]:
-    """The cells of the given recipes (None: all cells); ValueError for a recipe without a cell, with the recipe whose
-    name is most similar."""
+    """The cells (metrics of a recipe, task and sampler) of the given recipes (None: all cells); ValueError for a recipe
+    without a cell, with the recipe whose name is most similar."""
     if recipes is None:
         return cells
     valid = {cell.recipe for cell in cells}
@@ -158,8 +158,9 @@ def of_recipes(
 
 
 class Values(NamedTuple):
-    """Values on the scale of the test, by cell and whether train seeds are committed too, that is paired (`Key`):
-    `known`, committed; `new`, of your run; `alike`, from which the standard deviation of the comparison is estimated.
+    """Values that the reproduction test compares, on its scale (accuracies: asin(sqrt)): `known`, committed; `new`, of
+    your run; `alike`, from which the standard deviation is estimated. Each key (`Key`) is a cell (a metric of a recipe,
+    task and sampler), and whether it is paired (for train seeds that are committed too) or not (for others).
 
     `least`: the difference of each cell up to which it is never BAD; `unfinished`: cells whose training in your run
     stopped before the committed number of steps.
@@ -197,12 +198,9 @@ def compare(
 
 
 def read_values(committed: Path, yours: Path, cells: Sequence[ReproductionCell], reruns: Path) -> Values:
-    """Values of all cells (see `Comparison`) from three folders of records: committed ones, those of your run, and
-    reruns.
-
-    Raises ValueError, naming the field that differs, if the evaluations of a cell differ in more than seeds and the
-    number of training steps.
-    """
+    """The values that the reproduction test compares, from the records in three folders: committed ones, those of your
+    run, and reruns. Raises ValueError, naming the field that differs, if the evaluations of a cell (a metric of a
+    recipe, task and sampler) differ in more than seeds and the number of training steps."""
     frames = [_unmarked(frame(folder)) for folder in (committed, reruns, yours)]
     values = Values({}, {}, {}, {}, set())
     for cell in cells:
@@ -225,8 +223,9 @@ def read_values(committed: Path, yours: Path, cells: Sequence[ReproductionCell],
 
 
 def comparisons(values: Values, needed: Mapping[bool, int] = NEEDED) -> dict[Key, Comparison]:
-    """Comparison of every key (cell, and whether its train seeds are committed too, that is paired) that has values of
-    your run and enough values `alike` to estimate a standard deviation (`needed`: how many, by whether paired).
+    """Comparison of every key (cell, that is metric of a recipe, task and sampler, and whether it is paired: for train
+    seeds that are committed too) that has values of your run and enough values `alike` to estimate a standard deviation
+    (`needed`: how many, by whether paired).
 
     If not paired, the standard deviation is that over train seeds, pooled over the cells of a kind. If paired, it is
     that of the cell's reruns or the pooled one, whichever gives the narrower interval, because reruns vary no more than
@@ -327,8 +326,8 @@ def _rows(rows: DataFrame, cell: ReproductionCell) -> DataFrame:
 
 
 def _by_seed(cell: ReproductionCell, rows: DataFrame) -> dict[int, float]:
-    """Mean value per train seed, in the order of the seeds, from the rows of one cell; on the scale of the test
-    (accuracies: asin(sqrt))."""
+    """Mean value per train seed, in the order of the seeds, of a cell (a metric of a recipe, task and sampler) from its
+    `rows` of a frame of records; on the scale of the test (accuracies: asin(sqrt))."""
     means = rows.groupby("train_seed", sort=True).value.mean()
     return {int(seed): _scaled(cell, value) for seed, value in means.items()}
 

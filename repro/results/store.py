@@ -154,12 +154,12 @@ class Store:
         return None
 
     def append(self, *records: Record) -> int:
-        """Append records to their files and sync these; returns how many were new. A record is not appended if the
-        store has one of the same evaluation and numerics class (device, dtype, ...) that was timed with the same
-        engine, device and clock, or that like the record was not timed.
+        """Append records to their files and sync these; returns how many were new. A record is not new if the store has
+        one of the same evaluation and numerics class (device, dtype, ...), and either decoding speed was measured in
+        both, by the same engine, device and clock, or in neither.
 
-        Raises ValueError, and appends nothing, if a stored record of the same evaluation and numerics class (device,
-        dtype, ...) has a different result.
+        Raises ValueError, and appends nothing, if the store has another result of the same evaluation and numerics
+        class.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder / ".lock"):
@@ -371,8 +371,8 @@ def summarise(rows: DataFrame) -> DataFrame:
 
 
 def by_cell(table: DataFrame) -> list[tuple[Any, dict[str, Any]]]:
-    """For every cell of a frame made by `summarise`, in its order: its first row, and a dictionary of its rows by
-    metric; rows are named tuples."""
+    """For every cell (an evaluation under all its seeds) of a frame made by `summarise`, in its order: its first row,
+    and a dictionary of its rows by metric; rows are named tuples."""
     cells: dict[str, dict[str, Any]] = {}
     rows = table.itertuples(index=False)
     for cell, metric, row in zip(table.cell, table.metric, rows, strict=True):

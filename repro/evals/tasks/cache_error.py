@@ -89,8 +89,8 @@ class CacheError(Task):
         return Answer(metrics)
 
     def _prompts(self, model: Model, count: int) -> tuple[list[list[int]], int]:
-        """(prompts, token ids of one length; number of tokens to decode after each, a multiple of `block_length`), from
-        `count` held-out rows that are drawn at random with a fixed key."""
+        """(`count` prompts, lists of token ids of one length; number of tokens to decode after each, a multiple of
+        `block_length`). The prompts are the beginnings of held-out rows that are drawn at random with a fixed key."""
         split = prepared(model.data).heldout
         rows = rng.permutation(0, rng.QUOTED, 1, len(split)).numpy()[:count]
         ids, candidates = split.ids[rows].astype(np.int64), split.candidates[rows]
@@ -146,8 +146,8 @@ def _read(data: Any, rows: int, length: int) -> dict[str, Tensor]:
     sizes = {len(found.ids), len(found.kl), len(found.tokens)}
     if sizes != {rows} or {len(row) for row in found.ids} != {length}:
         raise ValueError(
-            f"the stored chunk does not have `kl`, `tokens` and {length} `ids` for each of {rows} rows; remove its file"
-            " and run again"
+            f"a stored result does not have `kl`, `tokens` and {length} `ids` for each of {rows} rows; remove the file"
+            " that this message names and run again"
         )
     return {name: torch.tensor(getattr(found, name), dtype=torch.float64) for name in ("ids", "kl", "tokens")}
 

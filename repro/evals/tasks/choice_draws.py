@@ -163,8 +163,9 @@ class ChoiceDraws(Task):
     def _scores(
         self, model: Model, rule: Estimator, requests: list[LikelihoodRequest], repeats: int, seed: int
     ) -> tuple[Tensor, Tensor]:
-        """(log-likelihoods in nats, estimated by `rule` `repeats` times, [items, choices, repeats]; mean number of
-        forward passes per answer, [items]) for the `requests`, `choices` per item."""
+        """Estimated log-likelihoods of the answers of multiple-choice items, which `requests` lists item by item,
+        `choices` of each: (nats by the estimator `rule`, [items, choices, repeats], each of the `repeats` with random
+        draws of its own; mean number of forward passes per answer, [items])."""
         repeated = [replace(r, row=r.row + k * REPEAT) for r in requests for k in range(repeats)]
         denoiser = rule.batched(model.denoiser, model.recipe.process, BATCH)
         found = rule.score(denoiser, repeated, seed)
@@ -182,8 +183,8 @@ def _read(data: Any, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     scores, forwards = (torch.tensor(each, dtype=torch.float64) for each in stored)
     if (scores.shape, forwards.shape) != (shape, shape[:1]):
         raise ValueError(
-            f"the stored chunk has scores of shape {list(scores.shape)} and forwards of shape {list(forwards.shape)},"
-            f" not {list(shape)} and {list(shape[:1])}; remove its file and run again"
+            f"stored answers have scores of shape {list(scores.shape)} and forwards of shape {list(forwards.shape)},"
+            f" not {list(shape)} and {list(shape[:1])}; remove the file that this message names and run again"
         )
     return scores, forwards
 

@@ -33,14 +33,15 @@ if TYPE_CHECKING:
 
 @part
 class LookaheadCost(Task):
-    """Decodes `rows` texts one token per step, and again with lookahead for each number of states in `states` (states:
-    drafts of the next decoding steps of a text, forwarded together as one batch).
+    """Cost of lossless lookahead, which decodes the same text in fewer sequential forward passes: each pass takes up to
+    m *states* of the text as one batch, the text so far and guesses of it after one, two, ... further steps. `rows`
+    texts are decoded one token per step, and again with lookahead for each m in `states`.
 
     The prompts, of one length, are the beginnings of held-out rows, up to the first position that is scored in some row
-    (not part of its prompt); they are empty if the first position is scored. Metrics for each number m of states:
-    `rounds_m`, sequential forward passes per token (all states of a text count as one pass); `forwards_m`, states
-    forwarded per token; `tokens_m`, tokens forwarded, relative to decoding one token per step; `equal_m`, the share of
-    texts all tokens of which equal those of the text that was decoded one token per step.
+    (not part of its prompt); they are empty if the first position is scored. Metrics for each m: `rounds_m`, sequential
+    forward passes per token (all states of a text count as one pass); `forwards_m`, states forwarded per token;
+    `tokens_m`, tokens forwarded, relative to decoding one token per step; `equal_m`, the share of texts all tokens of
+    which equal those of the text that was decoded one token per step.
     """
 
     rows: int
@@ -66,8 +67,9 @@ class LookaheadCost(Task):
         return quoted(model, count, first).tolist()
 
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
-        """The metrics for each number of states, and the cost of decoding one token per step, for at most `ask.limit`
-        texts; processes share the work through the queue `work`.
+        """Result of decoding at most `ask.limit` texts one token per step and with lookahead: the metrics that compare
+        the two for each number of states, and the cost of one token per step; processes share the work through the
+        queue `work`.
 
         Raises ValueError for several tokens per step, and for a sampler that cannot look ahead.
         """
@@ -92,8 +94,10 @@ class LookaheadCost(Task):
 
 @part
 class PromptedLookahead(LookaheadCost):
-    """`LookaheadCost` for models of running text, whose held-out rows have no part marked as prompt: each text
-    continues the first `prompt` ids of a row by `length` ids."""
+    """Cost of lossless lookahead (guessing the next steps of a text and verifying the guesses in one forward pass, so
+    that the same text takes fewer passes) on running text, whose held-out rows have no part marked as prompt: each text
+    continues the first `prompt` ids of a row by `length` ids. Other settings and metrics are those of
+    `LookaheadCost`."""
 
     prompt: int
     length: int
@@ -129,8 +133,9 @@ class ParallelAgreement(Task):
         return self.length
 
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
-        """The metrics and the cost of the sampler and decoding plan in `ask`, for at most `ask.limit` texts; processes
-        share the work through the queue `work`. ValueError for an unknown preset `reference`."""
+        """Result of decoding at most `ask.limit` texts with the sampler and plan in `ask` and with the preset
+        `reference`: the shares of equal and of right tokens and texts, and the cost of the former; processes share the
+        work through the queue `work`. ValueError for an unknown preset `reference`."""
         assert ask.sampler is not None and ask.plan is not None
         count = ask.at_most(self.rows)
         texts = torch.from_numpy(quoted(model, count, self.prompt + self.length))
@@ -165,8 +170,9 @@ def quoted(model: Model, count: int, length: int) -> np.ndarray:
 
 
 def compared(one: Decoded, found: Mapping[int, Decoded]) -> dict[str, tuple[float, float | None, int]]:
-    """The metrics of `LookaheadCost` (`rounds_m`, `forwards_m`, `tokens_m`, `equal_m` for each number m of states):
-    name -> (mean over texts, standard error, number of texts).
+    """What lookahead costs compared with one token per step, for each number m of states (the text so far and guesses
+    of its continuation, forwarded together): metrics `rounds_m`, `forwards_m`, `tokens_m` and `equal_m` (see
+    `LookaheadCost`), name -> (mean over texts, standard error, number of texts).
 
     `one`: texts decoded one token per step, with their cost; `found`: number of states -> the same texts decoded with
     lookahead.

@@ -54,8 +54,8 @@ END_OF_DOCUMENT = "[EOS]"
 
 @part
 class ExternalSamples(Part):
-    """What a record has as its task if the samples are from a file that another program (engine) wrote. `samples`:
-    SHA-256 of that file; `distinct`: sizes of the n-grams counted."""
+    """The `task` in the record of samples that were read from a file of another program (engine), not generated here.
+    `samples`: SHA-256 of that file; `distinct`: sizes of the n-grams counted."""
 
     name: str
     samples: str
@@ -64,8 +64,9 @@ class ExternalSamples(Part):
 
 @part
 class ExternalLikeness(ExternalSamples):
-    """What a record has as its task if the samples are from a file that another program (engine) wrote, and were also
-    compared with real texts by MAUVE (with each of the settings `mauve`). `reference`: SHA-256 of the file of texts."""
+    """The `task` in the record of samples that were read from a file of another program (engine), not generated here,
+    and were compared with real texts by MAUVE, with each of the settings `mauve`. `reference`: SHA-256 of the file of
+    real texts."""
 
     reference: str
     mauve: tuple[Mauve, ...]

@@ -229,8 +229,8 @@ def score_texts(rows: Sequence[Ids], judge: CausalLM, rule: Rule, work: WorkQueu
         values = convert(found, tuple[list[float], list[float]], "the scores", "compute them again")
         if any(len(each) != len(span) for each in values):
             raise ValueError(
-                f"the stored chunk does not have a likelihood and a number of tokens for each of {len(span)} samples;"
-                " remove its file and run again"
+                f"a stored result does not have a likelihood and a number of tokens for each of {len(span)} samples;"
+                " remove the file that this message names and run again"
             )
         return values
 

@@ -316,8 +316,8 @@ def judge_text(data: Data, ids: Ids, end: str | None) -> str:
 
 
 def _check_windows(windows: Sequence[Ids], longest: int, vocab_size: int, name: str) -> None:
-    """Raise ValueError, which names the judge `name`, for a window of more than `longest` ids or with an id outside 0
-    to `vocab_size` - 1."""
+    """Raise ValueError, with the `name` of the judge, for a window (token ids that it reads at once) of more than
+    `longest` ids or with an id outside 0 to `vocab_size` - 1."""
     for window in windows:
         if len(window) > longest:
             raise ValueError(
@@ -335,8 +335,8 @@ def _check_windows(windows: Sequence[Ids], longest: int, vocab_size: int, name: 
 def _log_probs(
     windows: Sequence[Ids], vocab_size: int, read: Callable[[Tensor], Tensor], device: torch.device
 ) -> list[np.ndarray]:
-    """Log-probability in nats of each id given those before it, one array [length] per window. `read` is the network: a
-    function of ids [B, L] on `device` that returns logits [B, L, vocab_size], each for the id at its own position."""
+    """One array [length] per window (list of token ids): log-probability in nats of each id given those before it.
+    `read` is the network, ids [B, L] on `device` -> logits [B, L, vocab_size], each for the id at its own position."""
     found: list[np.ndarray] = [np.zeros(0)] * len(windows)
     for same, rows in _batches(windows, vocab_size, device):
         with torch.inference_mode():
@@ -384,8 +384,8 @@ def _check_not_empty(windows: Sequence[Ids]) -> None:
 def _batches(
     windows: Sequence[Ids], vocab_size: int, device: torch.device
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield (indices of B windows of one length, their ids [B, L] on `device`), at least one window and at most LOGITS
-    logits a batch; empty windows are left out."""
+    """Yield batches of windows (lists of token ids): (indices of B windows of one length L, their ids [B, L] on
+    `device`), with at most LOGITS logits but at least one window each; empty windows are left out."""
     order = sorted((i for i in range(len(windows)) if len(windows[i])), key=lambda i: len(windows[i]))
     while order:
         length = len(windows[order[0]])

@@ -53,8 +53,8 @@ class MauveTask(TextQualityTask):
         names = [pins.name for pins in self.mauve]
         if not names or len(set(names)) < len(names):
             raise ValueError(
-                f"task {self.name!r}: `mauve` lists settings for {', '.join(names) or 'no metric'}; give one setting"
-                " or more, and give each state once"
+                f"task {self.name!r}: `mauve` lists settings for {', '.join(names) or 'no metric'}; give one or"
+                " more, each with another `state`"
             )
 
     def gives(self, metric: str) -> bool:
@@ -96,8 +96,9 @@ class MauveTask(TextQualityTask):
 
 @part
 class GenerationMauve(MauveTask):
-    """Rows generated without a prompt, `samples` of them of the length of the training rows, and as many held-out rows,
-    all scored by the judge and by MAUVE."""
+    """MAUVE against held-out rows, generative perplexity under a judge (a causal language model), entropy and distinct
+    n-grams of `samples` rows that are generated without a prompt, of the length of the training rows, and of as many
+    other held-out rows."""
 
     generates = True
     needs_draws = True
@@ -119,8 +120,9 @@ class GenerationMauve(MauveTask):
 
 @part
 class NaiveMauve(MauveTask):
-    """Held-out rows, and naive samples made from them without a model, scored by the judge and by MAUVE. Naive samples:
-    the first `period` ids of each row repeated, and rows of ids drawn independently by their frequency."""
+    """MAUVE against held-out rows, generative perplexity under a judge (a causal language model), entropy and distinct
+    n-grams of other held-out rows and of naive samples made from them without a model. Naive samples: the first
+    `period` ids of each row repeated, and rows of ids drawn independently by their frequency."""
 
     period: int
     generates = False
@@ -186,13 +188,13 @@ def _features(judge: Judge, texts: Sequence[Ids], pins: Mauve, work: WorkQueue) 
         content = base64.b64decode(convert(data, str, "the states", "compute them again"), validate=True)
         if not content or len(content) % (8 * len(span)):
             raise ValueError(
-                f"the stored chunk has {len(content)} bytes of hidden states, which do not split into float64 vectors"
-                f" for {len(span)} texts; remove its file and run again"
+                f"a stored result has {len(content)} bytes of hidden states, which do not split into float64 vectors"
+                f" for {len(span)} texts; remove the file that this message names and run again"
             )
         found = np.frombuffer(content, "<f8").reshape(len(span), -1)
         if not np.isfinite(found).all():
             raise ValueError(
-                "a hidden state in the stored chunk is NaN or infinite; remove its file and run again"
+                "a stored hidden state is NaN or infinite; remove the file that this message names and run again"
             )
         return found
 

@@ -35,10 +35,10 @@ model and judge have the same vocabulary ("ids")."""
 
 @part
 class TextQualityTask(Task):
-    """Base class of tasks with `samples` samples, which a judge scores. `judge`: path of the judge's folder, or its
-    name in `runs/` (a left-to-right run, or a causal LM saved by transformers); `rule`: scoring rule of gen_ppl;
-    `retokenise`: whether the judge reads the samples' texts ("text") or their ids ("ids"); `distinct`: sizes of the
-    n-grams counted."""
+    """Base class of tasks that measure the quality of `samples` samples: generative perplexity (gen_ppl) under a judge
+    (a causal language model), entropy and distinct n-grams. `judge`: path of the judge's folder, or its name in `runs/`
+    (a left-to-right run, or a causal LM saved by transformers); `rule`: scoring rule of gen_ppl; `retokenise`: whether
+    the judge reads the samples' texts ("text") or their ids ("ids"); `distinct`: sizes of the n-grams counted."""
 
     samples: int
     judge: str
@@ -120,8 +120,8 @@ class TextQualityTask(Task):
 
 @part
 class GenerationQuality(TextQualityTask):
-    """Rows generated without a prompt, `samples` of them of the length of the training rows, and as many held-out rows,
-    all scored by the judge."""
+    """Generative perplexity under a judge (a causal language model), entropy and distinct n-grams of `samples` rows
+    that are generated without a prompt, of the length of the training rows, and of as many held-out rows."""
 
     generates = True
     needs_draws = True
@@ -141,8 +141,9 @@ class GenerationQuality(TextQualityTask):
 
 @part
 class OpenGeneration(TextQualityTask):
-    """Rows of `length` ids generated without a prompt, `samples` of them, scored by the judge; no held-out rows are
-    needed, so it applies to models that come without data (released weights)."""
+    """Generative perplexity under a judge (a causal language model), entropy and distinct n-grams of `samples` rows of
+    `length` ids that are generated without a prompt. No held-out rows are needed, so the task applies to models that
+    come without data (released weights)."""
 
     length: int
     generates = True
@@ -157,8 +158,9 @@ class OpenGeneration(TextQualityTask):
 
 @part
 class NaiveSamples(TextQualityTask):
-    """Held-out rows and naive samples made from them without a model, scored by the judge. Naive samples: the first
-    `period` ids of each row repeated, and rows of ids drawn independently by their frequency."""
+    """Generative perplexity under a judge (a causal language model), entropy and distinct n-grams of held-out rows and
+    of naive samples made from them without a model. Naive samples: the first `period` ids of each row repeated, and
+    rows of ids drawn independently by their frequency."""
 
     period: int
     generates = False

@@ -25,9 +25,10 @@ from repro.model import Model
 
 @part
 class RedrawnGeneration(TextQualityTask):
-    """Samples of `length` ids generated without a prompt and scored by the judge. A sample is generated again as long
-    as the `window` ids before the end of any of its blocks have an entropy below `least` nats, up to `tries` draws in
-    all.
+    """Generative perplexity under a judge (a causal language model), entropy and distinct n-grams of `samples` samples
+    of `length` ids that are generated without a prompt, and again where their entropy is low. A sample is generated
+    again as long as the `window` ids before the end of any of its blocks have an entropy below `least` nats, up to
+    `tries` draws in all.
 
     The last draw is scored. Metric `redrawn`: mean number of draws after the first; `still_low`: fraction of samples
     whose last draw has low entropy. ValueError unless 1 <= window < length and tries >= 1.

@@ -102,8 +102,9 @@ def compare_with_reference(
 
 @part
 class OpenMauve(MauveTask):
-    """Rows of `length` ids generated without a prompt, `samples` of them, scored by the judge and by MAUVE against
-    texts of the file `reference` (its path, or its name in `runs/`)."""
+    """MAUVE against real texts in the file `reference` (its path, or its name in `runs/`), generative perplexity under
+    a judge (a causal language model), entropy and distinct n-grams of `samples` rows of `length` ids that are generated
+    without a prompt."""
 
     reference: str
     length: int

@@ -34,9 +34,9 @@ SPACE = "27 sentences"
 
 
 def is_plotted(preset: str, number: Mapping[str, Any]) -> bool:
-    """Whether `number`, an entry of the certificate of `preset`, is a point of a plot: the total variation from the
-    true law on the language of 27 sentences, under the exact denoiser, of one of the presets that are plotted (LAWS).
-    """
+    """Whether the page plots `number`, one of the statistics in the certificate of the sampler preset `preset`: it does
+    if the statistic is the total variation from the true distribution on the language of 27 sentences, measured with
+    the exact denoiser, and the preset is one of LAWS."""
     wanted = {"oracle": "exact", "statistic": "total variation", "space": SPACE}
     return preset in LAWS.get(number["noise"], ()) and all(number[k] == v for k, v in wanted.items())
 

@@ -13,9 +13,9 @@ from repro.results.page.sources import Json
 
 
 def law_plots(stored: Sequence[Stored], items: Items) -> Iterator[Json]:
-    """A plot for each noise process: total variation distance of the exact output law of each preset from the true law,
-    against steps. `stored`: certificates, from which the numbers are; recorded decodings of the points are added to
-    `items`."""
+    """A plot for each noise process: the total variation distance between the exact output distribution of each preset
+    and the true distribution, against the number of steps. `stored`: the certificates, which hold these distances;
+    recorded decodings of the plotted points are added to `items`."""
     titles = {"absorbing": "Exact law: masked noise", "uniform": "Exact law: uniform noise"}
     for noise, title in titles.items():
         found = []

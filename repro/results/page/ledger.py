@@ -29,9 +29,10 @@ SHOWN = {
 
 
 def certified(stored: Sequence[Stored]) -> list[Json]:
-    """Entries of the page's list of certificates, one for each preset and noise process: the preset's claim, the
-    verdict, and the numbers under the exact denoiser. `stored`: the certificates, as `repro.results.certificates.read`
-    returns them."""
+    """Entries of the page's list of certificates, one for each preset and noise process: what the preset claims, the
+    verdict, and the statistics that were measured with the exact denoiser, such as the total variation from the true
+    distribution for each number of steps. `stored`: the certificates, as `repro.results.certificates.read` returns
+    them."""
     return [
         {
             "preset": one["preset"],
@@ -68,8 +69,8 @@ def _number(stored: Stored, place: int) -> Json:
 
 
 def cited(stored: Sequence[Stored]) -> dict[str, Json]:
-    """File name -> what the page holds of this certificate as a source of numbers: preset, settings (`part`) and their
-    digest, numbers, and the machine that made it."""
+    """The certificates as sources of the numbers that the page shows: file name -> preset, settings (`part`) and their
+    digest, all measured statistics (`numbers`), and the machine on which the certificate was made."""
     names = ("preset", "part", "digest", "numbers", "machine")
     return {certificates.file_name(one["preset"]): {name: one.get(name) for name in names} for one in stored}
 

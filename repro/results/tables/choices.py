@@ -62,7 +62,8 @@ def rows(records: Sequence[Record]) -> DataFrame:
     `value` (mean over them) and `sd`; for every arm except the first also `difference` from the first, paired by train
     seed, and its 95 % interval from `low` to `high`.
 
-    ValueError if arms were evaluated under two protocols or have different train seeds.
+    ValueError if arms were evaluated under two protocols (precision, what is counted, ...) or have different train
+    seeds.
     """
     from pandas import DataFrame
 

@@ -65,11 +65,12 @@ REMEDY = "No records yet: `python -m repro.evals --suite lookahead ...`, then `p
 
 
 def rows(records: Sequence[Record]) -> DataFrame:
-    """Frame with columns `COLUMNS`, sorted, one row per checkpoint, sampler and number of `states`: how many states of
-    a text (the text after 0, 1, 2, ... guessed steps) one batched forward pass, a round, has at most. `rounds` and
-    `forwards` (states forwarded) are per token, `per_round` is tokens per round; `tokens`: tokens forwarded, relative
-    to one token per step; `equal`: share of texts equal to those of one token per step; `best`: `*` for the row of
-    fewest rounds whose `tokens` are at most 2 (MOST). ValueError for two protocols."""
+    """Frame with columns `COLUMNS`, sorted, one row per checkpoint, sampler and m (`states`), where lookahead decodes
+    in rounds: a round is one batched forward pass of up to m states of a text, that is of the text after 0, 1, 2, ...
+    guessed steps. `rounds` and `forwards` (states forwarded) are per token, `per_round` is tokens per round; `tokens`:
+    tokens forwarded, relative to one token per step; `equal`: share of texts equal to those of one token per step;
+    `best`: `*` for the row of fewest rounds whose `tokens` are at most 2 (MOST). ValueError if the records have several
+    protocols."""
     from pandas import DataFrame
 
     chosen = to_frame(each for each in records if each.question.task.get("part") in PARTS)

@@ -159,9 +159,10 @@ def _times(count: int) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """`value`: log gen_ppl of sweep `a` minus that of sweep `b` at one `entropy`, with 95 % bootstrap `interval` and
-    standard error `se`; all None if their ranges of entropy do not overlap. `p`: p-value of no difference, adjusted by
-    Holm over all pairs."""
+    """Difference of two sweeps (a sweep: one sampler of one checkpoint at several temperatures) in generative
+    perplexity (gen_ppl). `value`: log gen_ppl of sweep `a` minus that of sweep `b` at one `entropy`, with 95 %
+    bootstrap `interval` and standard error `se`; all None if their ranges of entropy do not overlap. `p`: p-value of no
+    difference, adjusted by Holm over all pairs."""
 
     panel: str
     a: str
@@ -174,8 +175,9 @@ class Difference:
 
 
 def differences(found: Sequence[Sweep], real: dict[str, float]) -> list[Difference]:
-    """Differences of log gen_ppl for all pairs of `comparable` sweeps, each at the entropy of real text (`real`, by
-    panel) or the nearest one that both reach. In a panel without real text the entropy is the middle of the range that
+    """Differences of log gen_ppl (generative perplexity) for all pairs of `comparable` sweeps (one sampler of one
+    checkpoint at several temperatures), each at the entropy of real text (`real`, by panel, which is a suite at one
+    scale) or the nearest one that both reach. In a panel without real text the entropy is the middle of the range that
     both reach."""
     pairs = (pair for pair in itertools.combinations(found, 2) if comparable(*pair))
     made = [_difference(a, b, real.get(a.panel)) for a, b in pairs]
@@ -186,8 +188,9 @@ def differences(found: Sequence[Sweep], real: dict[str, float]) -> list[Differen
 
 
 def comparable(a: Sweep, b: Sweep) -> bool:
-    """Whether two sweeps are compared: both are of one panel (suite and scale), and they have equal tokens per step, or
-    the same checkpoint and sampler, or one is autoregressive (always one token per step)."""
+    """Whether two sweeps (one sampler of one checkpoint at several temperatures) are compared: both are of one panel
+    (suite and scale), and they have equal tokens per step, or the same checkpoint and sampler, or one is autoregressive
+    (always one token per step)."""
     ar = any(each.checkpoint.partition("@")[0] == "ar" for each in (a, b))
     one = (a.checkpoint, a.sampler) == (b.checkpoint, b.sampler)
     return a.panel == b.panel and (ar or one or a.tokens_per_step == b.tokens_per_step)

@@ -7,7 +7,7 @@ of a reference setting by at most a margin.
 
 A *setting* is one recipe decoded with one sampler and one decoding plan (lengths, steps, cache). The settings of a
 composite may differ only in sampler and plan: task, documents, engine, device, numerics class, clock and networks must
-be equal, or a ValueError names the difference. Constants: evals/speed.toml.
+be equal, or a ValueError names the difference. The constants of both scores are in evals/speed.toml (`pins`).
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class _Reference(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Pins(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Constants of the scores that combine accuracy and speed, as read from evals/speed.toml: those of AUP (accuracy
-    under parallelism), the margin and level of the test that an accuracy is not worse than another by more than the
-    margin (`non_inferior`), and for each recipe family the setting (sampler, tokens per step) with which the family's
-    others are compared (`reference`)."""
+    """Constants of two scores that combine accuracy and speed, read from evals/speed.toml. `aup`: alpha, slack and the
+    y_max of each task in AUP (accuracy under parallelism, see `aup`); `non_inferior`: by how much (margin) an accuracy
+    may be below that of a reference setting, and the level of the test of this; `reference`: recipe family -> its
+    reference setting (sampler preset and tokens per step), with which its other settings are compared."""
 
     aup: _Aup
     non_inferior: _NonInferior
@@ -71,7 +71,8 @@ class Pins(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @lru_cache
 def pins() -> Pins:
-    """The constants of evals/speed.toml; ValueError names an invalid field."""
+    """The constants of the scores that combine accuracy and speed (weights of AUP, margin and level of the test of
+    accuracies, reference settings), as read from evals/speed.toml; ValueError names an invalid field."""
     return read_toml(PINS, Pins)
 
 
@@ -97,8 +98,8 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A recipe decoded with one sampler and one decoding plan, and its runs, sorted by seed. `alike`: the fields that
-    must be equal in all settings of a composite, as JSON (see the function `alike`)."""
+    """A recipe decoded with one sampler and one decoding plan (lengths, steps, cache), and its runs, sorted by seed.
+    `alike`: JSON of all that must be equal in two settings if they are to be compared (see the function `alike`)."""
 
     recipe: str
     preset: str
@@ -117,7 +118,7 @@ class Setting:
         return self.total("useful") / max(1, self.total("forwards"))
 
     def total(self, name: str) -> int:
-        """The count with this name (a field of `Counts`), summed over runs."""
+        """Sum over runs of the field `name` of `Counts`, such as `useful` (tokens) or `forwards` (forward passes)."""
         return sum(getattr(run.counts, name) for run in self.runs)
 
 
@@ -192,8 +193,9 @@ def aup_by_seed(settings: Sequence[Setting], constants: Pins) -> list[float]:
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """`difference`: accuracy of a setting minus that of the reference setting; `low`: lower end of its one-sided paired
-    confidence interval."""
+    """How a setting (sampler and decoding plan) compares with the reference setting of its recipe: `difference`, its
+    accuracy minus that of the reference; `low`, lower end of the one-sided paired confidence interval of the
+    difference."""
 
     difference: float
     low: float
@@ -230,9 +232,9 @@ def _quantile(level: float, degrees: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Fastest:
-    """Result of the search for the fastest `setting` whose accuracy is not worse than that of the reference setting by
-    more than a margin (None: none). `failed`: the first setting that failed the test (None: none); `compared`:
-    comparison of the setting that was tested last with the reference."""
+    """Result of the search for the fastest `setting` (sampler and decoding plan) whose accuracy is not worse than that
+    of the reference setting by more than a margin (None: none). `failed`: the first setting that failed the test (None:
+    none); `compared`: comparison of the setting that was tested last with the reference."""
 
     setting: Setting | None
     failed: Setting | None
@@ -240,7 +242,8 @@ class Fastest:
 
 
 def fastest(settings: Sequence[Setting], reference: Setting, constants: Pins) -> Fastest:
-    """The fastest setting whose accuracy is not worse than that of `reference` by more than the margin in `constants`.
+    """The fastest setting (sampler and decoding plan) of a recipe whose accuracy is not worse than that of `reference`
+    by more than the margin in `constants`.
 
     Settings are tested in ascending order of tokens per forward pass, from the reference's on, until one fails: the
     lower end of the interval of its difference in accuracy from the reference is below minus the margin. ValueError if
@@ -266,8 +269,8 @@ def fastest(settings: Sequence[Setting], reference: Setting, constants: Pins) ->
 
 
 def fastest_alone(settings: Sequence[Setting], reference: Setting, constants: Pins) -> list[Fastest]:
-    """For each network by itself the fastest setting whose accuracy is close enough to that of `reference` (`fastest`):
-    a statement about that network, not about its recipe."""
+    """For each network by itself the fastest setting (sampler and decoding plan) whose accuracy is not worse than that
+    of `reference` by more than a margin (see `fastest`): a statement about that network, not about its recipe."""
     refuse_unequal([reference, *settings])
     places = {id(setting): i for i, setting in enumerate(settings)}
     found = []
@@ -285,7 +288,7 @@ def reference_of(recipe: str, settings: Sequence[Setting], constants: Pins) -> S
     family = recipe.partition("@")[0]
     if family not in constants.reference:
         raise ValueError(
-            f"no reference of {family!r} in evals/speed.toml; {nearest(family, constants.reference)}"
+            f"no reference setting of recipe {family!r} in evals/speed.toml; {nearest(family, constants.reference)}"
         )
     wanted = constants.reference[family]
     for setting in settings:

@@ -54,8 +54,8 @@ def rows(records: Sequence[Record]) -> DataFrame:
     """Frame with columns `COLUMNS`, one row per evaluation and k, sorted. `changed`: probability that of two draws of
     an item one is right and one is wrong, where the first draw is of this evaluation and the second of its sampler at
     one token per step (for an adaptive sampler: of `low_confidence` at one token per step); NaN where the two
-    evaluations are the same one or the second is not stored. ValueError for two protocols, two records of one row, or a
-    record without the number of right draws of each item."""
+    evaluations are the same one or the second is not stored. ValueError for two protocols (precision, what is counted,
+    ...) in the records, for two records of one row, or for a record without the number of right draws of each item."""
     from pandas import DataFrame
 
     chosen = [record for record in records if record.question.task.get("part") == PART]

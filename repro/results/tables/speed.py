@@ -83,8 +83,8 @@ ADAPTIVE_PINS = re.compile(r":[\w.]+=[^,+]+(?:,[\w.]+=[^,+]+)*")
 
 @dataclass(frozen=True, kw_only=True)
 class Timed:
-    """A setting, the values of the columns `WHERE` for its runs (suite, scale, engine, device, numerics class), and the
-    measured speed of each run."""
+    """A setting (a recipe decoded with one sampler and decoding plan), the values of the columns `WHERE` that all its
+    runs share (suite, scale, engine, device, numerics class), and the measured speed of each run."""
 
     where: tuple[str, ...]
     setting: Setting
@@ -197,8 +197,8 @@ def _row(cell: Timed) -> dict[str, Any]:
 
 
 def _per_second(modes: Sequence[Latency | Throughput], count: str) -> float:
-    """The count with this name (a field of `Counts`) per second, as a ratio of sums over runs. `modes`: the measured
-    times of each run, one text at a time or in batches; the time of a run is the median over its passes."""
+    """Tokens or forward passes (`count`, a field of `Counts`) per second, as a ratio of sums over runs. `modes`: the
+    measured times of each run, one text at a time or in batches; the time of a run is the median over its passes."""
     return sum(getattr(mode.counts, count) for mode in modes) / sum(median(mode.passes) for mode in modes)
 
 

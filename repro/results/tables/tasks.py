@@ -78,7 +78,8 @@ def _interval(row: Any) -> Interval:
 
 
 def _value(row: dict[str, Any]) -> str:
-    """Text of a value with its interval, or with the reason why it has none."""
+    """Text of the value in `row` (a row of the frame of `rows`) with its interval, or with the reason why it has none,
+    such as that all items are equal."""
     if row["share"]:
         return proportion(row["value"], Interval(row["low"], row["high"]), row["sd_seeds"])
     text = measured(row["value"], row["se"], row["sd_seeds"])

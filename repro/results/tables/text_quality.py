@@ -64,9 +64,10 @@ REMEDY = "No records yet: `python -m repro.evals --suite quality.text`, then `py
 
 
 def points(records: Sequence[Record], swept: Sequence[Sweep]) -> DataFrame:
-    """Frame with one row per point of the plot: its numbers with their errors, and the bootstrap interval of gen_ppl at
-    the entropy of the point, from the temperature sweeps `swept` of the records (`matched.sweeps`); columns `COLUMNS`.
-    `line`: a sampler, or one of the reference rows in REFERENCES. ValueError if two protocols would share a panel.
+    """Frame with one row per point of the plot of generative perplexity (gen_ppl) against entropy, columns `COLUMNS`:
+    gen_ppl, entropy and the other measures of quality with their errors, and the bootstrap interval of gen_ppl at the
+    point's entropy, from the temperature sweeps `swept` of the records (`matched.sweeps`). `line`: a sampler, or one of
+    the reference rows in REFERENCES. ValueError if two protocols would share a panel (suite and scale).
 
     Reference rows do not depend on a network: a panel has one point for each of them, whatever model its records name.
     """

@@ -355,7 +355,7 @@ def test_settings_with_blocks_and_caches_have_their_sampler_and_reference():
     assert {speed.rule_of(setting) for setting in found} == {*presets, "threshold_0.9, block 8, dual cache"}
     with pytest.raises(ValueError, match="lacks its reference, low_confidence at 1"):
         reference_of("llada@nano.sudoku", [each for each in found if "cache" in each.preset], pins())
-    with pytest.raises(ValueError, match=r"no reference of 'lada' in evals/speed\.toml; nearest is 'llada'"):
+    with pytest.raises(ValueError, match=r"no reference setting of recipe 'lada' in .*; nearest is 'llada'"):
         reference_of("lada@nano", found, pins())
 
 

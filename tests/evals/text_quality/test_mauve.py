@@ -303,7 +303,7 @@ def test_reference_rows_are_not_among_the_scored_heldout_rows(pins, model):
     held = len(prepared(model.data).heldout.ids)
     with pytest.raises(ValueError, match=f"needs {held + 1} held-out rows"):
         task.heldout_rows(model, held - 1, 2)
-    with pytest.raises(ValueError, match="give each state once"):
+    with pytest.raises(ValueError, match="each with another `state`"):
         GenerationMauve(name="q", **pins | {"mauve": (PINS, PINS)})
     with pytest.raises(ValueError, match="6 clusters of 5 samples"):
         task.count(Ask(None, None, 0, 5))
