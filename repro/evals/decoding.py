@@ -101,17 +101,16 @@ def _read(data: Any, rows: int, length: int, total: int) -> Decoded:
     ):
         raise ValueError(
             f"the stored chunk does not have `ids`, `useful` and each cost ({', '.join(_costs())}) of {rows} decoded"
-            " rows; remove the file of the chunk, which this error names, and run again"
+            " rows"
         )
     if any(len(row) != length or not 0 <= min(row) <= max(row) < total for row in found.ids):
         raise ValueError(
-            f"a decoded row in the stored chunk does not have {length} ids from 0 to {total - 1}; remove the file"
-            " of the chunk, which this error names, and run again"
+            f"a decoded row in the stored chunk does not have {length} ids from 0 to {total - 1}"
         )
     if any(not 0 <= value < 1 << 62 for each in (found.useful, *found.cost.values()) for value in each):
         raise ValueError(
             f"the stored chunk holds a number of useful tokens or a cost ({', '.join(_costs())}) of a decoded row that"
-            " is not from 0 to 2^62 - 1; remove the file of the chunk, which this error names, and run again"
+            " is not from 0 to 2^62 - 1"
         )
     cost = Cost(**{name: torch.tensor(values) for name, values in found.cost.items()})
     return Decoded(torch.tensor(found.ids), cost, torch.tensor(found.useful))

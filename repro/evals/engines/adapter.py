@@ -149,8 +149,5 @@ def _read_texts(data: Any, rows: range) -> list[Completion]:
 
 def _counted(found: list[Any], rows: range) -> list[Any]:
     if len(found) != len(rows):
-        raise ValueError(
-            f"the stored chunk has {len(found)} answers for {len(rows)} requests; remove the file of the chunk, which"
-            " this error names, and run again"
-        )
+        raise ValueError(f"the stored chunk has {len(found)} answers for {len(rows)} requests")
     return found

@@ -297,10 +297,7 @@ def _read(data: Any, rows: range) -> list[Likelihood]:
     kind = list[tuple[float, float | None, float | None, int, bool | None]]
     found = convert(data, kind, "the likelihoods", "compute them again")
     if len(found) != len(rows):
-        raise ValueError(
-            f"the stored chunk has {len(found)} likelihoods for {len(rows)} requests; remove the file of"
-            " the chunk, which this error names, and run again"
-        )
+        raise ValueError(f"the stored chunk has {len(found)} likelihoods for {len(rows)} requests")
     return [Likelihood(*each) for each in found]
 
 

@@ -69,8 +69,7 @@ def shared_bound(
         values = convert(found, list[list[float]], "the bounds of rows", "compute them again")
         if not values or any(len(each) != len(chunk) for each in values):
             raise ValueError(
-                f"the stored chunk does not have, for each Monte Carlo pass, the bounds of {len(chunk)} rows; remove"
-                " the file of the chunk, which this error names, and run again"
+                f"the stored chunk does not have, for each Monte Carlo pass, the bounds of {len(chunk)} rows"
             )
         return np.array(values)
 

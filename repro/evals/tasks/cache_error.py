@@ -146,8 +146,7 @@ def _read(data: Any, rows: int, length: int) -> dict[str, Tensor]:
     sizes = {len(found.ids), len(found.kl), len(found.tokens)}
     if sizes != {rows} or {len(row) for row in found.ids} != {length}:
         raise ValueError(
-            f"a stored result does not have `kl`, `tokens` and {length} `ids` for each of {rows} rows; remove the file"
-            " that this message names and run again"
+            f"a stored result does not have `kl`, `tokens` and {length} `ids` for each of {rows} rows"
         )
     return {name: torch.tensor(getattr(found, name), dtype=torch.float64) for name in ("ids", "kl", "tokens")}
 

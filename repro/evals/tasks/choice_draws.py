@@ -184,7 +184,7 @@ def _read(data: Any, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     if (scores.shape, forwards.shape) != (shape, shape[:1]):
         raise ValueError(
             f"stored answers have scores of shape {list(scores.shape)} and forwards of shape {list(forwards.shape)},"
-            f" not {list(shape)} and {list(shape[:1])}; remove the file that this message names and run again"
+            f" not {list(shape)} and {list(shape[:1])}"
         )
     return scores, forwards
 

@@ -229,8 +229,7 @@ def score_texts(rows: Sequence[Ids], judge: CausalLM, rule: Rule, work: WorkQueu
         values = convert(found, tuple[list[float], list[float]], "the scores", "compute them again")
         if any(len(each) != len(span) for each in values):
             raise ValueError(
-                f"a stored result does not have a likelihood and a number of tokens for each of {len(span)} samples;"
-                " remove the file that this message names and run again"
+                f"a stored result does not have a likelihood and a number of tokens for each of {len(span)} samples"
             )
         return values
 

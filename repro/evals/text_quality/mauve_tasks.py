@@ -189,13 +189,11 @@ def _features(judge: Judge, texts: Sequence[Ids], pins: Mauve, work: WorkQueue) 
         if not content or len(content) % (8 * len(span)):
             raise ValueError(
                 f"a stored result has {len(content)} bytes of hidden states, which do not split into float64 vectors"
-                f" for {len(span)} texts; remove the file that this message names and run again"
+                f" for {len(span)} texts"
             )
         found = np.frombuffer(content, "<f8").reshape(len(span), -1)
         if not np.isfinite(found).all():
-            raise ValueError(
-                "a stored hidden state is NaN or infinite; remove the file that this message names and run again"
-            )
+            raise ValueError("a stored hidden state is NaN or infinite")
         return found
 
     longest = max(map(len, windows), default=1)
