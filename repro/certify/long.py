@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from repro.certify.foreign import Foreign
 from repro.certify.oracle import oracle_denoiser, process_of
-from repro.certify.space import HmmSource, Noise, Space, Spoil
+from repro.certify.space import HmmSource, Noise, Space
 from repro.certify.verdict import ALPHA, Check, Effort, Evidence
 from repro.core import rng
 from repro.core.lazy import torch
@@ -75,22 +75,18 @@ def ours(noise: Noise, steps: int, rows: int) -> Tensor:
     return decode(denoiser, process, Ancestral(), plan, [[]] * rows, seed=0, names=range(rows)).ids
 
 
-def long_bigrams(
-    foreign: Foreign, noise: Noise, effort: Effort, spoil: Spoil | None = None
-) -> list[Evidence]:
+def long_bigrams(foreign: Foreign, noise: Noise, effort: Effort) -> list[Evidence]:
     """The squared distance between the bigram law of sentences that the sampler `foreign` draws and that of the oracle
     language `strong`, measured at every number of steps in `effort` (sample sizes), one `Evidence` each. The sampler
-    gets the exact denoiser under `noise`, or one made wrong by `spoil`."""
-    return _bigrams(_sentences(foreign, noise, effort, spoil), noise)
+    gets the exact denoiser under `noise`."""
+    return _bigrams(_sentences(foreign, noise, effort), noise)
 
 
-def _sentences(
-    foreign: Foreign, noise: Noise, effort: Effort, spoil: Spoil | None = None
-) -> dict[int, Tensor]:
+def _sentences(foreign: Foreign, noise: Noise, effort: Effort) -> dict[int, Tensor]:
     """Sentences of the oracle language `strong` that the tested sampler `foreign` draws under `noise`: number of steps
-    -> ids [effort.long_rows, L], for every number of steps in `effort` (sample sizes). The denoiser is exact, or made
-    wrong by `spoil`; a [MASK] that is left is replaced by the last token of the vocabulary."""
-    space = Space(noise, HmmSource(strong()), foreign.meaning, spoil)
+    -> ids [effort.long_rows, L], for every number of steps in `effort` (sample sizes). The denoiser is exact; a
+    [MASK] that is left is replaced by the last token of the vocabulary."""
+    space = Space(noise, HmmSource(strong()), foreign.meaning)
     return {
         steps: foreign.ids(space, effort.long_rows, steps, 20_000 + i).clamp_max(strong().vocab_size - 1)
         for i, steps in enumerate(effort.long_steps)

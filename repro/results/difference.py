@@ -34,7 +34,9 @@ def difference(first: Any, second: Any, path: str = "") -> str | None:
                 return found
         return None
     if isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
-        each = (difference(a, b, f"{path}[{i}]") for i, (a, b) in enumerate(zip(first, second, strict=True)))
+        each = (
+            difference(a, b, _join(path, str(i))) for i, (a, b) in enumerate(zip(first, second, strict=True))
+        )
         return next((found for found in each if found is not None), None)
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (first, second))
     if numbers and float in (type(first), type(second)):
