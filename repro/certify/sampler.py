@@ -5,10 +5,10 @@ given enough rows. The null hypothesis is therefore
 
     chi-square distance to the law at the last number of steps  <=  4 x that of ancestral sampling with as many steps
 
-(which is at most twice as far in total variation). On its boundary the statistic has a noncentral chi-square law, so
-the false-alarm rate holds for every sampler that converges at least as well as ancestral sampling, with any schedule. A
-bias that steps do not remove is rejected given enough rows. By Cauchy-Schwarz, chi-square distance >= 4 TV^2, so *any*
-bias above some total variation (TV) is detected; the certificate states that value.
+(twice the total variation, for a deviation of the same shape). On its boundary the statistic has a noncentral
+chi-square law, so the false-alarm rate holds for every sampler that converges at least as well as ancestral sampling,
+with any schedule. A bias that steps do not remove is rejected given enough rows. By Cauchy-Schwarz, chi-square distance
+>= 4 TV^2, so *any* bias above some total variation (TV) is detected; the certificate states that value.
 
 Further tests: whether the rows of a call are independent, whether long sentences have the right bigrams, and whether
 tokens of probability 1e-8 are drawn (docs/method.md#oracle-34).

@@ -188,7 +188,7 @@ def tokenizer(source: str, pinned: str) -> PreTrainedTokenizerFast:
 def weights(source: str, pinned: str) -> Path:
     """Folder with safetensors, configuration and tokenizer: a local folder, or that of a Hub name, downloaded once.
 
-    `pinned`: expected revision (commit, or SHA-256 of the local safetensors files), or UNRESOLVED. Raises
+    `pinned`: expected revision (commit, or SHA-256 of the local safetensors files), or UNRESOLVED (any). Raises
     ConnectionError where the Hub cannot be reached, ValueError for an unknown name or revision.
     """
     path = local(source)

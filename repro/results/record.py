@@ -255,7 +255,8 @@ def _without_digest(question: Json) -> Json:
 
 
 def _without_seeds(question: Json) -> Json:
-    """Copy of a question without the train seed and the seed of sampling."""
+    """Copy of the settings of an evaluation (`question`, JSON) without the train seed and the seed of sampling: equal
+    for evaluations that are repetitions of each other."""
     return {**_less(question, "seed"), "checkpoint": _less(question["checkpoint"], "seed")}
 
 
@@ -271,8 +272,9 @@ def _convert(data: Any, kind: Any) -> Any:
 
 
 def make_record(question: Question, labels: Json, answer: Json, measurements: Json) -> Record:
-    """Record of an evaluation, from plain JSON of its labels, result and measurements; the hashes are computed.
-    ValueError names a field that is missing, unknown, mistyped or not finite."""
+    """Record of an evaluation with the settings `question`, from plain JSON of its labels, its result (`answer`) and
+    its measurements; the record's hashes of these are computed. ValueError names a field that is missing, unknown,
+    mistyped or not finite."""
     for name, metric in answer.get("metrics", {}).items():
         if not math.isfinite(metric.get("value", 0.0)):
             raise ValueError(

@@ -61,8 +61,8 @@ class Walk:
 
     @property
     def failed(self) -> bool:
-        """Whether the texts first differ at a decided position, where rounding does not explain it, so that it is an
-        error."""
+        """Whether the two texts first differ at a token for which an engine was so sure that rounding does not explain
+        the difference (a *decided* position): an error."""
         return self.divergence is not None and self.divergence.decided
 
 

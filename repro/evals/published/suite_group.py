@@ -38,8 +38,9 @@ Key = tuple[str, Sampler | None, Decoding | None]
 
 
 class RowRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One evaluation request of a row of a suite group: either `cells` (names of cells, rows or tables of
-    evals/published.toml), or `tasks` of a `suite` (none: all) for the checkpoint `ckpt`. `limit`, `samples`: largest
+    """What a row of a suite group asks to be evaluated (a file evals/suites/NAME.toml whose rows are
+    run one after another): either the published numbers `cells` (names in evals/published.toml, of single numbers,
+    rows or tables), or the `tasks` of a `suite` (none: all) for the checkpoint `ckpt`. `limit`, `samples`: largest
     number of items per task and of sampled texts (0: as the suite says)."""
 
     cells: list[str] = []

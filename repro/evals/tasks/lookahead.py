@@ -133,9 +133,11 @@ class ParallelAgreement(Task):
         return self.length
 
     def shared(self, model: Model, ask: Ask, work: WorkQueue) -> Answer:
-        """Result of decoding at most `ask.limit` texts with the sampler and plan in `ask` and with the preset
-        `reference`: the shares of equal and of right tokens and texts, and the cost of the former; processes share the
-        work through the queue `work`. ValueError for an unknown preset `reference`."""
+        """Result of continuing the beginnings of at most `ask.limit` held-out texts twice: with the sampler and plan in
+        `ask`, and one token per step with the sampler preset that the task's field `reference` names. Metrics: the
+        shares of tokens and texts in which the two continuations agree, the shares of tokens that equal the held-out
+        text, and the cost of the sampler in `ask`. Processes share the work through the queue `work`. ValueError for an
+        unknown preset."""
         assert ask.sampler is not None and ask.plan is not None
         count = ask.at_most(self.rows)
         texts = torch.from_numpy(quoted(model, count, self.prompt + self.length))

@@ -40,7 +40,8 @@ def stored() -> Values | None:
 
 def tables(values: Values | None) -> dict[str, str]:
     """Texts of reproduction.md (a row for each recipe) and reproduction.csv (a row for each comparison), by file name,
-    from the `values` of `stored`; empty for None."""
+    that says what the reproduction test detects: `values` are the numbers that it compares, as `stored` returns them.
+    No files where `values` is None."""
     from pandas import DataFrame
 
     if values is None:
