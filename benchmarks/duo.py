@@ -20,14 +20,15 @@ class DuoStep:
     """
 
     def __init__(self, vocab_size: int | None = None, rows: int = 8, length: int = 128) -> None:
-        from repro.core import registry
 
-        recipe = registry.recipe("duo")
+        from repro.recipes.scale import by_name
+
+        recipe = by_name("duo")
         sizes = Sizes(ids=vocab_size or recipe.data.vocabulary().size, mask=None, bos=None, length=length)
         self.name = f"Duo step, V={sizes.ids:,}, d=256, 2 layers, B={rows}, L={length}"
         self.loss, self.same, self.process = (
             recipe.objective,
-            registry.recipe("duo_script").objective,
+            by_name("duo_script").objective,
             recipe.process,
         )
         self.denoiser = llama(sizes, self.process, width=256, layers=2, ffn=1024, heads=4).train()

@@ -33,6 +33,7 @@ from repro.core import parts, registry
 from repro.core.cli import Parser, run
 from repro.core.errors import nearest
 from repro.core.files import ROOT, runs, write_text
+from repro.recipes.scale import by_name
 
 LOCKS = ROOT / "recipes" / "locks"
 SURFACE = ROOT / "tests" / "core" / "surface.json"
@@ -58,14 +59,14 @@ TEACHER = {
 
 def lock(name: str) -> str:
     """Text of a recipe's lock: its canonical form."""
-    return json.dumps(parts.canonical(registry.recipe(name)), indent=1) + "\n"
+    return json.dumps(parts.canonical(by_name(name)), indent=1) + "\n"
 
 
 def surface() -> dict[str, list[str]]:
     """Registered name -> version and "field: type" of each field of every part."""
     found = {}
     for name in registry.PARTS:
-        cls = registry.part_class(name)
+        cls = parts.part_class(name)
         fields = dataclasses.fields(cast(Any, cls))
         found[name] = [f"version {cls.version}", *(f"{field.name}: {field.type}" for field in fields)]
     return found
@@ -73,7 +74,6 @@ def surface() -> dict[str, list[str]]:
 
 def first_steps(name: str, out: Path) -> dict[str, list[float]]:
     """Loss, gradient norm and nll of a recipe's first steps at nano, trained in the folder `out`."""
-    from repro.recipes.scale import by_name
     from repro.training.loop import train
 
     recipe = dataclasses.replace(by_name(f"{name}@nano"), log_every=1)
@@ -104,7 +104,7 @@ def _own_runs(folder: Path) -> Generator[None]:
 def within(name: str, found: Mapping[str, Sequence[float]], golden: Mapping[str, Sequence[float]]) -> bool:
     """Whether the first steps `found` of the recipe `name` agree with the `golden` ones within the recipe's
     tolerance."""
-    tolerance = TOLERANCE if registry.recipe(name).teacher is None else TOLERANCE_DISTILLED
+    tolerance = TOLERANCE if by_name(name).teacher is None else TOLERANCE_DISTILLED
     return all(
         math.isclose(x, y, rel_tol=tolerance)
         for field in FIELDS

@@ -20,8 +20,8 @@ import pytest
 from helpers import fake_engine, released
 from helpers.toy import overrides
 
-from repro.core import registry
 from repro.core.files import ROOT
+from repro.recipes.scale import by_name
 
 BLOCK = re.compile(
     r"^(?P<indent> *)(?:<!-- not run: (?P<reason>[^\n]*) -->\n(?P=indent))?"
@@ -76,7 +76,7 @@ def run(module: str, arguments: list[str]) -> int:
     if module.startswith("repro.recipes."):
         from repro.recipes.command import command
 
-        return command(registry.recipe(module.rpartition(".")[2]), arguments)
+        return command(by_name(module.rpartition(".")[2]), arguments)
     name = f"{module}.__main__" if (ROOT / module.replace(".", "/")).is_dir() else module
     return importlib.import_module(name).main(arguments)
 

@@ -20,6 +20,7 @@ from repro.core.cli import Parser, natural, run
 from repro.evals.__main__ import main as evals
 from repro.recipes import __main__ as recipes
 from repro.recipes.command import main as recipe_main
+from repro.recipes.scale import by_name
 from repro.samplers.presets import PRESETS
 from repro.training.loop import train
 
@@ -53,7 +54,7 @@ def line(monkeypatch, capsys):
             if program in mains:
                 run(mains[program], program)
             else:
-                recipe_main(registry.recipe(program.removeprefix("repro.recipes.")))
+                recipe_main(by_name(program.removeprefix("repro.recipes.")))
         out, err = capsys.readouterr()
         assert end.value.code == 2 and out == "" and err.startswith(f"{program}: ") and err.count("\n") == 1
         return err.removeprefix(f"{program}: ").rstrip("\n")

@@ -15,11 +15,11 @@ from helpers.toy import overrides, toy
 import paper_figures.__main__ as figures
 from repro import report
 from repro import sample as sampling
-from repro.core import registry
 from repro.core.cli import run
 from repro.core.files import WORKPLACE
 from repro.evals.__main__ import main as evals
 from repro.recipes.command import main as recipe_main
+from repro.recipes.scale import by_name
 from repro.results.store import RAW, collect, publish
 from repro.training import checkpoint as checkpoints
 from repro.training.loop import train
@@ -43,7 +43,7 @@ def command(monkeypatch, capsys):
     def of(main, *arguments):
         monkeypatch.setattr(sys, "argv", ["program", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
-            recipe_main(registry.recipe(main)) if isinstance(main, str) else run(main, "program")
+            recipe_main(by_name(main)) if isinstance(main, str) else run(main, "program")
         return end.value.code, capsys.readouterr().err
 
     return of

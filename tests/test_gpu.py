@@ -14,9 +14,10 @@ import torch
 from helpers.toy import curve, toy
 
 from repro import load, sample
-from repro.core import parts, registry, rng
+from repro.core import parts, rng
 from repro.models.attention import Mask
 from repro.objectives.objective import Batch
+from repro.recipes.scale import by_name
 from repro.training.cost import plan
 from repro.training.loop import train
 from repro.training.optimizer import MasterWeights
@@ -108,7 +109,7 @@ def steps(recipe: Recipe, device: str, wait) -> tuple[list[float], float]:
 @pytest.mark.parametrize("name", ["llada", "duo"])
 def test_a_full_size_step_costs_what_is_planned(name, capsys):
     """Random ModernBERT-large weights, 32 x 512 tokens: at most 1.5 times the planned memory; time is printed."""
-    full = registry.recipe(name)
+    full = by_name(name)
     recipe = parts.derive(
         dataclasses.replace(full, backbone=full.backbone.blank()), {"batch": ROWS, "micro_batch": ROWS}
     )

@@ -9,11 +9,11 @@ import shlex
 import pytest
 from helpers.toy import overrides
 
-from repro.core import registry
 from repro.core.files import ROOT
 from repro.evals import __main__ as evals
 from repro.evals.table import rows
 from repro.recipes.command import select
+from repro.recipes.scale import by_name
 from repro.results import __main__ as results_command
 from repro.results.store import collect
 from repro.training.loop import train
@@ -47,7 +47,7 @@ def test_a_newcomers_task_runs_by_the_readme(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("REPRO_RUNS", str(tmp_path / "runs"))
     monkeypatch.chdir(ROOT)
     pins = [pin for pin in overrides("mdlm") if not pin.startswith("data.")]
-    recipe = select(registry.recipe("mdlm"), "nano.text", pins)
+    recipe = select(by_name("mdlm"), "nano.text", pins)
     out = train(recipe, seed=0, out=tmp_path / "run", stop=None, resume=False)
     _, scoring, flipping = commands()
     scoring[scoring.index("--ckpt") + 1] = str(out)

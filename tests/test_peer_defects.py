@@ -20,12 +20,13 @@ from helpers import lm_worlds
 from helpers.toy import toy
 
 from repro import load
-from repro.core import parts, registry
+from repro.core import parts
 from repro.core.files import ROOT
 from repro.evals.lm.adapter import Adapter, Generation
 from repro.evals.lm.lm_tasks import generation_answer
 from repro.evals.suites import SUITES, read_suite
 from repro.evals.text_quality.gen_ppl import EveryToken, score_texts
+from repro.recipes.scale import by_name
 from repro.results.tables.matched import line_of
 from repro.samplers.decode import decode
 from repro.samplers.plan import Plan, check
@@ -163,7 +164,7 @@ def test_d9_the_reference_script_s_choices_are_named():
     from scripts.reproduce import CELLS
 
     for name in ("duo", "duo_script"):
-        assert registry.recipe(name).score == "improper score"
+        assert by_name(name).score == "improper score"
     for cell in CELLS:
         assert toy(cell.partition("@")[0]).name.partition("@")[0].partition("+")[0] == cell.partition("@")[0]
     for secret in ("HF_TOKEN", "WANDB_API_KEY"):

@@ -66,12 +66,28 @@ def part(cls: type[P]) -> type[P]:
     return made
 
 
+def part_class(name: str) -> type[Part]:
+    """The class registered under a part's name. ValueError for an unknown name, with the nearest registered one."""
+    if name not in registry.PARTS:
+        raise ValueError(f"no component (part) {name!r}; {nearest(str(name), registry.PARTS)}")
+    return registry.resolve(registry.PARTS[name])
+
+
+def part_name(cls: type[Part]) -> str:
+    """The name under which a part's class is registered; ValueError where it is not registered."""
+    path = f"{cls.__module__}:{cls.__qualname__}"
+    for name, target in registry.PARTS.items():
+        if target == path:
+            return name
+    raise ValueError(f"{path} is not registered; add its line to PARTS of repro/core/registry.py")
+
+
 def check_below_one(component: Part, *settings: str) -> None:
     """Raise ValueError unless each of the `settings` of a component, a number or a tuple of numbers, lies in [0, 1)."""
     for setting in settings:
         value = getattr(component, setting)
         if not all(0 <= each < 1 for each in (value if isinstance(value, tuple) else (value,))):
-            name = registry.part_name(type(component))
+            name = part_name(type(component))
             raise ValueError(f"{name}: {setting}={value} is outside [0, 1); give 0 or more, and less than 1")
 
 
@@ -81,7 +97,7 @@ def canonical(value: Any) -> Any:
         fields = {
             f.name: canonical(getattr(value, f.name)) for f in dataclasses.fields(typing.cast(Any, value))
         }
-        return {"part": registry.part_name(type(value)), "version": value.version, **fields}
+        return {"part": part_name(type(value)), "version": value.version, **fields}
     if isinstance(value, tuple | list):
         return [canonical(item) for item in value]
     if isinstance(value, dict):
@@ -168,7 +184,7 @@ def _class(name: Any, path: str) -> Any:
     if not isinstance(name, str):
         raise ValueError(f"{where}part={json.dumps(name)[:200]}: expected the name of a component")
     try:
-        return registry.part_class(name)
+        return part_class(name)
     except ValueError as error:
         raise ValueError(f"{where}{error}") from None
 
@@ -259,7 +275,7 @@ def leaves(root: Part) -> dict[str, Any]:
         if isinstance(value, Part):
             inner = dataclasses.fields(typing.cast(Any, value))
             if not inner:
-                found[path] = registry.part_name(type(value))
+                found[path] = part_name(type(value))
             for field in inner:
                 walk(getattr(value, field.name), _join(path, field.name))
         else:

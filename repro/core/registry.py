@@ -7,13 +7,9 @@ To add a part or a recipe, write its file and add its line here; tests that run 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from repro.core.errors import nearest
-
-if TYPE_CHECKING:
-    from repro.core.parts import Part
-    from repro.training.recipe import Recipe
 
 PARTS = {
     # the recipe itself
@@ -267,22 +263,6 @@ def resolve(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def part_class(name: str) -> type[Part]:
-    """The class registered under a part's name. ValueError for an unknown name, with the nearest registered one."""
-    if name not in PARTS:
-        raise ValueError(f"no component (part) {name!r}; {nearest(str(name), PARTS)}")
-    return resolve(PARTS[name])
-
-
-def part_name(cls: type[Part]) -> str:
-    """The name under which a part's class is registered; ValueError where it is not registered."""
-    path = f"{cls.__module__}:{cls.__qualname__}"
-    for name, target in PARTS.items():
-        if target == path:
-            return name
-    raise ValueError(f"{path} is not registered; add its line to PARTS of repro/core/registry.py")
-
-
 def recipe_module(name: str) -> str:
     """Name of the module of a registered recipe. ValueError for an unknown name, with the nearest registered one."""
     if name not in RECIPES:
@@ -290,9 +270,3 @@ def recipe_module(name: str) -> str:
             f"no recipe {name!r}; {nearest(name, RECIPES)} (`python -m repro.recipes` lists all)"
         )
     return RECIPES[name]
-
-
-def recipe(name: str) -> Recipe:
-    """The full-scale recipe registered under a name. ValueError for an unknown name, with the nearest registered
-    one."""
-    return importlib.import_module(recipe_module(name)).RECIPE

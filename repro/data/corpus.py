@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from msgspec import Struct
 
-from repro.core import parts, registry
+from repro.core import parts
 from repro.core.files import atomically, locked, runs
 from repro.core.parts import Part, part
 from repro.core.reading import foreign, read_json, regular
@@ -306,7 +306,7 @@ def _write(data: Data, folder: Path) -> None:
             counts[split] = files["ids"].count
             if counts[split] == 0:
                 raise ValueError(
-                    f"{registry.part_name(type(data))} data: split {split!r} has no rows of {data.row_length()} ids;"
+                    f"{parts.part_name(type(data))} data: split {split!r} has no rows of {data.row_length()} ids;"
                     " give longer text or shorter rows"
                 )
             for field, file in files.items():

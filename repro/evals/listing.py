@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from repro.core import registry
+from repro.core import parts
 from repro.core.cli import Parser, fill, run
 from repro.core.commands import COMMANDS
 from repro.core.papers import of_task, papers, shown
@@ -116,7 +116,7 @@ def _tasks() -> list[Line]:
     for path in _files():
         if not is_suite_group(path.stem):
             for task in read_suite(path.stem).tasks:
-                line = (task.name, registry.part_name(type(task)), _task(task))
+                line = (task.name, parts.part_name(type(task)), _task(task))
                 found.setdefault(line, []).append(path.stem)
     return [
         (name, part, f"{about} Suites: {', '.join(suites)}.") for (name, part, about), suites in found.items()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from repro.core import parts, registry
+from repro.core import parts
 from repro.core.files import file_digest
 from repro.core.parts import Part, part
 from repro.core.reading import read_json, read_text
@@ -101,7 +101,7 @@ def agree(opened: Opened, name: str, ours: Part, theirs: Part, free: Collection[
     norms).
     """
     mine, given = parts.leaves(ours), parts.leaves(theirs)
-    kinds = (name, registry.part_name(type(ours)), registry.part_name(type(theirs)))
+    kinds = (name, parts.part_name(type(ours)), parts.part_name(type(theirs)))
     pins = ((f"{name}.{pin}", mine[pin], given.get(pin)) for pin in mine if pin not in free)
     for pin, own, other in (kinds, *pins):
         if own != other and pin not in free:

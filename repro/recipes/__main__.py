@@ -15,6 +15,7 @@ from repro.core import registry
 from repro.core.cli import fill, run
 from repro.core.papers import of_recipe, shown
 from repro.recipes.command import command
+from repro.recipes.scale import full_recipe
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0].startswith("-"):
         print("\n".join(listing()))
         return 0
-    return command(registry.recipe(arguments[0]), arguments[1:])
+    return command(full_recipe(arguments[0]), arguments[1:])
 
 
 def listing() -> Iterator[str]:

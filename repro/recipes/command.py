@@ -26,6 +26,7 @@ from repro.core.cli import Parser, fill, first, natural, positive, run, say, wid
 from repro.core.devices import take_device
 from repro.core.errors import Usage
 from repro.core.files import runs
+from repro.recipes.scale import full_recipe
 from repro.training.recipe import Recipe
 
 EXAMPLES = (
@@ -323,7 +324,7 @@ def _rows(recipe: Recipe, unchanged: Recipe) -> Iterator[tuple[str, str, str, st
     """(mark, dotted path, value, source) of every setting of `recipe`, as `listing` prints them; the mark is "* " for
     settings that differ from `unchanged`, else two spaces."""
     base = _base(recipe)
-    cited, full = citations(base), dict(_settings(registry.recipe(base)))
+    cited, full = citations(base), dict(_settings(full_recipe(base)))
     moved = {pin: value for pin, value, _ in parts.changes(unchanged, recipe) if pin != "name"}
     for pin, value in _settings(recipe):
         where = next((path for path in moved if pin == path or pin.startswith(f"{path}.")), None)

@@ -16,6 +16,7 @@ seconds on one core (60 for sudoku, 10 to 12 minutes at micro).
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -209,7 +210,7 @@ def scaled(recipe: Recipe, scale: str, own: Data | None = None) -> Recipe:
                 f"the distillation {recipe.name!r} has no small teacher; add the teacher's recipe to TEACHERS of"
                 " repro/recipes/scale.py"
             )
-        base = scaled(registry.recipe(TEACHERS[recipe.name]), scale, own)
+        base = scaled(full_recipe(TEACHERS[recipe.name]), scale, own)
         overrides["optimizer.lr"] = DISTILLATION_LR * lr
         overrides["teacher"] = TrainedTeacher(recipe=base, seed=0, steps=base.steps)
     return parts.derive(recipe, overrides)
@@ -233,6 +234,12 @@ def oracle(recipe: Recipe) -> Recipe:
     return dataclasses.replace(recipe, name=f"oracle:{recipe.name}", backbone=exact, steps=0)
 
 
+def full_recipe(name: str) -> Recipe:
+    """The full-scale recipe registered under a name. ValueError for an unknown name, with the nearest registered
+    one."""
+    return importlib.import_module(registry.recipe_module(name)).RECIPE
+
+
 def by_name(name: str) -> Recipe:
     """The recipe named `NAME` or `NAME@SCALE`; for `oracle:NAME@SCALE` that recipe without training, with the exact
     denoiser of its synthetic language as its network.
@@ -240,7 +247,7 @@ def by_name(name: str) -> Recipe:
     Raises ValueError, with the most similar name, for an unknown recipe or scale.
     """
     base, at, scale = name.removeprefix("oracle:").partition("@")
-    recipe = scaled(registry.recipe(base), scale if at else "full")
+    recipe = scaled(full_recipe(base), scale if at else "full")
     return oracle(recipe) if name.startswith("oracle:") else recipe
 
 

@@ -21,7 +21,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from repro.core import registry
+from repro.core import parts
 from repro.core.lazy import torch
 from repro.core.parts import Part, part
 from repro.processes.absorbing import mask_id
@@ -106,7 +106,7 @@ class ProcessedSampler(Sampler):
 
     def __post_init__(self) -> None:
         base, processor = self.innermost, self.shape
-        name, inner = type(processor).presets[0].name, registry.part_name(type(base))  # as a user types it
+        name, inner = type(processor).presets[0].name, parts.part_name(type(base))  # as a user types it
         if base.capabilities.looks_ahead:
             raise ValueError(
                 f"{name} must change the sampler that {inner} runs, not {inner} itself: write +{name} before +{inner}"

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from repro.core import registry
+from repro.core import parts
 from repro.core.lazy import torch
 from repro.core.parts import part
 from repro.samplers.autoregressive import Autoregressive
@@ -56,7 +56,7 @@ class Lookahead(Sampler):
         rule = self.rule
         while isinstance(rule, ProcessedSampler):
             if isinstance(rule.shape, Guided) or rule.shape.sets == "quota":
-                name = registry.part_name(type(rule.shape))
+                name = parts.part_name(type(rule.shape))
                 raise ValueError(
                     f"lookahead is for one forward pass and one committed position per step, which {name} changes;"
                     f" leave {name} out"
@@ -65,7 +65,7 @@ class Lookahead(Sampler):
         if not isinstance(rule, Autoregressive | Entropy | LowConfidence | Margin | Random):
             raise ValueError(
                 "lookahead is for samplers that commit one position per step (random, low_confidence, margin, entropy,"
-                f" autoregressive), not for {registry.part_name(type(rule))}; leave lookahead out"
+                f" autoregressive), not for {parts.part_name(type(rule))}; leave lookahead out"
             )
 
     @property

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from repro.core import parts, registry
+from repro.core import parts
 from repro.core.errors import LARGEST_COUNT, nearest
 from repro.core.parts import Part, part
 from repro.processes.process import Process
@@ -103,7 +103,7 @@ class ServedPlan(Plan):
 
 def check(sampler: Sampler, process: Process, plan: Plan) -> None:
     """Raise ValueError, with the remedy, if sampler, noise process and decoding plan cannot be combined."""
-    name, capabilities = registry.part_name(type(sampler.innermost)), sampler.capabilities
+    name, capabilities = parts.part_name(type(sampler.innermost)), sampler.capabilities
     if process.noise not in capabilities.processes:
         raise ValueError(
             f"sampler {name!r} is for {' and '.join(sorted(capabilities.processes))} models; this one is"
@@ -121,12 +121,12 @@ def check(sampler: Sampler, process: Process, plan: Plan) -> None:
     if cache is not None and process.causal:
         raise ValueError(
             f"a left-to-right model always uses an exact KV cache; leave out the cache"
-            f" {registry.part_name(type(cache))!r}"
+            f" {parts.part_name(type(cache))!r}"
         )
     if cache is not None and capabilities.looks_ahead:
         raise ValueError(
             f"{name} reproduces the output of decoding without a KV cache and cannot use one; leave out the cache"
-            f" {registry.part_name(type(cache))!r}"
+            f" {parts.part_name(type(cache))!r}"
         )
     if cache is not None and cache.refresh is not None and cache.refresh < 1:
         raise ValueError(

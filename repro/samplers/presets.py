@@ -180,4 +180,4 @@ def split_pins(text: str, between: str = ",") -> list[str]:
 def describe(sampler: Part) -> str:
     """Registered name and settings of a sampler or logits processor in one line, as `name(field=value, ...)`."""
     pins = ", ".join(f"{name}={value}" for name, value in parts.leaves(sampler).items() if name)
-    return f"{registry.part_name(type(sampler))}({pins})"
+    return f"{parts.part_name(type(sampler))}({pins})"

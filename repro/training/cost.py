@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from repro.core import parts, registry
+from repro.core import parts
 from repro.core.errors import nearest
 from repro.data.corpus import UNRESOLVED
 from repro.models.backbone import Size
@@ -211,7 +211,7 @@ def _copies_of_rows(recipe: Recipe) -> int:
     mask."""
     if recipe.process.block_length() is None:
         return 1
-    return 3 if registry.part_name(type(recipe.objective)) == "complementary_ce" else 2
+    return 3 if parts.part_name(type(recipe.objective)) == "complementary_ce" else 2
 
 
 def _layer(recipe: Recipe, size: Size) -> int:
@@ -227,7 +227,7 @@ def _layer(recipe: Recipe, size: Size) -> int:
 def _copies(recipe: Recipe) -> float:
     """Number of float32 tensors [rows, L, vocabulary], the logits included, that the recipe's loss and its gradient
     would hold if all logits were computed at once."""
-    name = registry.part_name(type(recipe.objective))
+    name = parts.part_name(type(recipe.objective))
     bound = recipe.objective.meaning == "leave_one_out" and recipe.process.noise == "uniform"
     return COPIES.get(name, COPIES_UNIFORM if bound else COPIES_CE)
 

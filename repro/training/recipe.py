@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from repro.core import parts, registry
+from repro.core import parts
 from repro.core.parts import Part, part
 from repro.core.schedules import Rate
 from repro.data.corpus import Data
@@ -59,7 +59,7 @@ class Recipe(Part):
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise ValueError(f"batch={self.batch}: expected a number above 0")
-        name, noise = registry.part_name(type(self.objective)), self.process.noise
+        name, noise = parts.part_name(type(self.objective)), self.process.noise
         if noise not in self.objective.processes:
             fitting = " or ".join(sorted(self.objective.processes))
             raise ValueError(
@@ -78,7 +78,7 @@ class Recipe(Part):
         if self.objective.in_blocks != (block is not None):
             wanted = "block_absorbing" if self.objective.in_blocks else "one that noises whole rows"
             raise ValueError(
-                f"objective {name!r} does not fit process {registry.part_name(type(self.process))!r}; use {wanted},"
+                f"objective {name!r} does not fit process {parts.part_name(type(self.process))!r}; use {wanted},"
                 " or another objective"
             )
         if block is not None and read != block:

@@ -34,7 +34,7 @@ SCALES = ("full", *CORPORA)
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_what_its_canonical_form_says(name, scale):
     """Through JSON text and back: the same parts, digest and name; the digest does not depend on the name."""
-    recipe = scaled(registry.recipe(name), scale)
+    recipe = scaled(by_name(name), scale)
     again = read(json.loads(parts.to_json(recipe)), Recipe)
     assert again == recipe and again.digest() == recipe.digest() and digest(again) == digest(recipe)
     assert recipe.name == (name if scale == "full" else f"{name}@{scale}")
@@ -45,7 +45,7 @@ def test_a_recipe_is_what_its_canonical_form_says(name, scale):
 def test_different_setups_have_different_digests():
     """Two recipes have one digest only if they are equal but for the name, as LM1B and OpenWebText recipes are at a
     scale, which replaces everything in which they differ (except Duo's windows); at full scale no two are equal."""
-    recipes = {(name, scale): scaled(registry.recipe(name), scale) for name in RECIPES for scale in SCALES}
+    recipes = {(name, scale): scaled(by_name(name), scale) for name in RECIPES for scale in SCALES}
     unnamed = {key: dataclasses.replace(recipe, name="") for key, recipe in recipes.items()}
     digests = {key: recipe.digest() for key, recipe in recipes.items()}
     for one, other in itertools.combinations(recipes, 2):
@@ -56,7 +56,7 @@ def test_different_setups_have_different_digests():
 
 
 def test_the_digest_does_not_depend_on_the_order_of_keys():
-    recipe = registry.recipe("duo")
+    recipe = by_name("duo")
     turned = dict(reversed(canonical(recipe).items()))
     assert list(turned) != list(canonical(recipe)) and digest(turned) == digest(recipe)
 
@@ -64,12 +64,12 @@ def test_the_digest_does_not_depend_on_the_order_of_keys():
 @pytest.mark.parametrize("name", RECIPES)
 def test_locks_are_current(name, capsys):
     """Byte for byte."""
-    assert command(registry.recipe(name), ["--print", "--json"]) == 0
+    assert command(by_name(name), ["--print", "--json"]) == 0
     printed, path = capsys.readouterr().out, LOCKS / f"{name}.json"
     assert printed == lock(name)
     remedy = f'{path} is missing or not the recipe; if the change is meant, run make accept STEPS="locks"'
     assert path.is_file() and path.read_text("utf-8") == printed, remedy
-    assert read(json.loads(printed), Recipe) == registry.recipe(name)
+    assert read(json.loads(printed), Recipe) == by_name(name)
 
 
 def test_every_lock_has_its_recipe():
@@ -83,8 +83,8 @@ def test_every_lock_has_its_recipe():
 @pytest.mark.parametrize("name", registry.PARTS)
 def test_a_registered_part_is_a_part(name):
     """It resolves, has its registered name, and no pin has a default value."""
-    cls = registry.part_class(name)
-    assert registry.part_name(cls) == name and issubclass(cls, parts.Part)
+    cls = parts.part_class(name)
+    assert parts.part_name(cls) == name and issubclass(cls, parts.Part)
     for field in dataclasses.fields(cls):
         assert field.default is field.default_factory is dataclasses.MISSING
         assert field.kw_only
@@ -93,7 +93,7 @@ def test_a_registered_part_is_a_part(name):
 def test_names_are_unique():
     assert len(set(registry.PARTS.values())) == len(registry.PARTS)
     assert len(set(registry.RECIPES.values())) == len(registry.RECIPES)
-    assert [registry.recipe(name).name for name in RECIPES] == list(RECIPES)
+    assert [by_name(name).name for name in RECIPES] == list(RECIPES)
 
 
 def test_a_part_with_a_default_value_is_refused():
@@ -106,7 +106,7 @@ def test_a_part_with_a_default_value_is_refused():
 
 def test_a_part_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        registry.recipe("mdlm").steps = 1  # type: ignore[misc]
+        by_name("mdlm").steps = 1  # type: ignore[misc]
 
 
 def test_the_surface_is_frozen():
@@ -123,17 +123,17 @@ def test_the_surface_is_frozen():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_pin_has_a_source(name):
-    cited, pins = citations(name), leaves(registry.recipe(name))
+    cited, pins = citations(name), leaves(by_name(name))
     assert not [pin for pin in pins if not cited.get(pin)]
     assert not cited.keys() - pins.keys(), "a source without its pin"
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_print_shows_every_pin_with_its_source(name, capsys):
-    command(registry.recipe(name), ["--print"])
+    command(by_name(name), ["--print"])
     head, *rows = capsys.readouterr().out.splitlines()
-    assert head == f"{name}  digest {registry.recipe(name).digest()}"
-    pins = leaves(registry.recipe(name))
+    assert head == f"{name}  digest {by_name(name).digest()}"
+    pins = leaves(by_name(name))
     shown = [row for row in rows if row.split()[0] in pins]
     for row, (pin, value) in zip(shown, pins.items(), strict=True):
         value = canonical(value)
@@ -144,7 +144,7 @@ def test_print_shows_every_pin_with_its_source(name, capsys):
 
 
 def test_print_says_which_pins_moved(capsys):
-    command(registry.recipe("mdlm"), ["--scale", "nano", "--set", "objective.eps=0.01", "--print"])
+    command(by_name("mdlm"), ["--scale", "nano", "--set", "objective.eps=0.01", "--print"])
     rows = {row[2:].split()[0]: row for row in capsys.readouterr().out.splitlines()[1:]}
     assert rows["objective.eps"].startswith("* ") and rows["objective.eps"].endswith("--set (was 0.001)")
     assert rows["backbone.width"].startswith("  ") and rows["backbone.width"].endswith(
@@ -158,10 +158,10 @@ def test_print_says_which_pins_moved(capsys):
 def test_print_of_full_recipes_needs_no_torch():
     """Nor any other heavy library: --print must be fast."""
     code = (
-        "import sys\nfrom repro.core import registry\nfrom repro.recipes.command import command\n"
+        "import sys\nfrom repro.recipes.command import command\nfrom repro.recipes.scale import by_name\n"
         f"for name in {RECIPES!r}:\n"
         "    for form in ([], ['--json']):\n"
-        "        command(registry.recipe(name), ['--print', *form])\n"
+        "        command(by_name(name), ['--print', *form])\n"
         "loaded = {'torch', 'transformers', 'datasets', 'accelerate', 'scipy', 'pandas'} & set(sys.modules)\n"
         "assert not loaded, loaded"
     )
@@ -174,7 +174,7 @@ def test_print_of_full_recipes_needs_no_torch():
 
 def changed(path: str, value: object) -> dict:
     """The canonical form of mdlm with one key set (or, with `...`, removed)."""
-    data = canonical(registry.recipe("mdlm"))
+    data = canonical(by_name("mdlm"))
     *parents, last = path.split(".")
     node = data
     for step in parents:
@@ -242,7 +242,7 @@ def test_reading_is_strict(path, value, message):
 )
 def test_recipes_that_cannot_run_are_refused(pin, line):
     with pytest.raises(ValueError, match=re.escape(line)):
-        select(registry.recipe("mdlm"), "nano", [pin])
+        select(by_name("mdlm"), "nano", [pin])
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_recipes_that_cannot_run_are_refused(pin, line):
 )
 def test_noise_outside_its_range_is_refused(recipe, pin, line):
     with pytest.raises(ValueError, match=re.escape(line)):
-        select(registry.recipe(recipe), "full", [pin])
+        select(by_name(recipe), "full", [pin])
 
 
 def test_a_temperature_by_which_logits_overflow_is_refused():
@@ -269,21 +269,21 @@ def test_a_temperature_by_which_logits_overflow_is_refused():
 
 def test_pins_must_be_finite():
     with pytest.raises(ValueError, match=r"optimizer\.lr=NaN"):
-        select(registry.recipe("mdlm"), "full", ["optimizer.lr=NaN"])
+        select(by_name("mdlm"), "full", ["optimizer.lr=NaN"])
     with pytest.raises(ValueError, match=r"optimizer\.clip=-Infinity"):
-        select(registry.recipe("mdlm"), "full", ["optimizer.clip=-Infinity"])
+        select(by_name("mdlm"), "full", ["optimizer.clip=-Infinity"])
 
 
 def test_a_pin_must_be_a_json_value():
     with pytest.raises(TypeError, match="is not a value of a setting"):
-        canonical(dataclasses.replace(registry.recipe("mdlm"), suite={1, 2}))  # type: ignore[arg-type]
+        canonical(dataclasses.replace(by_name("mdlm"), suite={1, 2}))  # type: ignore[arg-type]
 
 
 # --- deriving -------------------------------------------------------------------------------------------
 
 
 def test_an_override_changes_one_pin():
-    recipe = registry.recipe("duo")
+    recipe = by_name("duo")
     moved = derive(recipe, {"objective.temperature.steps": 1000, "optimizer.clip": None})
     assert moved.objective.temperature.steps == 1000 and moved.optimizer.clip is None
     before, after = leaves(recipe), leaves(moved)
@@ -296,7 +296,7 @@ def test_an_override_changes_one_pin():
 def test_an_override_may_be_a_whole_part():
     """As JSON on the command line, where its version may be left out; overrides of its own pins may follow."""
     written = 'objective.temperature={"part": "constant", "value": 0.001}'
-    moved = select(registry.recipe("duo"), "full", [written, "objective.temperature.value=0.002"])
+    moved = select(by_name("duo"), "full", [written, "objective.temperature.value=0.002"])
     assert type(moved.objective.temperature).__name__ == "Constant"
     assert moved.objective.temperature.value == 0.002
 
@@ -322,7 +322,7 @@ def test_an_override_may_be_a_whole_part():
 )
 def test_an_override_that_does_not_fit_is_named(pins, message):
     with pytest.raises(ValueError) as error:
-        select(registry.recipe("mdlm"), "full", pins)
+        select(by_name("mdlm"), "full", pins)
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
@@ -338,15 +338,15 @@ def test_the_name_of_a_derived_recipe():
     """A scale is part of the name; any other override appends six digits of the digest."""
     assert by_name("duo@nano.text").name == "duo@nano.text"
     assert by_name("oracle:mdlm@nano").name == "oracle:mdlm@nano"
-    one = select(registry.recipe("duo"), "nano", ["optimizer.lr=0.01"])
+    one = select(by_name("duo"), "nano", ["optimizer.lr=0.01"])
     assert one.name == f"duo@nano+{one.digest()[:6]}"
-    assert select(registry.recipe("duo"), "nano", ["optimizer.lr=0.02"]).name != one.name
-    full = select(registry.recipe("duo"), "full", ["steps=10"])
+    assert select(by_name("duo"), "nano", ["optimizer.lr=0.02"]).name != one.name
+    full = select(by_name("duo"), "full", ["steps=10"])
     assert full.name == f"duo+{full.digest()[:6]}"
 
 
 def test_an_override_by_the_same_value_keeps_the_name():
-    assert select(registry.recipe("duo"), "full", ["steps=500000"]) == registry.recipe("duo")
+    assert select(by_name("duo"), "full", ["steps=500000"]) == by_name("duo")
 
 
 @pytest.mark.parametrize(
@@ -370,7 +370,7 @@ def test_unknown_names_are_refused(name, message):
 
 def test_what_a_new_recipe_lacks_is_named(monkeypatch):
     """Its line in the registry, its teacher at small scale, the learning rate of its family of noise."""
-    duo = registry.recipe("duo_owt_distilled")
+    duo = by_name("duo_owt_distilled")
     new = dataclasses.replace(duo, name="mine")
     with pytest.raises(
         ValueError, match=r"recipe 'mine' is not registered; add its line to RECIPES of repro/core/registry"
@@ -502,27 +502,27 @@ SCORES = (
 
 @pytest.mark.parametrize("name", CLAIMS)
 def test_recipes_have_the_pins_of_their_sources(name):
-    pins = leaves(registry.recipe(name))
+    pins = leaves(by_name(name))
     wrong = {pin: (pins.get(pin), claim) for pin, claim in CLAIMS[name].items() if pins.get(pin) != claim}
     assert not wrong
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_recipes_have_the_kinds_of_their_sources(name):
-    data = canonical(registry.recipe(name))
+    data = canonical(by_name(name))
     assert tuple(data[field]["part"] for field in ("process", "objective", "learning_rate")) == KINDS[name]
 
 
 @pytest.mark.parametrize("name", SCORES)
 def test_recipes_have_the_meaning_and_bound_of_their_sources(name):
-    objective = registry.recipe(name).objective
+    objective = by_name(name).objective
     assert (objective.meaning, objective.score) == SCORES[name]
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_scale_keeps_process_and_objective(name):
     """Also kinds of schedules and averaging; data, backbone and sizes shrink (docs/method.md#scales)."""
-    full, small = canonical(registry.recipe(name)), canonical(scaled(registry.recipe(name), "nano"))
+    full, small = canonical(by_name(name)), canonical(scaled(by_name(name), "nano"))
     assert small["process"] == full["process"]
     for key in ("objective", "learning_rate", "optimizer"):
         assert small[key]["part"] == full[key]["part"]
@@ -535,7 +535,7 @@ def test_networks_of_micro_read_the_noise_level_as_in_the_papers():
     """MDLM's and LLaDA's do not, Duo's does (docs/method.md#duo-hyperparameters); the symmetric KL of the reference
     script gives its network none, and left to right there is none."""
     backbones = {
-        name: canonical(scaled(registry.recipe(name), "micro").backbone)
+        name: canonical(scaled(by_name(name), "micro").backbone)
         for name in ("ar", "mdlm", "llada", "duo", "duo_nelbo")
     }
     assert backbones["ar"]["part"] == "dit_causal"
@@ -548,7 +548,7 @@ def test_networks_of_micro_read_the_noise_level_as_in_the_papers():
 def test_scaled_curricula_keep_their_share_of_the_run():
     for name, pin in {"duo": "objective.temperature.steps", "duo_nelbo": "objective.until"}.items():
         for scale in CORPORA:
-            full, small = registry.recipe(name), scaled(registry.recipe(name), scale)
+            full, small = by_name(name), scaled(by_name(name), scale)
             assert leaves(small)[pin] / small.steps == pytest.approx(leaves(full)[pin] / full.steps, abs=1e-3)
 
 
@@ -563,7 +563,7 @@ def test_scaled_noise_has_the_law_of_the_full_recipe(name):
     table = {0.03: 0.40882, 0.05: 0.12569, 0.08: 0.03427, 0.15: 0.00560}
     t = torch.tensor(list(table), dtype=torch.float64)
     for scale in CORPORA:
-        small = scaled(registry.recipe(name), scale)
+        small = scaled(by_name(name), scale)
         count, objective = small.data.vocabulary().size, small.objective
         assert (objective.noise.low, objective.noise.high) == (0.03, 0.15)
         alpha = gaussian.transform(objective.noise.gamma(t, count), count)[0]

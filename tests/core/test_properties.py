@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from repro.core import parts, registry, rng
 from repro.core.parts import Part
 from repro.core.stats import holm
+from repro.recipes.scale import by_name
 from repro.samplers.presets import PRESETS
 
 SOME = settings(deadline=None, derandomize=True, database=None, max_examples=50)
@@ -35,7 +36,7 @@ def within(value: object) -> Iterator[Part]:
 @cache
 def examples() -> list[Part]:
     """Every part of the recipes and of the sampler presets that has pins, one of each class."""
-    roots = [*map(registry.recipe, registry.RECIPES), *PRESETS.values()]
+    roots = [*map(by_name, registry.RECIPES), *PRESETS.values()]
     found = {type(part): part for root in roots for part in within(root)}
     return [part for part in found.values() if leaf_hints(part)]
 

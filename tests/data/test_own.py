@@ -22,7 +22,7 @@ from repro.data.own import FEWEST, TEMPLATE, own_data, own_documents
 from repro.data.packed import Joined, Padded, Stream
 from repro.data.pretrained import Pretrained
 from repro.data.text import Alphabet
-from repro.recipes.scale import CORPORA
+from repro.recipes.scale import CORPORA, by_name
 
 NANO = CORPORA["nano.text"]
 CHATS = str(ROOT / "evals" / "data" / "chats.jsonl")
@@ -249,7 +249,7 @@ def test_a_tokenizer_without_an_end_says_what_to_add(tokenizer, tmp_path):
 @pytest.mark.parametrize("name", registry.RECIPES)
 def test_own_data_takes_the_form_of_each_recipe(name):
     """Text is packed or padded as in the recipe and chats fill its template; nothing is fetched."""
-    base = registry.recipe(name).data
+    base = by_name(name).data
     text = own_data(base, book(4), None, None)
     assert text.row_length() == base.row_length() and text.vocabulary().total >= base.vocabulary().total - 1
     kind = type(getattr(base, "data", base))

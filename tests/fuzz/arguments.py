@@ -12,8 +12,9 @@ from typing import Any
 from fuzz.machine import Case, main_of
 from fuzz.worlds import toy_pins
 
-from repro.core import parts, registry
+from repro.core import parts
 from repro.core.cli import Parser
+from repro.recipes.scale import by_name
 
 SIZE = ("--gen-length", "4", "--steps", "2")
 ORACLE = "oracle:mdlm@nano"
@@ -226,7 +227,7 @@ def _settings() -> Iterator[Case]:
     from repro.recipes.command import select
 
     for name in ("mdlm", "duo", "llada", "ar", "duo_owt_distilled"):
-        recipe = select(registry.recipe(name), "nano", [])
+        recipe = select(by_name(name), "nano", [])
         for pin in parts.leaves(recipe):
             for value in SETTINGS:
                 argv = (f"repro.recipes.{name}", "--scale", "nano", "--plan", "--set", f"{pin}={value}")

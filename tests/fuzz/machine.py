@@ -82,10 +82,10 @@ def main_of(program: str) -> tuple[Callable[[Sequence[str]], int], str]:
 
         return getattr(calls, program.removeprefix("python:")), program
     if program.startswith("repro.recipes."):
-        from repro.core import registry
         from repro.recipes.command import command
+        from repro.recipes.scale import full_recipe
 
-        recipe = registry.recipe(program.removeprefix("repro.recipes."))
+        recipe = full_recipe(program.removeprefix("repro.recipes."))
         return lambda argv: command(recipe, argv), program
     for name in (program, f"{program}.__main__"):
         module = importlib.import_module(name)

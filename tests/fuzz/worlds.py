@@ -16,6 +16,7 @@ from helpers import gguf_files, lm_worlds, released, tiny_tokenizer
 from helpers.toy import overrides, toy
 
 from repro.core.files import ROOT
+from repro.recipes.scale import by_name
 
 TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
 TOKENS = {"chat_template": TEMPLATE, "bos_token": "[CLS]", "eos_token": "[SEP]", "sep_token": "[SEP]"}
@@ -155,12 +156,11 @@ def _text(folder: Path) -> None:
 
 
 def _text_run(folder: Path) -> None:
-    from repro.core import registry
     from repro.recipes.command import select
     from repro.training.loop import train
 
     small = ["backbone.width=32", "backbone.ffn=64", "batch=4", "micro_batch=4", "steps=1", "heldout_rows=4"]
-    recipe = select(registry.recipe("mdlm"), "nano.text", small)
+    recipe = select(by_name("mdlm"), "nano.text", small)
     train(recipe, seed=0, out=folder / "run", stop=1, resume=False)
 
 

@@ -86,7 +86,7 @@ def overrides(name: str, *more: str) -> list[str]:
 
 
 def toy(name: str, *more: str) -> Recipe:
-    return select(registry.recipe(name), "nano", overrides(name, *more))
+    return select(by_name(name), "nano", overrides(name, *more))
 
 
 def curve(out: Path) -> list[dict[str, float]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from repro.core import registry
+from repro.core import parts, registry
 from repro.core.registry import LAYOUTS
 from repro.data.released import Released
 from repro.evals.published import cells as published
@@ -28,7 +28,7 @@ def test_an_entry_agrees_with_the_layout_it_names(name):
         assert kind not in LAYOUTS, f"{kind} has a layout now; remove 'unlisted'"
         return
     layout = registry.resolve(LAYOUTS[kind])
-    assert (each.process, each.meaning) == (registry.part_name(type(layout.process)), layout.meaning)
+    assert (each.process, each.meaning) == (parts.part_name(type(layout.process)), layout.meaning)
     assert (each.mask == "none") == (layout.mask is None)
     assert each.right_shift == (kind == "dream")
 

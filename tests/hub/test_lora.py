@@ -19,12 +19,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from repro import model as models
-from repro.core import parts, registry, rng
+from repro.core import parts, rng
 from repro.hub.lora import LINEAR
 from repro.model import load
 from repro.models.attention import Mask
 from repro.models.denoiser import trained_parameters
 from repro.models.llama import Llama
+from repro.recipes.scale import by_name
 from repro.samplers.decode import decode
 from repro.samplers.plan import Plan
 from repro.samplers.presets import preset
@@ -267,10 +268,8 @@ def test_other_precisions_train_the_adapters_alone(folder, precision, tmp_path):
 
 def test_a_plan_counts_adapters_and_frozen_weights():
     """8B: 84 M trained; gradients and optimizer hold those alone, and a step leaves out the gradient of the weights."""
-    adapted = plan(registry.recipe("llada_sft_lora"))
-    whole = plan(
-        parts.derive(registry.recipe("llada_sft_lora"), {"backbone": registry.recipe("llada_sft").backbone})
-    )
+    adapted = plan(by_name("llada_sft_lora"))
+    whole = plan(parts.derive(by_name("llada_sft_lora"), {"backbone": by_name("llada_sft").backbone}))
     assert adapted["parameters"] == whole["parameters"] == 8_015_581_184
     assert adapted["trained_parameters"] == 83_886_080 and whole["trained_parameters"] == whole["parameters"]
     mine, theirs = adapted["bytes_a_gpu"], whole["bytes_a_gpu"]
@@ -293,7 +292,7 @@ def test_what_does_not_fit_is_a_one_line_error(folder, monkeypatch):
     ]:
         with pytest.raises(ValueError, match=says):
             lora(**{"backbone": blocks, **changed})
-    dit = registry.recipe("bd3_owt_4").backbone
+    dit = by_name("bd3_owt_4").backbone
     with pytest.raises(ValueError, match="adapts the layers of a Llama or Qwen2"):
         lora(dit)
     assert isinstance(blocks.backbone, Llama)

@@ -22,6 +22,7 @@ from repro.models.dit import Dit, DitCausal
 from repro.models.llama import Llama, Qwen2
 from repro.models.modernbert import ModernBert
 from repro.recipes.command import select
+from repro.recipes.scale import by_name
 from repro.training import checkpoint as checkpoints
 from repro.training.recipe import Recipe
 
@@ -91,7 +92,7 @@ class Tokens(Chat):
         return L
 
 
-CHAT = registry.recipe("mdlm").data
+CHAT = by_name("mdlm").data
 DATA = Tokens(**{field.name: getattr(CHAT, field.name) for field in dataclasses.fields(CHAT)})
 ROLE = Role(DATA, (37, PAD), "x0_mean")
 
@@ -374,7 +375,7 @@ SIZES = {  # docs/method.md#masked-script: ModernBERT-large has 395.9 M paramete
 @pytest.mark.parametrize("name", registry.RECIPES)
 def test_sizes_of_the_full_recipes_are_exact(name):
     """On the meta device."""
-    recipe = registry.recipe(name)
+    recipe = by_name(name)
     with torch.device("meta"):
         module = recipe.backbone.blank().module(Role(recipe.data, (), "x0_mean"), 0)
     assert recipe.backbone.size(recipe.data).parameters == count(module)
@@ -382,13 +383,13 @@ def test_sizes_of_the_full_recipes_are_exact(name):
 
 @pytest.mark.parametrize("name", SIZES)
 def test_sizes_of_the_full_recipes_are_published(name):
-    recipe = registry.recipe(name)
+    recipe = by_name(name)
     assert math.isclose(recipe.backbone.size(recipe.data).parameters, SIZES[name], rel_tol=1e-3)
 
 
 def test_modernbert_has_the_layers_of_the_method_document():
     """12,255,232 parameters a layer and its two norms (docs/method.md#masked-script)."""
-    recipe = registry.recipe("mdlm")
+    recipe = by_name("mdlm")
     large, fewer = (dataclasses.replace(recipe.backbone, layers=n).size(recipe.data) for n in (28, 27))
     assert large.parameters - fewer.parameters == 12_255_232 + 2 * 1024
     assert round(large.parameters / 1e5) == 3959
@@ -399,7 +400,7 @@ def test_modernbert_has_the_layers_of_the_method_document():
 
 def written(pins, tmp_path: Path) -> tuple[Path, Recipe]:
     """A checkpoint of an untrained network of these pins."""
-    recipe = select(registry.recipe("mdlm"), "nano", [])
+    recipe = select(by_name("mdlm"), "nano", [])
     recipe = dataclasses.replace(recipe, backbone=pins)
     weights = dict(recipe.network(0).named_parameters())
     files = {"model.safetensors": weights, "optimizer.safetensors": {}}

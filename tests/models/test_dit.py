@@ -12,7 +12,6 @@ from helpers import literal
 from helpers.spaces import Words
 from safetensors.torch import save_file
 
-from repro.core import registry
 from repro.hub import mapping
 from repro.hub.dit import DIT_NAMES
 from repro.models.attention import KVCache, Mask
@@ -23,7 +22,7 @@ from repro.models.prediction import Prediction
 from repro.objectives.objective import Batch
 from repro.processes.absorbing import Absorbing
 from repro.processes.uniform import Uniform
-from repro.recipes.scale import scaled
+from repro.recipes.scale import by_name, scaled
 
 WORDS = Words(size=20, length=12)  # and a mask and a BOS: V = 22
 ROLE = Role(WORDS, (20, 21), "leave_one_out")
@@ -113,7 +112,7 @@ def test_the_residual_stream_stays_in_float32_under_autocast():
 def test_the_level_of_soft_tokens_is_the_alpha_of_their_argmax(monkeypatch):
     """Duo's curriculum draws gamma, not t: the network reads the t whose alpha is T(A)
     (docs/method.md#duo-curriculum)."""
-    recipe = scaled(registry.recipe("duo_nelbo"), "nano")
+    recipe = scaled(by_name("duo_nelbo"), "nano")
     denoiser, times = TIMED.module(recipe.role(), 0), []
     encode = denoiser.encode
     monkeypatch.setattr(

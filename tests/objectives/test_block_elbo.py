@@ -15,13 +15,14 @@ import torch
 from helpers.spaces import InBlocks, Words, random_space, stranger
 from torch import Tensor
 
-from repro.core import parts, registry, rng
+from repro.core import parts, rng
 from repro.models.attention import Mask
 from repro.objectives.blocks import BlockElbo, limits, truncated_binomial
 from repro.objectives.noise import Window
 from repro.objectives.objective import Batch, GlobalBatch
 from repro.processes.absorbing import Absorbing
 from repro.processes.blocks import BlockAbsorbing, block_subsets
+from repro.recipes.scale import by_name
 
 SPACE = random_space(3, 4)
 
@@ -139,7 +140,7 @@ def test_a_row_draws_the_same_masks_in_any_batch():
 
 
 def test_combinations_that_do_not_fit_are_one_line_errors():
-    recipe = registry.recipe("mdlm")
+    recipe = by_name("mdlm")
     block = {"part": "block_elbo", "rate": {"part": "window", "low": 0.5, "high": 1.0}, "resample": True}
     block["group"] = {"part": "global_batch"}
     with pytest.raises(

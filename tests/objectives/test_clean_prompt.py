@@ -10,7 +10,6 @@ import torch
 from helpers.spaces import Words, llama
 from torch import Tensor
 
-from repro.core import registry
 from repro.core.parts import canonical, derive
 from repro.models.attention import Mask
 from repro.models.denoiser import Soft
@@ -20,6 +19,7 @@ from repro.objectives.soft_tokens import Dense
 from repro.objectives.sym_kl import SymKL, closed_form
 from repro.processes.uniform import Uniform
 from repro.recipes.command import select
+from repro.recipes.scale import by_name
 
 V, SEP = 13, 9
 PROCESS = Uniform(alpha_end=1e-3, eps=1e-3)
@@ -45,7 +45,7 @@ def batch() -> Batch:
 
 
 def whole() -> SymKL:
-    loss = registry.recipe("duo").objective
+    loss = by_name("duo").objective
     assert isinstance(loss, SymKL)
     # noise and temperature at which every weight of a soft token is above 0
     pins = {"tokens": Dense(), "noise.low": 0.3, "noise.high": 0.9, "temperature.start": 1.0}
@@ -114,7 +114,7 @@ def test_the_command_of_the_docstring_works():
 
     assert clean_prompt.__doc__
     written = clean_prompt.__doc__.partition("--set '")[2].partition("'")[0].replace("\n", " ")
-    recipe = select(registry.recipe("duo"), "full", [written])
-    assert recipe.objective == CleanPrompt(loss=registry.recipe("duo").objective)
+    recipe = select(by_name("duo"), "full", [written])
+    assert recipe.objective == CleanPrompt(loss=by_name("duo").objective)
     assert recipe.name.startswith("duo+") and recipe.objective.processes == frozenset({"uniform"})
     assert json.loads(json.dumps(canonical(recipe.objective)))["part"] == "clean_prompt"

@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers.toy import curve, toy
 
-from repro.core import parts, registry, rng
+from repro.core import parts, rng
 from repro.models.denoiser import Head
 from repro.models.fused_head import fused_loss
 from repro.objectives import dcd
@@ -221,7 +221,7 @@ def test_the_loss_of_a_student_equal_to_its_teacher_is_zero_at_delta_zero():
 
 
 def test_delta_doubles_every_round():
-    objective = registry.recipe("duo_owt_distilled").objective
+    objective = by_name("duo_owt_distilled").objective
     assert [objective.delta(step) * 512 for step in (0, 9_999, 10_000, 20_000, 30_000, 49_999)] == [
         1,
         1,
@@ -294,7 +294,7 @@ def test_a_teacher_is_trained_once(tmp_path, monkeypatch):
 )
 def test_recipes_that_do_not_fit_a_teacher_are_refused(name, pins, line):
     with pytest.raises(ValueError, match=re.escape(line)):
-        select(registry.recipe(name), "nano", pins)
+        select(by_name(name), "nano", pins)
 
 
 def test_a_teacher_of_another_shape_is_refused(tmp_path):

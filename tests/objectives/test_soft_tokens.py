@@ -18,7 +18,7 @@ from scipy.integrate import quad
 from scipy.stats import beta, binomtest, kstest, norm
 from torch import Tensor
 
-from repro.core import registry, rng
+from repro.core import rng
 from repro.models.attention import Mask
 from repro.models.denoiser import Soft
 from repro.objectives.soft_tokens import (
@@ -231,7 +231,7 @@ def test_a_cold_soft_token_is_its_noisy_token(others, tau):
 @pytest.mark.parametrize("name", ["duo", "duo_nelbo"])
 def test_full_recipes_reach_their_mass(name):
     """20,000 tokens at both ends and in the middle of the window, at the highest temperature; one id fewer has less."""
-    objective = registry.recipe(name).objective
+    objective = by_name(name).objective
     ends = {"duo": lambda o: gaussian.gamma_of(1 - torch.tensor([o.noise.low, o.noise.high])).tolist()}
     low, high = ends.get(name, lambda o: (o.window.low, o.window.high))(objective)
     limits = Range(50_368, low, high, objective.temperature.hottest())
@@ -273,7 +273,7 @@ def test_too_little_mass_is_refused():
 
 def test_small_vocabularies_are_dense_and_large_ones_sparse():
     for name in ("duo", "duo_script", "duo_nelbo"):
-        assert registry.recipe(name).objective.tokens == Sparse(mass=MASS)
+        assert by_name(name).objective.tokens == Sparse(mass=MASS)
         assert by_name(f"{name}@nano.text").objective.tokens == Dense()
 
 

@@ -29,7 +29,7 @@ from helpers.spaces import (
 )
 from torch import Tensor
 
-from repro.core import registry, rng
+from repro.core import parts, registry, rng
 from repro.core.parts import part
 from repro.evals.likelihood.estimator_presets import default, estimator
 from repro.processes import absorbing, blocks, gaussian
@@ -37,6 +37,7 @@ from repro.processes.absorbing import Absorbing
 from repro.processes.bayes import leave_one_out, plug_in, x0_mean
 from repro.processes.process import Diffusion, Process
 from repro.processes.uniform import Uniform, integrand
+from repro.recipes.scale import by_name
 from repro.samplers.plan import Plan, check
 from repro.samplers.presets import preset
 
@@ -50,7 +51,7 @@ PINS = {
 
 def registered() -> dict[str, Process]:
     """An example of each registered process, by name."""
-    classes = {name: registry.part_class(name) for name in registry.PARTS}
+    classes = {name: parts.part_class(name) for name in registry.PARTS}
     found = {name: cls for name, cls in classes.items() if issubclass(cls, Process)}
     for name, cls in found.items():
         lacking = {field.name for field in dataclasses.fields(cls)} - PINS.get(name, {}).keys()
@@ -467,7 +468,7 @@ class Squared(Absorbing):
 
 def test_a_subclass_fits_what_is_for_its_family():
     """Objectives, samplers and estimators, although the class has no registered name of its own."""
-    recipe = dataclasses.replace(registry.recipe("mdlm"), process=Squared())
+    recipe = dataclasses.replace(by_name("mdlm"), process=Squared())
     check(preset("ancestral+nucleus"), recipe.process, Plan(gen_length=4, block_length=4, steps=2))
     estimator(default(recipe.process)).check(recipe.process)
 

@@ -8,7 +8,7 @@ import torch
 from helpers import released
 from helpers.spaces import Words
 
-from repro.core import parts, registry
+from repro.core import parts
 from repro.data.corpus import UNRESOLVED
 from repro.hub.pretrained import PretrainedBackbone
 from repro.models.attention import Copies
@@ -30,7 +30,7 @@ def started(folder, block, **more) -> PretrainedBackbone:
 
 @SIZES
 def test_the_three_recipes_differ_in_their_blocks_and_mask_rates_alone(block):
-    one, other = (parts.leaves(registry.recipe(f"bd3_owt_{size}")) for size in (4, block))
+    one, other = (parts.leaves(by_name(f"bd3_owt_{size}")) for size in (4, block))
     different = {pin for pin in one if one[pin] != other[pin]}
     assert different <= {
         *("name", "suite", "process.block", "backbone.backbone.backbone.block"),
@@ -42,7 +42,7 @@ def test_the_three_recipes_differ_in_their_blocks_and_mask_rates_alone(block):
 def test_at_nano_a_small_network_reads_the_same_blocks(block):
     small = by_name(f"bd3_owt_{block}@nano")
     assert isinstance(small.backbone, WithDropout) and small.backbone.required_block_size() == block
-    full = registry.recipe(f"bd3_owt_{block}")
+    full = by_name(f"bd3_owt_{block}")
     assert (small.process, small.objective) == (full.process, full.objective)
     with pytest.raises(ValueError, match=r"no exact denoiser for bd3_owt_\d+@nano, .* read whole rows"):
         by_name(f"oracle:bd3_owt_{block}@nano")

@@ -9,6 +9,7 @@ import pytest
 
 from repro.core import parts, registry
 from repro.recipes.command import citations
+from repro.recipes.scale import by_name
 
 KINDS = {
     "a paper and its place in it": r"arXiv \d{4}\.\d{5}(v\d+)? (eq\.|table|section|appendix|algorithm) ?\w",
@@ -24,7 +25,7 @@ METHOD = Path(__file__).resolve().parents[2] / "docs" / "method.md"
 @pytest.mark.parametrize("name", list(registry.RECIPES))
 def test_every_pin_cites_a_source(name):
     cited = citations(name)
-    for pin in parts.leaves(registry.recipe(name)):
+    for pin in parts.leaves(by_name(name)):
         source = next((text for path, text in cited.items() if f"{pin}.".startswith(f"{path}.")), None)
         assert source is not None, f"{name}: no source comment on the line of {pin}"
         assert any(re.match(kind, source) for kind in KINDS.values()), (

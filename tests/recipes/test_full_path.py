@@ -8,8 +8,9 @@ import pytest
 from helpers.tiny_tokenizer import CHATS, CLS, MASK, PAD, SEP, SIZE
 
 from repro import load, sample
-from repro.core import parts, registry
+from repro.core import parts
 from repro.data.corpus import prepared
+from repro.recipes.scale import by_name
 from repro.training.checkpoint import open_checkpoint
 from repro.training.loop import train
 
@@ -27,7 +28,7 @@ SMALL_LLAMA = {"layers": 2, "width": 32, "heads": 2, "kv_heads": 2, "ffn": 48}
 
 def small(name: str, tokenizer, **more):
     """A full recipe with another data source, a smaller network and few steps; all other pins stay."""
-    recipe = registry.recipe(name)
+    recipe = by_name(name)
     backbone = SMALL_LLAMA if name == "ar" else SMALL_BERT
     pins = {
         "data.source": CHATS,

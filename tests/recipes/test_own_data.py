@@ -14,7 +14,7 @@ from repro.core import parts, registry
 from repro.core.files import ROOT
 from repro.evals import __main__ as evals
 from repro.recipes.command import Own, command, select
-from repro.recipes.scale import CORPORA
+from repro.recipes.scale import CORPORA, by_name
 
 CHATS = str(ROOT / "evals" / "data" / "chats.jsonl")
 
@@ -44,9 +44,9 @@ EVERY = [(name, scale) for name in registry.RECIPES for scale in ("full", "nano"
 @pytest.mark.parametrize(("name", "scale"), [*EVERY, *(("duo", scale) for scale in CORPORA)])
 def test_recipes_and_scales_take_own_data(name, scale):
     """The recipe keeps method and network of its scale, is named by its digest, and reads back."""
-    plain = select(registry.recipe(name), scale, [])
+    plain = select(by_name(name), scale, [])
     for source in (book(), CHATS):
-        made = select(registry.recipe(name), scale, [], Own(source, None, None))
+        made = select(by_name(name), scale, [], Own(source, None, None))
         assert made.suite == "own" and made.name == f"{plain.name}+{made.digest()[:6]}"
         assert parts.read(parts.canonical(made)) == made
         kept = ("process", "steps", "batch", "learning_rate", "precision", "optimizer", "ema")
@@ -58,18 +58,18 @@ def test_recipes_and_scales_take_own_data(name, scale):
 
 
 def test_another_text_is_another_recipe_and_the_same_text_the_same():
-    one, again = (select(registry.recipe("mdlm"), "nano", [], Own(book(), None, None)) for _ in range(2))
+    one, again = (select(by_name("mdlm"), "nano", [], Own(book(), None, None)) for _ in range(2))
     assert one == again
-    other = select(registry.recipe("mdlm"), "nano", [], Own(book("start"), None, None))
+    other = select(by_name("mdlm"), "nano", [], Own(book("start"), None, None))
     assert other.digest() != one.digest() and other.name != one.name
-    longer = select(registry.recipe("mdlm"), "nano", [], Own("book.txt", None, 96))
+    longer = select(by_name("mdlm"), "nano", [], Own("book.txt", None, 96))
     assert longer.data.row_length() == 96 == longer.backbone.learned_positions
 
 
 @pytest.mark.parametrize("name", ["mdlm", "duo", "ar"])
 def test_a_run_on_own_text_samples_without_it_and_is_scored_with_it(name, capsys):
     train = ["--scale", "nano.text", "--data", book(), "--length", "24", "--out", "run", *toy(name)]
-    assert command(registry.recipe(name), train) == 0
+    assert command(by_name(name), train) == 0
     kept = json.loads(Path("run/recipe.json").read_text("utf-8"))
     assert kept["data"]["documents"]["path"] == "book.txt" and len(kept["data"]["documents"]["sha256"]) == 64
     assert evals.main(["--ckpt", "run", "--json"]) == 0
@@ -81,7 +81,7 @@ def test_a_run_on_own_text_samples_without_it_and_is_scored_with_it(name, capsys
     assert len(text) >= 24
     book("start")
     with pytest.raises(ValueError, match=r"cannot resume: run holds .*, not this .*; settings differ"):
-        command(registry.recipe(name), [*train, "--resume"])
+        command(by_name(name), [*train, "--resume"])
     shutil.rmtree("runs/data")
     with pytest.raises(ValueError, match=r"book\.txt: expected sha256"):
         evals.main(["--ckpt", "run", "--suite", "own", "--out", "again", "--json"])
@@ -89,13 +89,13 @@ def test_a_run_on_own_text_samples_without_it_and_is_scored_with_it(name, capsys
 
 def test_chats_are_answered(capsys):
     train = ["--scale", "nano", "--data", CHATS, "--length", "160", "--out", "run", *toy("llada_sft")]
-    assert command(registry.recipe("llada_sft"), train) == 0
+    assert command(by_name("llada_sft"), train) == 0
     (text,) = sample(load("run"), ["Why?"], gen_length=8)
     assert "[EOS]" not in text and len(text) <= 8
 
 
 def test_flags_that_do_not_fit_say_so(tokenizer):
-    mdlm = registry.recipe("mdlm")
+    mdlm = by_name("mdlm")
     for argv, message in [
         (["--tokenizer", "gpt2"], "--tokenizer goes with --data"),
         (["--length", "8"], "--length goes with --data"),

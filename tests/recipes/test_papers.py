@@ -17,7 +17,7 @@ import pytest
 import torch
 from helpers import literal, tiny_tokenizer, toy, wordpiece
 
-from repro.core import parts, registry, rng
+from repro.core import parts, rng
 from repro.core.schedules import ConstantWithWarmup, WarmupStableDecay, WarmupStableDropDecay
 from repro.data.corpus import UNRESOLVED, Vocabulary, prepared
 from repro.data.dialogues import Dialogues
@@ -62,7 +62,7 @@ def test_warm_up_stable_decay_by_hand():
 def test_llada_s_learning_rate_at_its_corners():
     """0 -> 4e-4 in 2,000 steps, 1e-4 from 1.2 T tokens on, 1e-4 -> 1e-5 over the last 0.3 T of 2.3 T
     (docs/method.md#llada-pretraining)."""
-    recipe = registry.recipe("llada_pretrain")
+    recipe = by_name("llada_pretrain")
     rate, lr, steps = recipe.learning_rate, recipe.optimizer.lr, recipe.steps
     assert isinstance(rate, WarmupStableDropDecay)
     tokens = {1e9: None, 1.19e12: 4e-4, 1.21e12: 1e-4, 1.99e12: 1e-4, 2.15e12: 5.5e-5, 2.3e12: 1e-5}
@@ -73,7 +73,7 @@ def test_llada_s_learning_rate_at_its_corners():
 
 
 def test_schedules_keep_their_share_at_a_scale():
-    full, small = registry.recipe("llada_pretrain"), by_name("llada_pretrain@nano")
+    full, small = by_name("llada_pretrain"), by_name("llada_pretrain@nano")
     for pin in ("drop", "decay"):
         share = getattr(small.learning_rate, pin) / small.steps
         assert share == pytest.approx(getattr(full.learning_rate, pin) / full.steps, abs=1e-3)
@@ -88,7 +88,7 @@ def test_schedules_keep_their_share_at_a_scale():
 )
 def test_windows_keep_the_papers_share_of_tokens(name, vocab_size, alpha):
     """T(A) at the ends of the curriculum's window (docs/method.md#oracle-16); the window at nano has the same T(A)."""
-    window = registry.recipe(name).objective.window
+    window = by_name(name).objective.window
     ends = torch.tensor([window.low, window.high], dtype=torch.float64)
     assert gaussian.transform(ends, vocab_size)[0].tolist() == pytest.approx(alpha, abs=1e-4)
     small = by_name(f"{name}@nano")
@@ -179,7 +179,7 @@ def test_each_layer_and_sublayer_has_its_own_dropout():
 @pytest.mark.parametrize("rate", [0.0, 1.0, -0.1])
 def test_a_rate_outside_0_to_1_is_an_error(rate):
     with pytest.raises(ValueError, match=re.escape(f"rate={rate} is not strictly between 0 and 1")):
-        WithDropout(backbone=registry.recipe("duo_owt").backbone.backbone, rate=rate)
+        WithDropout(backbone=by_name("duo_owt").backbone.backbone, rate=rate)
 
 
 # --- lengths ------------------------------------------------------------------------------------------------
@@ -429,7 +429,7 @@ def test_a_paper_s_recipe_trains_on_text(name, tmp_path, monkeypatch):
     """All pins but sizes, sources and counts are the full recipe's: data, packing, dropout, precision, average."""
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
     (tmp_path / "text").mkdir()
-    recipe = select(registry.recipe(name), "full", local(name, tmp_path / "text"))
+    recipe = select(by_name(name), "full", local(name, tmp_path / "text"))
     assert recipe.precision == "bf16_autocast" and isinstance(recipe.backbone, WithDropout)
     corpus = prepared(recipe.data)
     padded = name.endswith("lm1b")
@@ -443,15 +443,15 @@ def test_a_paper_s_recipe_trains_on_text(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["mdlm_lm1b", "duo_lm1b", "ar_lm1b"])
 def test_packed_rows_need_one_override(name):
     """The published packed runs (31.8, 33.7, 22.8): the same documents, concatenated and cut, between BOS and EOS."""
-    padded = parts.canonical(registry.recipe(name).data.data)
+    padded = parts.canonical(by_name(name).data.data)
     packed = {"part": "packed", "batch": 1000} | {
         pin: padded[pin] for pin in ("documents", "units", "length")
     }
-    recipe = select(registry.recipe(name), "full", [f"data.data={json.dumps(packed)}"])
+    recipe = select(by_name(name), "full", [f"data.data={json.dumps(packed)}"])
     vocabulary = recipe.data.vocabulary()
     assert (vocabulary.bos, vocabulary.eos, vocabulary.mask) == (101, 102, 103)
     assert vocabulary.total == vocabulary.size == 30_522 and vocabulary.filler is None
-    assert plan(recipe)["parameters"] == plan(registry.recipe(name))["parameters"]
+    assert plan(recipe)["parameters"] == plan(by_name(name))["parameters"]
 
 
 # --- weights to start from ----------------------------------------------------------------------------------
@@ -486,7 +486,7 @@ def test_fine_tuning_starts_from_a_release_in_its_authors_layout(tmp_path):
     weights = literal.llada_weights(2, 32, 16, 48, size)
     folder = released(tmp_path / "llada", config, weights)
     sizes = {"layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "ffn": 48}
-    pins = registry.recipe("llada_sft").backbone
+    pins = by_name("llada_sft").backbone
     small = parts.derive(
         pins, {f"backbone.{pin}": value for pin, value in sizes.items()} | {"source": folder}
     )
@@ -524,7 +524,7 @@ def test_a_distillation_starts_from_a_release_in_its_authors_layout(tmp_path):
     config |= {"model_type": "DUO", "vocab_size": size, "causal": False}
     weights = literal.dit_weights(2, 32, 16, size)
     folder = released(tmp_path / "duo", config, weights)
-    full = registry.recipe("duo_owt_distilled")
+    full = by_name("duo_owt_distilled")
     pins = {"layers": 2, "width": 32, "heads": 4, "ffn": 128, "condition": 16}
     units = {"size": size, "begin": 1, "end": 2, "pad": None, "mask": 4}
     moved = {f"backbone.backbone.{pin}": value for pin, value in pins.items()}

@@ -7,6 +7,7 @@ import pytest
 from repro.core import registry
 from repro.core.cli import broken
 from repro.recipes.command import command, listing, select
+from repro.recipes.scale import by_name
 
 ROOM = 80
 
@@ -28,7 +29,7 @@ def settings(lines):
 
 @pytest.mark.parametrize("name", registry.RECIPES)
 def test_an_indented_list_holds_what_the_wide_one_holds(name):
-    recipe = registry.recipe(name)
+    recipe = by_name(name)
     wide, narrow = list(listing(recipe, recipe)), list(listing(recipe, recipe, ROOM))
     assert max(map(len, narrow[1:])) <= ROOM, "the first line is broken by `say`"
     plain = {line.split()[0]: (line[:2], "".join(line.split()[1:])) for line in wide[1:]}
@@ -39,7 +40,7 @@ def test_an_indented_list_holds_what_the_wide_one_holds(name):
 
 def test_the_terminal_decides(monkeypatch, capsys):
     """Dotted paths where they fit and in a pipe; else indented, with the mark of what was set."""
-    recipe = registry.recipe("mdlm")
+    recipe = by_name("mdlm")
     words = ["--scale", "nano.text", "--set", "optimizer.lr=0.1", "--print"]
     for columns, row in (
         ("400", r"\* optimizer\.lr +0\.1 +--set"),

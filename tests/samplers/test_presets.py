@@ -124,7 +124,7 @@ def test_every_preset_is_cited_and_reads_back():
     for name, rule in {**PRESETS, **LOGITS_PROCESSORS}.items():
         assert len(presets.SOURCES[name]) > 20, f"{name} has no source"
         assert parts.read(parts.canonical(rule)) == rule
-    used = {registry.part_name(type(rule)) for rule in PRESETS.values()}
+    used = {parts.part_name(type(rule)) for rule in PRESETS.values()}
     assert used <= set(registry.PARTS)
 
 

@@ -34,7 +34,7 @@ from helpers.uniform_rules import (
     said,
 )
 
-from repro.core import registry
+from repro.core import parts, registry
 from repro.processes.absorbing import Absorbing
 from repro.processes.process import Diffusion
 from repro.samplers.law import law
@@ -61,7 +61,7 @@ MODES: list[Kappa] = [
 ]
 
 
-KINDS = pytest.mark.parametrize("mode", MODES, ids=lambda mode: registry.part_name(type(mode)))
+KINDS = pytest.mark.parametrize("mode", MODES, ids=lambda mode: parts.part_name(type(mode)))
 
 
 def whole(mode: Kappa) -> Psi:
@@ -189,7 +189,7 @@ def cleaned(process: Diffusion, denoiser: Known, t: float, greedy: bool) -> Step
 def test_law_of_psi(process, mode, count):
     """Steps to s = 0, with conditionals of no joint law."""
     denoiser = stranger(SPACE, process)
-    kind, eta = PAPER[registry.part_name(type(mode))]
+    kind, eta = PAPER[parts.part_name(type(mode))]
     times = even(count, 0.0)
     truth = follow(psi_reference(denoiser, process, times, [(kind, eta, count + 1)]), count, process)
     assert total_variation(law(denoiser, process, whole(mode), plan(count)), truth) < 1e-10

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from benchmarks.nets import Sizes
 from benchmarks.row import peak_bytes
-from repro.core import registry
 from repro.models.attention import Mask
 from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head
@@ -22,6 +21,7 @@ from repro.objectives.sym_kl import ce_gradient, closed_gradient, script_gradien
 from repro.processes.process import cross_entropy
 from repro.processes.uniform import token_nll_gradient
 from repro.recipes.command import command, select
+from repro.recipes.scale import by_name
 from repro.training.cost import ACTIVATIONS, COPIES, COPIES_CE, COPIES_UNIFORM, ENGINES, plan
 from repro.training.optimizer import MasterWeights
 from repro.training.recipe import Recipe
@@ -58,7 +58,7 @@ def test_planned_state_is_the_state_of_training(precision):
 
 def deeper(layers: int, kind: str) -> Denoiser:
     """The full recipe's network in bfloat16, with a quarter of its width and `layers` layers."""
-    recipe = registry.recipe("duo" if kind == "modernbert" else "ar")
+    recipe = by_name("duo" if kind == "modernbert" else "ar")
     pins = recipe.backbone.blank()
     shared = {"kv_heads": 4} if isinstance(pins, Llama) else {}
     smaller = dataclasses.replace(pins, layers=layers, width=256, heads=4, ffn=pins.ffn // 4, **shared)
@@ -120,7 +120,7 @@ def test_copies_of_dense_logits_are_counted(copies, differentiate):
 
 def test_engines_shard_what_they_claim():
     """A sharded part is 1/8 of DDP's; under FSDP2 the float32 shards are the weights, with no second gradient."""
-    recipe = registry.recipe("duo_nelbo")
+    recipe = by_name("duo_nelbo")
     found = {name: plan(recipe, engine=name)["bytes_a_gpu"] for name in ENGINES}
     count = plan(recipe)["parameters"]
     whole = {"weights": 2, "gradients": 6, "optimizer": 12, "ema": 4}
@@ -135,7 +135,7 @@ def test_engines_shard_what_they_claim():
 
 def test_what_fsdp2_gathers():
     """Weights and gradients of the parameters outside layers and of two layers, counted on the real modules."""
-    backbone = registry.recipe("mdlm").backbone.blank()
+    backbone = by_name("mdlm").backbone.blank()
     pins = {"layers": 3, "width": 64, "heads": 4, "ffn": 96}
     small = dataclasses.replace(toy("mdlm"), backbone=dataclasses.replace(backbone, **pins))
     network = small.network(0)
@@ -146,7 +146,7 @@ def test_what_fsdp2_gathers():
 
 
 def test_checkpointing_saves_activations_and_adds_a_forward():
-    recipe = registry.recipe("duo")
+    recipe = by_name("duo")
     plain, saving = plan(recipe), plan(recipe, activation_checkpointing=True)
     assert 1.25 < saving["flops_a_step"] / plain["flops_a_step"] < 4 / 3
     assert saving["bytes_a_gpu"]["activations"] < plain["bytes_a_gpu"]["activations"] / 10
@@ -157,8 +157,8 @@ def test_checkpointing_saves_activations_and_adds_a_forward():
 def test_two_copies_of_a_row_pass_the_layers_of_block_diffusion():
     """Each column of BD3-LM's two copies sees half a row on average, so attention costs what one whole row costs; the
     head reads one copy."""
-    blocks = registry.recipe("bd3_owt_4")
-    whole = select(registry.recipe("mdlm_owt"), "full", ["micro_batch=16"])
+    blocks = by_name("bd3_owt_4")
+    whole = select(by_name("mdlm_owt"), "full", ["micro_batch=16"])
     size, tokens = blocks.backbone.size(blocks.data), 512 * 1024
     assert size.parameters == whole.backbone.size(whole.data).parameters
     extra = plan(blocks)["flops_a_step"] - plan(whole)["flops_a_step"]
@@ -168,7 +168,7 @@ def test_two_copies_of_a_row_pass_the_layers_of_block_diffusion():
 
 
 def test_more_gpus_share_rows_and_time():
-    recipe = registry.recipe("duo")
+    recipe = by_name("duo")
     eight, sixteen = plan(recipe, gpus=8), plan(recipe, gpus=16)
     assert (eight["rows_a_gpu_at_once"], sixteen["rows_a_gpu_at_once"]) == (32, 16)
     assert sixteen["bytes_a_gpu"]["activations"] * 2 == eight["bytes_a_gpu"]["activations"]
@@ -181,7 +181,7 @@ def test_more_gpus_share_rows_and_time():
 def test_the_plan_shows_what_the_reference_script_published(name, capsys):
     """8 H100s, one epoch, 256 rows a step; 40.4 TFLOP a GPU and step (docs/method.md#cost-duo-step); 3,215 steps
     (docs/method.md#masked-script)."""
-    found = plan(registry.recipe(name))
+    found = plan(by_name(name))
     assert found["flops_a_step"] / 8 == pytest.approx(40.4e12, rel=2e-3)
     seconds = 3215 * 40.4e12 / (0.4 * 989e12)
     assert found["reference_script"] == {
@@ -191,7 +191,7 @@ def test_the_plan_shows_what_the_reference_script_published(name, capsys):
         "steps_implied": 3215,
         "hours_implied": pytest.approx(seconds / 3600, rel=2e-3),
     }
-    command(registry.recipe(name), ["--plan"])
+    command(by_name(name), ["--plan"])
     printed = capsys.readouterr().out
     assert "published: 8 H100s, one epoch, 256 sequences a step, no time" in printed
     assert "3,215 steps and 5.5 minutes" in printed and "(not measured)" in printed
@@ -199,19 +199,19 @@ def test_the_plan_shows_what_the_reference_script_published(name, capsys):
 
 @pytest.mark.parametrize(
     "recipe",
-    [registry.recipe("mdlm"), select(registry.recipe("duo"), "full", ["steps=5"])],
+    [by_name("mdlm"), select(by_name("duo"), "full", ["steps=5"])],
     ids=["mdlm", "set"],
 )
 def test_other_recipes_show_no_reference_script(recipe, capsys):
     assert "reference_script" not in plan(recipe)
-    command(registry.recipe("mdlm"), ["--plan"])
+    command(by_name("mdlm"), ["--plan"])
     assert "published" not in capsys.readouterr().out
 
 
 def test_the_command_plans_for_an_engine(capsys):
     """--json prints the output of `plan`; the text names engine, parts and assumptions."""
     recipe, flags = (
-        registry.recipe("duo"),
+        by_name("duo"),
         ["--engine", "fsdp2", "--gpus", "16", "--activation-checkpointing"],
     )
     command(recipe, ["--plan", "--json", *flags])
@@ -228,11 +228,11 @@ def test_the_command_plans_for_an_engine(capsys):
 @pytest.mark.parametrize(
     ("recipe", "arguments", "message"),
     [
-        (registry.recipe("duo"), {"engine": "zero"}, "no engine 'zero'; nearest is 'zero2'"),
-        (registry.recipe("duo"), {"gpus": 7}, "--gpus 7 does not divide the batch of 256 rows"),
-        (registry.recipe("duo"), {"gpus": 0}, "--gpus 0 does not divide"),
+        (by_name("duo"), {"engine": "zero"}, "no engine 'zero'; nearest is 'zero2'"),
+        (by_name("duo"), {"gpus": 7}, "--gpus 7 does not divide the batch of 256 rows"),
+        (by_name("duo"), {"gpus": 0}, "--gpus 0 does not divide"),
         (
-            select(registry.recipe("duo"), "full", ["precision=bf16_pure"]),
+            select(by_name("duo"), "full", ["precision=bf16_pure"]),
             {"engine": "zero2"},
             "bf16_pure has no",
         ),

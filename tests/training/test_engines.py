@@ -16,12 +16,12 @@ from helpers.processes import FSDP2, ZERO2, exchanges, fault, together, trained
 from helpers.toy import RARER, RECIPES, curve, same_curve, toy
 
 from repro import model as models
-from repro.core import registry
 from repro.core.errors import one_line
 from repro.models.attention import Mask
 from repro.models.prediction import Prediction
 from repro.processes.process import cross_entropy
 from repro.recipes.command import command
+from repro.recipes.scale import by_name
 from repro.training import checkpoint as checkpoints
 from repro.training.engines import launcher
 from repro.training.engines.options import PLAIN, Options
@@ -128,7 +128,7 @@ def test_a_microbatch_without_a_scored_token_still_runs_every_layer():
 
 def test_accelerate_launches_fsdp2(tmp_path):
     """The launch file, reduced to two CPU processes, with layers recomputed in backward and duo's loss."""
-    command(registry.recipe("duo"), arguments("duo", tmp_path / "one"))
+    command(by_name("duo"), arguments("duo", tmp_path / "one"))
     launch = ["--config_file", str(FOLDER / "fsdp2_8.yaml"), "--num_processes", "2", "-m"]
     started = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", *launch]
     more = ["repro.recipes.duo", *arguments("duo", tmp_path / "two"), "--activation-checkpointing"]
@@ -354,11 +354,11 @@ def test_launch_options_are_flags_of_every_recipe(tmp_path, monkeypatch):
         "repro.training.loop.train", lambda recipe, **given: seen.update(given, recipe=recipe)
     )
     flags = ["--activation-checkpointing", "--compile", "--whole-gradients", "--track", "tensorboard"]
-    command(registry.recipe("mdlm"), [*arguments("mdlm", tmp_path), *flags])
+    command(by_name("mdlm"), [*arguments("mdlm", tmp_path), *flags])
     assert seen["options"] == Options(activation_checkpointing=True, compile=True, whole_gradients=True)
     assert seen["track"] == "tensorboard" and seen["recipe"] == toy("mdlm")
-    command(registry.recipe("mdlm"), arguments("mdlm", tmp_path))
+    command(by_name("mdlm"), arguments("mdlm", tmp_path))
     assert seen["options"] == PLAIN and seen["track"] is None
     for flags in (["--compile", "--plan"], ["--whole-gradients", "--plan"], ["--track", "wandb", "--print"]):
         with pytest.raises(ValueError, match=r"is for a run; it goes with neither --print nor --plan"):
-            command(registry.recipe("mdlm"), flags)
+            command(by_name("mdlm"), flags)

@@ -14,10 +14,10 @@ import pytest
 import torch
 from helpers.toy import overrides, toy
 
-from repro.core import registry
 from repro.core.errors import Stopped
 from repro.core.files import ROOT
 from repro.recipes.command import command
+from repro.recipes.scale import by_name
 from repro.training import checkpoint as checkpoints
 from repro.training.loop import Training, train
 
@@ -44,7 +44,7 @@ def finish(out, *more, steps=STEPS):
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REPRO_RUNS", str(out.parent / "runs"))
-        command(registry.recipe("mdlm"), arguments(out, *more, steps=steps))
+        command(by_name("mdlm"), arguments(out, *more, steps=steps))
     torch.set_num_threads(threads)
 
 

@@ -12,8 +12,8 @@ from helpers.launching import FOLDER, arguments, launch_arguments
 from helpers.processes import together, trained
 from helpers.toy import RECIPES, curve, same_curve, toy
 
-from repro.core import registry
 from repro.recipes.command import command
+from repro.recipes.scale import by_name
 from repro.training.engines.options import PLAIN
 from repro.training.loop import train
 
@@ -36,7 +36,7 @@ FIRST = {"mdlm": "accelerate", "ar": "torchrun"}
 def one_and_two(name, two, tmp_path):
     """Assert that the run `two` of two processes has the curve of one, of 20 steps, every logged number to 1e-5, and
     that one process resumes its checkpoint."""
-    command(registry.recipe(name), arguments(name, tmp_path / "one"))
+    command(by_name(name), arguments(name, tmp_path / "one"))
     one = curve(tmp_path / "one")
     assert len(one) == 20
     same_curve(one, curve(two))

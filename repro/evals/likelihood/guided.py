@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from repro.core import registry
+from repro.core import parts
 from repro.core.lazy import torch
 from repro.core.parts import part
 from repro.evals.likelihood.batched import BatchedDenoiser
@@ -64,7 +64,7 @@ class GuidedLikelihood(Estimator):
     score_is = "guided score"
 
     def __post_init__(self) -> None:
-        name = registry.part_name(type(self.rule))
+        name = parts.part_name(type(self.rule))
         if isinstance(self.rule, GuidedLikelihood):
             raise ValueError("estimator: '+guided' is given twice; give it once, with one scale")
         if "absorbing" not in self.rule.processes:

@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from repro.core import registry
+from repro.core import parts
 from repro.core.lazy import torch
 from repro.core.parts import Part
 from repro.core.stats import two_sided
@@ -174,7 +174,7 @@ class Estimator(Part):
     def check(self, process: Process) -> None:
         """Raise ValueError if the estimator cannot score models of the noise process `process`."""
         if process.noise not in self.processes:
-            own, fits = registry.part_name(type(self)), " or ".join(sorted(self.processes))
+            own, fits = parts.part_name(type(self)), " or ".join(sorted(self.processes))
             raise ValueError(
                 f"estimator {own!r} is for {fits} models, not {process.noise}; choose one that fits"
                 " (`python -m repro.evals list estimators`)"

@@ -258,7 +258,7 @@ def registered_task(text: str) -> Task | None:
             )
         return None
     given = {"name": base} | (parts.parse_overrides(split_pins(settings)) if settings else {})
-    names = [field.name for field in dataclasses.fields(cast(Any, registry.part_class(base)))]
+    names = [field.name for field in dataclasses.fields(cast(Any, parts.part_class(base)))]
     lacking = [name for name in names if name not in given]
     if lacking and given.keys() <= set(names):
         remedy = ",".join(f"{name}=VALUE" for name in lacking)
@@ -267,7 +267,7 @@ def registered_task(text: str) -> Task | None:
 
 
 def _is_task(name: str) -> bool:
-    return name in registry.PARTS and issubclass(registry.part_class(name), Task)
+    return name in registry.PARTS and issubclass(parts.part_class(name), Task)
 
 
 def tasks_by_name(names: Sequence[str], suite: str, known: Sequence[Task], model: Model) -> list[Task]:

@@ -30,6 +30,7 @@ from repro.evals.task import Task
 from repro.evals.text_quality.quality import TextQualityTask
 from repro.hub.catalogue import Entry, known
 from repro.model import Precision
+from repro.recipes.scale import by_name
 from repro.training.cost import plan as training
 
 DEVICE = "h100"
@@ -94,7 +95,7 @@ def price(cell: PublishedCell) -> Price:
         return Price(run=near[1].run, hours=near[1].line.hours, missing=lacking)
     ours = [name for name in cell.of if name in registry.RECIPES]
     if ours and not there:
-        hours = training(registry.recipe(ours[0]))["gpu_hours"]
+        hours = training(by_name(ours[0]))["gpu_hours"]
         command = f"accelerate launch -m repro.recipes.{ours[0]}"
         return Price(run=ours[0], hours=hours, command=command, trained=True)
     missing = _missing(cell, there)

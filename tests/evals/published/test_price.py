@@ -10,13 +10,13 @@ import pytest
 from helpers.synthetic import question, record
 
 from repro import verify as verify_command
-from repro.core import registry
 from repro.evals.__main__ import main as evals
 from repro.evals.published import verify
 from repro.evals.published.cells import find, read
 from repro.evals.published.matching import differing
 from repro.evals.published.price import answering, price
 from repro.hub import catalogue as checkpoints
+from repro.recipes.scale import by_name
 from repro.results import store as results
 from repro.results.record import Question
 from repro.training.cost import plan as training
@@ -104,7 +104,7 @@ def test_a_recipe_is_trained_only_where_no_released_checkpoint_could_answer():
     cell = replace(find(CELLS, "duo.t5.mdlm.1024"), of=("mdlm",))
     found = price(cell)
     assert found.trained and found.command == "accelerate launch -m repro.recipes.mdlm"
-    assert found.hours == training(registry.recipe("mdlm"))["gpu_hours"]
+    assert found.hours == training(by_name("mdlm"))["gpu_hours"]
     other = replace(cell, of=("kuleshov-group/mdlm-owt", "mdlm"), metric="another")
     assert not price(other).trained and "does not measure another" in price(other).missing
 
