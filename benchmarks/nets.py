@@ -53,9 +53,9 @@ def batch(data: Sizes, rows: int) -> Batch:
 
 def llama(data: Data, process: Process, width: int, layers: int, ffn: int, heads: int) -> Denoiser:
     """A Llama with random weights, causal for a left-to-right process."""
-    from repro.models.backbone import Role
     from repro.models.llama import Llama
     from repro.models.products import multiply_by_onednn
+    from repro.processes.prediction import Role
 
     backbone = Llama(
         layers=layers,

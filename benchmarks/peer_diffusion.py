@@ -54,9 +54,9 @@ class Case:
         """A DiT with random weights and a batch of random ids; `masked`: with a mask id after the others, and without
         reading the noise level (MDLM's), else reading it (Duo's)."""
         from repro.core import rng
-        from repro.models.backbone import Role
         from repro.models.dit import Dit
         from repro.models.products import multiply_by_onednn
+        from repro.processes.prediction import Role
 
         sizes = Sizes(ids=self.ids, mask=self.ids if masked else None, bos=None, length=self.length)
         dit = Dit(

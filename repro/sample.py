@@ -130,7 +130,7 @@ def stream(
     rule = preset(sampler or default_preset(model.recipe.process.noise, prompt is not None))
     plan = _plan(model, rule, ids, gen_length, block_length, steps, cache)
     check(rule, model.recipe.process, plan)
-    return Stream(model, _frames(model, rule, plan, ids, seed))
+    return Stream(model.data, _frames(model, rule, plan, ids, seed))
 
 
 def _frames(
@@ -204,7 +204,7 @@ def follow(
 
     `plan`: lengths, steps and cache; `watch`: live display that is updated after each step (None: no display).
     """
-    trace = Trace(model)
+    trace = Trace(model.data)
     ids = _prompts(model, None if prompt is None else [prompt], 1)
     for decoder, frame in _frames(model, sampler, plan, ids, seed):
         step = trace.add(decoder, frame)
@@ -318,13 +318,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.watch:
         from repro.samplers.watch import Watch
 
-        with Watch(model, plan, args.delay) as watch:
+        with Watch(model.data, plan, args.delay) as watch:
             trace = follow(model, args.prompt, rule, plan, args.seed, watch)
     else:
         trace = follow(model, args.prompt, rule, plan, args.seed, None)
         sys.stdout.write(text_of(model, trace.row) + "\n")
     if args.trace:
-        found = trace.data(rule, plan, args.seed, args.prompt)
+        made_by = {"checkpoint": model.digest, "recipe": model.recipe.name}
+        found = trace.json(made_by, rule, plan, args.seed, args.prompt)
         write_text(args.trace, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     return 0
 

@@ -134,13 +134,14 @@ def record(name: str, folder: Path) -> dict[str, Any]:
     model, rule = load(folder), PRESETS[name]
     ids = model.data.prompt(PROMPT)
     plan = plan_for(rule, model.data.row_length() - len(ids), None, None, None)
-    trace, start = Trace(model), None
+    trace, start = Trace(model.data), None
     arguments = (model.denoiser, model.recipe.process, rule, plan, [ids])
     for decoder, frame in steps(*arguments, seed=0, names=[0], confidence=True):
         if start is None:
-            start = [symbol(model, token) for token in frame.before[0, decoder.start :].tolist()]
+            start = [symbol(model.data, token) for token in frame.before[0, decoder.start :].tolist()]
         trace.add(decoder, frame)
-    return {**trace.data(rule, plan, 0, PROMPT), "start": start}
+    made_by = {"checkpoint": model.digest, "recipe": model.recipe.name}
+    return {**trace.json(made_by, rule, plan, 0, PROMPT), "start": start}
 
 
 def files() -> Iterator[tuple[Path, str]]:

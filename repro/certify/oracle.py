@@ -11,11 +11,11 @@ from torch import Tensor
 from repro.certify.space import Enumerated, Noise, Source, Space, Spoil, code
 from repro.data.corpus import Data, Vocabulary
 from repro.models.attention import KVCache, Mask
-from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head, Soft
 from repro.models.oracle_network import FLOOR
 from repro.processes.absorbing import Absorbing
 from repro.processes.left_to_right import LeftToRight
+from repro.processes.prediction import Role
 from repro.processes.uniform import Uniform
 
 

@@ -13,8 +13,9 @@ from repro.core.parts import part
 from repro.core.registry import resolve
 from repro.data.corpus import Data
 from repro.hub.pretrained import PretrainedBackbone
-from repro.models.backbone import Backbone, Role, Size, Wrapper
+from repro.models.backbone import Backbone, Size, Wrapper
 from repro.models.llama import Llama, Qwen2
+from repro.processes.prediction import Role
 
 if TYPE_CHECKING:
     from repro.models.denoiser import Denoiser

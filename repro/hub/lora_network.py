@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from repro.core import rng
 from repro.hub.lora import Lora
 from repro.models.attention import KVCache, Mask
-from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head, Soft, parameter_key
 from repro.models.dropout import drop
 from repro.processes.absorbing import mask_id
+from repro.processes.prediction import Role
 
 ADAPTER = "default"
 """peft's name of the adapter."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from repro.core.parts import part
-from repro.models.backbone import Backbone, Role, Wrapper
+from repro.models.backbone import Backbone, Wrapper
 from repro.models.dit import WithDropout
 from repro.models.llama import Llama
+from repro.processes.prediction import Role
 
 if TYPE_CHECKING:
     from repro.hub.release import Opened

@@ -26,8 +26,8 @@ from repro.hub import mapping
 from repro.hub.layout import Config, Layout
 from repro.hub.mapping import StoredTensor
 from repro.hub.templates import SEED, OwnChat, SeedChat, SeedReadme
-from repro.models.backbone import Backbone, Role
-from repro.processes.prediction import Meaning
+from repro.models.backbone import Backbone
+from repro.processes.prediction import Meaning, Role
 from repro.processes.process import Process
 
 if TYPE_CHECKING:

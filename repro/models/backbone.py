@@ -9,26 +9,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from repro.core.parts import Part, part
 from repro.core.registry import resolve
-from repro.data.corpus import Data, Vocabulary
-from repro.processes.prediction import Meaning
+from repro.data.corpus import Data
+from repro.processes.prediction import Role
 
 if TYPE_CHECKING:
     from repro.models.denoiser import Denoiser
-
-
-@dataclass(frozen=True)
-class Role:
-    """What a network is built for: the `data` whose ids it reads, the `forbidden` ids, which are never a clean token,
-    and the `meaning` of its output, "x0_mean" or "leave_one_out" (`repro.models.denoiser`)."""
-
-    data: Data
-    forbidden: tuple[int, ...]
-    meaning: Meaning
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """The ids of `data` (`Vocabulary`): how many there are, and which are mask, BOS, EOS and padding."""
-        return self.data.vocabulary()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from repro.core import parts
 from repro.core.parts import part
-from repro.models.backbone import Backbone, Role, Wrapper
+from repro.models.backbone import Backbone, Wrapper
+from repro.processes.prediction import Role
 
 if TYPE_CHECKING:
     from repro.models.denoiser import Denoiser

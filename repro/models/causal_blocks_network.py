@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from repro.models.attention import CausalPrefix, Copies, KVCache, Mask
-from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head, Soft
+from repro.processes.prediction import Role
 
 
 class CausalBlocksDenoiser(Denoiser):

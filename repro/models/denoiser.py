@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from repro.core import rng
 from repro.models.attention import KVCache, Mask
-from repro.models.backbone import Role
 from repro.models.products import Linear, linear
+from repro.processes.prediction import Role
 
 T = TypeVar("T")
 

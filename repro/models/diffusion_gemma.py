@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from repro.core.parts import part
 from repro.data.corpus import Data
-from repro.models.backbone import Backbone, Role, Size
+from repro.models.backbone import Backbone, Size
+from repro.processes.prediction import Role
 
 if TYPE_CHECKING:
     from repro.models.denoiser import Denoiser

@@ -20,9 +20,9 @@ from transformers.models.diffusion_gemma import (
 from transformers.models.gemma4 import Gemma4VisionConfig
 
 from repro.models.attention import KVCache, Mask
-from repro.models.backbone import Role
 from repro.models.denoiser import Head, SelfConditioned, Soft, initialise
 from repro.models.diffusion_gemma import DiffusionGemma
+from repro.processes.prediction import Role
 
 
 def text_configuration(pins: DiffusionGemma, vocab_size: int) -> DiffusionGemmaTextConfig:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, ClassVar
 from repro.core.parts import part
 from repro.core.registry import resolve
 from repro.data.corpus import Data
-from repro.models.backbone import Backbone, Role, Size, Wrapper, check_heads
+from repro.models.backbone import Backbone, Size, Wrapper, check_heads
+from repro.processes.prediction import Role
 
 if TYPE_CHECKING:
     from repro.models.denoiser import Denoiser

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from repro.core import rng
 from repro.models.attention import Copies, KVCache, Mask, View, attend
-from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head, Soft, columns_and_positions, embed, parameter_key
 from repro.models.dit import Dit, DitBlocks, DitCausal
 from repro.models.dropout import drop
+from repro.processes.prediction import Role
 
 Pins = Dit | DitCausal | DitBlocks
 LONGEST = 10_000.0

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from repro.models.attention import KVCache, Mask, View, registered
-from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head, Soft, columns_and_positions, embed, initialise
 from repro.models.gpt2 import Gpt2
+from repro.processes.prediction import Role
 
 
 class Gpt2Denoiser(Denoiser):

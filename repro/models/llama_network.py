@@ -14,9 +14,9 @@ from transformers import (
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from repro.models.attention import KVCache, Mask, View, registered
-from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head, Soft, columns_and_positions, embed, initialise
 from repro.models.llama import Llama, LlamaFloat32Rope, Qwen2
+from repro.processes.prediction import Role
 
 
 def _causal_lm(pins: Llama | Qwen2, role: Role) -> LlamaForCausalLM | Qwen2ForCausalLM:

@@ -12,9 +12,9 @@ from transformers import (
 )
 
 from repro.models.attention import KVCache, Mask, View, registered
-from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head, Soft, columns_and_positions, embed, initialise
 from repro.models.modernbert import ModernBert
+from repro.processes.prediction import Role
 
 
 class ModernBertDenoiser(Denoiser):

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from repro.core.parts import part
 from repro.data.corpus import Data
-from repro.models.backbone import Backbone, Role, Size
+from repro.models.backbone import Backbone, Size
+from repro.processes.prediction import Role
 from repro.processes.process import Diffusion
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from repro.data.language import Language
 from repro.models.attention import KVCache, Mask
-from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head, Soft
 from repro.processes.absorbing import mask_id
+from repro.processes.prediction import Role
 from repro.processes.process import Diffusion
 
 FLOOR = -80.0

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from repro.core.parts import part
-from repro.models.backbone import Backbone, Role, Wrapper
+from repro.models.backbone import Backbone, Wrapper
+from repro.processes.prediction import Role
 
 if TYPE_CHECKING:
     from repro.models.denoiser import Denoiser

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from repro.models.attention import KVCache, Mask
-from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head, Soft
+from repro.processes.prediction import Role
 
 
 class ShiftedDenoiser(Denoiser):

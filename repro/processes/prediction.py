@@ -1,4 +1,5 @@
-"""What a process needs of a network: the meaning of its output, and its predictions at given positions.
+"""What a network is built for (`Role`), and what a process needs of it: the meaning of its output, and its predictions
+at given positions.
 
 The network itself is in repro.models; `repro.models.prediction.Prediction` fulfils the protocol. Shapes: B rows, L
 positions, N = number of True entries of a [B, L] mask, V ids, special ones included.
@@ -7,16 +8,33 @@ positions, N = number of True entries of a [B, L] mask, V ids, special ones incl
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from repro.data.corpus import Vocabulary
+    from repro.data.corpus import Data, Vocabulary
 
 Meaning = Literal["x0_mean", "leave_one_out"]
 """What a softmax of the logits at position l estimates: the law of the clean token given all noisy tokens (`x0_mean`),
 or given all noisy tokens but the one at l (`leave_one_out`); docs/method.md#uniform-samplers."""
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a network is built for: the `data` whose ids it reads, the `forbidden` ids, which are never a clean token,
+    and the `meaning` of its output, "x0_mean" or "leave_one_out" (`Meaning`)."""
+
+    data: Data
+    forbidden: tuple[int, ...]
+    meaning: Meaning
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The ids of `data` (`Vocabulary`): how many there are, and which are mask, BOS, EOS and padding."""
+        return self.data.vocabulary()
+
 
 TokenLoss = Callable[..., "Tensor"]
 """Loss per token, called as loss(logits [n, V], *further tensors [n]): returns [n], or [S, n] with S terms per token,

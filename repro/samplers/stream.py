@@ -20,7 +20,7 @@ from repro.core.errors import counted
 from repro.samplers.trace import Trace, symbol
 
 if TYPE_CHECKING:
-    from repro.model import Model
+    from repro.data.corpus import Data
     from repro.samplers.decoded import Frame
     from repro.samplers.decoder import Decoder
 
@@ -77,9 +77,9 @@ class Stream(Iterable[StreamStep]):
     """The steps of one decoding run, each computed when it is first read. Steps read so far are kept in `steps`, so a
     second loop begins with the first step again."""
 
-    def __init__(self, model: Model, frames: Iterator[tuple[Decoder, Frame]]) -> None:
-        self.model, self.steps, self._frames = model, list[StreamStep](), frames
-        self._trace = Trace(model)
+    def __init__(self, data: Data, frames: Iterator[tuple[Decoder, Frame]]) -> None:
+        self.data, self.steps, self._frames = data, list[StreamStep](), frames
+        self._trace = Trace(data)
         self._confidence: dict[int, float] = {}
         self._revised: set[int] = set()
 
@@ -106,7 +106,7 @@ class Stream(Iterable[StreamStep]):
             forwards=step.forwards,
             ids=list(self._trace.row),
             pieces=[
-                symbol(self.model, token) if position in decided else "·"
+                symbol(self.data, token) if position in decided else "·"
                 for position, token in enumerate(self._trace.row)
             ],
             confidence=[

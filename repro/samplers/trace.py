@@ -19,7 +19,7 @@ from repro.core import parts
 from repro.processes.left_to_right import OPEN
 
 if TYPE_CHECKING:
-    from repro.model import Model
+    from repro.data.corpus import Data
     from repro.samplers.decoded import Frame
     from repro.samplers.decoder import Decoder
     from repro.samplers.plan import Plan
@@ -58,9 +58,9 @@ class Step:
 @dataclass
 class Trace:
     """Record of the steps of a decoding run, for the first row of the batch: call `add` with each decoder and frame
-    that `repro.samplers.decode.steps` yields."""
+    that `repro.samplers.decode.steps` yields. `data`: the network's data source, which gives the ids their texts."""
 
-    model: Model
+    data: Data
     steps: list[Step] = field(default_factory=list)
     row: list[int] = field(default_factory=list)
     decided: set[int] = field(default_factory=set)
@@ -73,7 +73,7 @@ class Trace:
         """
         assert frame.confidence is not None, "a trace needs frames with confidence"
         before, self.row = self.row, frame.ids[0, decoder.start : decoder.stop].tolist()
-        mask = self.model.data.vocabulary().mask
+        mask = self.data.vocabulary().mask
         writes = []
         for position in frame.changed[0, decoder.start : decoder.stop].nonzero()[:, 0].tolist():
             token = self.row[position]
@@ -81,7 +81,7 @@ class Trace:
                 Write(
                     position,
                     token,
-                    symbol(self.model, token),
+                    symbol(self.data, token),
                     float(frame.confidence[0, decoder.start + position]),
                     before[position] if position in self.decided else None,
                 )
@@ -93,15 +93,17 @@ class Trace:
 
     @property
     def text(self) -> str:
-        return "".join(symbol(self.model, token) for token in self.row)
+        return "".join(symbol(self.data, token) for token in self.row)
 
-    def data(self, sampler: Sampler, plan: Plan, seed: int, prompt: str | None) -> dict[str, Any]:
+    def json(
+        self, made_by: dict[str, str], sampler: Sampler, plan: Plan, seed: int, prompt: str | None
+    ) -> Any:
         """The trace as a JSON object, in the format that the docstring of `repro.samplers.trace` shows, with what was
-        run: sampler, decoding plan, seed and `prompt` (a text; None: there was none)."""
+        run: `made_by` (digest of the `checkpoint`, name of its `recipe`), sampler, decoding plan, seed and `prompt` (a
+        text; None: there was none)."""
         return {
             "format": FORMAT,
-            "checkpoint": self.model.digest,
-            "recipe": self.model.recipe.name,
+            **made_by,
             "sampler": parts.canonical(sampler),
             "plan": parts.canonical(plan),
             "seed": seed,
@@ -111,7 +113,7 @@ class Trace:
         }
 
 
-def symbol(model: Model, token: int) -> str:
-    """The text of a token id; a middle dot for the mask id and for OPEN, which marks positions that a left-to-right
-    model has not written yet."""
-    return "·" if token == OPEN or token == model.data.vocabulary().mask else model.data.decode([token])
+def symbol(data: Data, token: int) -> str:
+    """The text of a token id of `data`; a middle dot for the mask id and for OPEN, which marks positions that a
+    left-to-right model has not written yet."""
+    return "·" if token == OPEN or token == data.vocabulary().mask else data.decode([token])

@@ -20,7 +20,7 @@ from rich.text import Text
 from repro.samplers.trace import Trace, symbol
 
 if TYPE_CHECKING:
-    from repro.model import Model
+    from repro.data.corpus import Data
     from repro.samplers.plan import Plan
     from repro.samplers.trace import Step
 
@@ -35,8 +35,8 @@ class Watch:
     `delay`: seconds to wait after each step, in a terminal only.
     """
 
-    def __init__(self, model: Model, plan: Plan, delay: float) -> None:
-        self.model, self.plan, self.delay = model, plan, delay
+    def __init__(self, data: Data, plan: Plan, delay: float) -> None:
+        self.data, self.plan, self.delay = data, plan, delay
         self.console = Console()
         self.live = Live(console=self.console, auto_refresh=False, transient=False)
         self.confidence: dict[int, float] = {}
@@ -73,7 +73,7 @@ class Watch:
         for position, token in enumerate(trace.row):
             if position and position % self.plan.block_length == 0:
                 line.append("│", style="dim")
-            line.append(symbol(self.model, token), style=self._style(position, position in new, trace))
+            line.append(symbol(self.data, token), style=self._style(position, position in new, trace))
         written, seconds = len(trace.decided), time.perf_counter() - self.began
         blocks = self.plan.gen_length // self.plan.block_length
         line.append(

@@ -8,8 +8,9 @@ from repro.core import parts
 from repro.core.parts import Part, part
 from repro.core.schedules import Rate
 from repro.data.corpus import Data
-from repro.models.backbone import Backbone, Role
+from repro.models.backbone import Backbone
 from repro.objectives.objective import Distillation, Objective
+from repro.processes.prediction import Role
 from repro.processes.process import Process
 from repro.training.optimizer import AdamW, Ema, Precision
 

@@ -89,7 +89,7 @@ def canvas(argv: Sequence[str]) -> int:
     from repro import sample
     from repro.evals.engines.canvas import remote
     from repro.evals.engines.http import Limits
-    from repro.models.backbone import Role
+    from repro.processes.prediction import Role
 
     with servers.Server(Path()) as url:
         limits = Limits(timeout=2.0, wait=0.001, longest_wait=0.01)

@@ -13,9 +13,9 @@ from repro.core.parts import part
 from repro.data.corpus import Data, Vocabulary
 from repro.data.language import read_symbols
 from repro.model import Model
-from repro.models.backbone import Role
 from repro.models.llama import Llama
 from repro.processes.absorbing import Absorbing
+from repro.processes.prediction import Role
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz.?:\n"
 EOS, BOS = len(ALPHABET), len(ALPHABET) + 1

@@ -24,12 +24,11 @@ from repro.core.parts import part
 from repro.data.corpus import Data, Vocabulary
 from repro.data.hmm import Hmm
 from repro.models.attention import Copies, KVCache, Mask
-from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head, Soft
 from repro.models.llama import Llama
 from repro.models.modernbert import ModernBert
 from repro.models.prediction import Prediction
-from repro.processes.prediction import Meaning
+from repro.processes.prediction import Meaning, Role
 from repro.processes.process import Process, diffusion
 
 Law = dict[tuple[int, ...], float]

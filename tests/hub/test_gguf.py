@@ -31,9 +31,9 @@ from repro.hub import packaged
 from repro.hub.pretrained import PretrainedBackbone
 from repro.hub.release import network, open_release
 from repro.models.attention import Copies, Mask
-from repro.models.backbone import Role
 from repro.models.causal_blocks import CausalBlocks
 from repro.models.llama import Llama
+from repro.processes.prediction import Role
 
 IDS = released.IDS
 

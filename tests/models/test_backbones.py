@@ -16,11 +16,11 @@ from repro.core import registry
 from repro.data.chat import Chat
 from repro.data.corpus import Vocabulary
 from repro.models.attention import KVCache, Mask, View
-from repro.models.backbone import Role
 from repro.models.denoiser import Soft, initialise
 from repro.models.dit import Dit, DitCausal
 from repro.models.llama import Llama, Qwen2
 from repro.models.modernbert import ModernBert
+from repro.processes.prediction import Role
 from repro.recipes.command import select
 from repro.recipes.scale import by_name
 from repro.training import checkpoint as checkpoints

@@ -14,13 +14,13 @@ from helpers.spaces import Words
 from repro.hub import mapping
 from repro.hub.dit import BD3_NAMES
 from repro.models.attention import Copies, KVCache, Mask, View, attend
-from repro.models.backbone import Role
 from repro.models.denoiser import initialise
 from repro.models.dit import DitBlocks
 from repro.models.llama import Qwen2
 from repro.models.prediction import CachedPrediction, DecodingCache, Prediction
 from repro.models.shifted import Shifted
 from repro.processes.absorbing import Absorbing
+from repro.processes.prediction import Role
 from repro.samplers.decode import decode
 from repro.samplers.plan import DualCache, Plan, PrefixCache, ServedPlan
 from repro.samplers.presets import preset

@@ -14,7 +14,6 @@ import torch
 from helpers.spaces import Words
 
 from repro.models.attention import Copies, KVCache, Mask
-from repro.models.backbone import Role
 from repro.models.blocks import BlockPrediction
 from repro.models.causal_blocks import CausalBlocks
 from repro.models.denoiser import initialise
@@ -22,6 +21,7 @@ from repro.models.dit import DitBlocks
 from repro.models.llama import Llama
 from repro.models.prediction import Prediction
 from repro.processes.blocks import BlockAbsorbing
+from repro.processes.prediction import Role
 from repro.samplers.decode import decode
 from repro.samplers.law import law
 from repro.samplers.plan import DualCache, Plan, ServedPlan

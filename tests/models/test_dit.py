@@ -15,12 +15,12 @@ from safetensors.torch import save_file
 from repro.hub import mapping
 from repro.hub.dit import DIT_NAMES
 from repro.models.attention import KVCache, Mask
-from repro.models.backbone import Role
 from repro.models.denoiser import initialise
 from repro.models.dit import Dit, DitCausal
 from repro.models.prediction import Prediction
 from repro.objectives.objective import Batch
 from repro.processes.absorbing import Absorbing
+from repro.processes.prediction import Role
 from repro.processes.uniform import Uniform
 from repro.recipes.scale import by_name, scaled
 

@@ -14,7 +14,6 @@ from helpers.spaces import Words
 from transformers import LlamaForCausalLM
 
 from repro.models.attention import Mask
-from repro.models.backbone import Role
 from repro.models.causal_blocks import CausalBlocks
 from repro.models.denoiser import initialise
 from repro.models.llama import Llama
@@ -22,6 +21,7 @@ from repro.objectives.complementary import ComplementaryCE
 from repro.objectives.noise import Window
 from repro.objectives.objective import Batch, GlobalBatch
 from repro.processes.blocks import BlockAbsorbing
+from repro.processes.prediction import Role
 
 V, B, L, W, MASK = 7, 3, 12, 4, 7
 WORDS = Words(size=V, length=L)

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from repro.core import rng
 from repro.models.attention import Copies, Mask
-from repro.models.backbone import Role
 from repro.models.blocks import BlockPrediction
 from repro.models.denoiser import Denoiser, initialise
 from repro.models.dit import Dit, DitBlocks
@@ -25,6 +24,7 @@ from repro.objectives.bound import reading, truncated
 from repro.processes import blocks
 from repro.processes.absorbing import Absorbing
 from repro.processes.blocks import BlockAbsorbing, block_subsets
+from repro.processes.prediction import Role
 from repro.samplers.law import law
 from repro.samplers.plan import Plan
 from repro.samplers.presets import preset

@@ -12,8 +12,8 @@ from repro.core import parts
 from repro.data.corpus import UNRESOLVED
 from repro.hub.pretrained import PretrainedBackbone
 from repro.models.attention import Copies
-from repro.models.backbone import Role
 from repro.models.dit import DitBlocks, WithDropout
+from repro.processes.prediction import Role
 from repro.recipes.scale import by_name
 
 SIZES = pytest.mark.parametrize("block", [4, 8, 16])

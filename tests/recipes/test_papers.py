@@ -22,13 +22,13 @@ from repro.core.schedules import ConstantWithWarmup, WarmupStableDecay, WarmupSt
 from repro.data.corpus import UNRESOLVED, Vocabulary, prepared
 from repro.data.dialogues import Dialogues
 from repro.models.attention import Mask
-from repro.models.backbone import Role
 from repro.models.dit import WithDropout
 from repro.objectives.elbo import DuoElbo, Elbo, IndependentElbo
 from repro.objectives.lengths import RandomLength, ToLongest
 from repro.objectives.objective import Batch, GlobalBatch, RowGroup
 from repro.processes import gaussian
 from repro.processes.absorbing import Absorbing
+from repro.processes.prediction import Role
 from repro.recipes.command import select
 from repro.recipes.scale import by_name
 from repro.training import teacher as teaching

@@ -32,10 +32,10 @@ from repro.core import parts
 from repro.core.parts import part
 from repro.data.corpus import Vocabulary
 from repro.models.attention import Mask
-from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser
 from repro.models.shifted import Shifted
 from repro.models.shifted_network import ShiftedDenoiser
+from repro.processes.prediction import Role
 from repro.samplers.decode import decode, steps
 from repro.samplers.law import law
 from repro.samplers.logits_processors import (

@@ -19,9 +19,9 @@ from repro.core import parts, rng
 from repro.core.parts import part
 from repro.data.corpus import Data, Vocabulary
 from repro.models.attention import Mask
-from repro.models.backbone import Role
 from repro.models.diffusion_gemma_network import DiffusionGemmaDenoiser
 from repro.models.prediction import Prediction
+from repro.processes.prediction import Role
 from repro.processes.uniform import Uniform
 from repro.samplers.decode import decode
 from repro.samplers.law import law

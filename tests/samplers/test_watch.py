@@ -68,7 +68,7 @@ def test_confidence_is_the_network_probability():
 
 def test_colours_and_styles():
     model = load("oracle:duo@nano")
-    watch, trace = Watch(model, PLAN, 0.0), Trace(model)
+    watch, trace = Watch(model.data, PLAN, 0.0), Trace(model.data)
     trace.row, trace.decided = [0, 1, 2, 3, 4, 5, 6, 7], {0, 1, 2}
     watch.confidence, watch.revised = {0: 0.2, 1: 0.8, 2: 0.95}, {2}
     styles = [watch._style(position, position == 1, trace) for position in range(4)]

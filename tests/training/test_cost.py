@@ -13,11 +13,11 @@ from torch import Tensor
 from benchmarks.nets import Sizes
 from benchmarks.row import peak_bytes
 from repro.models.attention import Mask
-from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head
 from repro.models.llama import Llama
 from repro.objectives.dcd import reverse_kl_gradient
 from repro.objectives.sym_kl import ce_gradient, closed_gradient, script_gradient
+from repro.processes.prediction import Role
 from repro.processes.process import cross_entropy
 from repro.processes.uniform import token_nll_gradient
 from repro.recipes.command import command, select

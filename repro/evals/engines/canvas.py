@@ -31,8 +31,8 @@ from repro.evals.engines.http import Connection, Limits
 from repro.evals.engines.replies import value_of
 from repro.model import Model
 from repro.models.attention import KVCache, Mask
-from repro.models.backbone import Role
 from repro.models.denoiser import Denoiser, Head, Soft
+from repro.processes.prediction import Role
 
 MOST_WHOLE = 1.01
 """Largest sum of the probabilities of a position that rounding explains."""

@@ -60,7 +60,7 @@ def denoiser_of(model, server, top, most_tail=1.0, **more):
 
 
 def role(model):
-    from repro.models.backbone import Role
+    from repro.processes.prediction import Role
 
     return Role(model.data, model.recipe.process.forbidden(model.data.vocabulary()), "x0_mean")
 

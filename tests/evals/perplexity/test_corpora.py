@@ -19,7 +19,6 @@ from repro.data.documents import AllFiles, Files, Hub
 from repro.data.packed import Packed, PackedPlain, PackedWhole, Padded
 from repro.data.pretrained import Pretrained
 from repro.data.text import Characters, Text
-from repro.models.backbone import Role
 from repro.models.denoiser import ForwardWrapper
 from repro.models.dit import Dit
 from repro.objectives.bound import attention_of, heldout_bound, reading
@@ -28,6 +27,7 @@ from repro.objectives.masked_ce import Fresh, MaskedCE
 from repro.objectives.noise import Window
 from repro.objectives.objective import Batch, GlobalBatch
 from repro.processes.absorbing import Absorbing
+from repro.processes.prediction import Role
 from repro.processes.uniform import Uniform
 
 

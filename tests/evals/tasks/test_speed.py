@@ -81,7 +81,7 @@ def test_committed_positions_are_those_of_a_trace():
     for stop in range(0, EOS, 5):
         plan = ServedPlan(gen_length=LENGTH, block_length=BLOCK, steps=LENGTH, cache=None, stop=(stop,))
         how = (model.denoiser, ABSORBING, RULES[1], plan, [[1, 2, 3]])
-        seen, shown = Trace(model), set()
+        seen, shown = Trace(model.data), set()
         for decoder, frame in steps(*how, seed=stop, names=[0], confidence=True):
             shown |= {write.position for write in seen.add(decoder, frame).writes}
         found = decode(*how, seed=stop, names=[0])
