@@ -15,6 +15,7 @@ from torch import Tensor
 from repro.core import parts
 from repro.models.attention import Mask
 from repro.models.prediction import CachedPrediction, DecodingCache
+from repro.processes.uniform import Uniform
 from repro.samplers.autoregressive import Autoregressive
 from repro.samplers.decode import decode
 from repro.samplers.ordered import LowConfidence, Random
@@ -23,6 +24,7 @@ from repro.samplers.presets import preset
 from repro.samplers.threshold import Threshold
 
 MASK = TOY.size
+UNIFORM = Uniform(alpha_end=1e-3, eps=1e-3)
 
 
 def served(cache: Cache | None, steps: int | None = LENGTH, stop: tuple[int, ...] = ()) -> ServedPlan:
@@ -201,6 +203,32 @@ def test_a_masked_row_finishes_once_all_before_is_decided(rule, cache):
         assert (ended.cost.forwards <= free.cost.forwards).all()
         saved += int((free.cost.forwards - ended.cost.forwards).sum())
     assert saved > 20
+
+
+@pytest.mark.parametrize(
+    ("process", "name"),
+    [
+        (UNIFORM, "ancestral"),
+        (UNIFORM, "corrector"),
+        (UNIFORM, "renoise"),
+        (ABSORBING, "remdm_rescale:eta=0.5"),
+        (ABSORBING, "psi_rescale:rule.low.eta=1.0"),
+    ],
+)
+def test_a_stop_id_that_may_still_change_ends_no_row(process, name):
+    """Under samplers that change committed tokens a row ends with its block: rows equal those without stop ids, cut.
+
+    Before, noise equal to a stop id at the first position of a block ended the row with an empty text.
+    """
+    network, rule, made = llama("bidirectional", process, TOY, 1), preset(name), served(None)
+    prompts, ended = PROMPTS * 6, 0
+    free = decode(network, process, rule, made, prompts, seed=2, names=range(len(prompts)))
+    for stop in range(0, TOY.size, 3):
+        until = served(None, stop=(stop,))
+        found = decode(network, process, rule, until, prompts, seed=2, names=range(len(prompts)))
+        assert found.ids.tolist() == [cut(row, stop) for row in free.ids.tolist()]
+        ended += int((found.cost.forwards < free.cost.forwards).sum())
+    assert ended > 0, "rows with a stop id in an early block take no forward for later ones"
 
 
 def test_invalid_caches_are_refused():
