@@ -160,7 +160,7 @@ class Decoder:
         state.memory, state._later = memory, later
         after = self.sampler.step(state)
         cost = Cost.of(predictions, (after != ids).sum(1))
-        return StepResult(after, state.memory, cost, predictions[0], state.t)
+        return StepResult(after, state.memory, cost, predictions, state.t)
 
     def _state(
         self,

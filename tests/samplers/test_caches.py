@@ -6,6 +6,8 @@ The Llama below stores each layer's keys and values before rotation, as the publ
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 import torch
 from helpers.decodings import ABSORBING, BLOCK, CAUSAL, LENGTH, PROMPTS, TOY
@@ -17,7 +19,7 @@ from repro.models.attention import Mask
 from repro.models.prediction import CachedPrediction, DecodingCache
 from repro.processes.uniform import Uniform
 from repro.samplers.autoregressive import Autoregressive
-from repro.samplers.decode import decode
+from repro.samplers.decode import decode, steps
 from repro.samplers.ordered import LowConfidence, Random
 from repro.samplers.plan import Cache, DualCache, Plan, PrefixCache, ServedPlan
 from repro.samplers.presets import preset
@@ -289,3 +291,23 @@ def guided_by_hand(network, prompt: list[int], cache: Cache) -> list[int]:
             best = torch.where(x[first : first + BLOCK] == MASK, sure, -1.0).argmax()
             x[first + best] = token[best]
     return x[start:].tolist()
+
+
+# --- what a watched decode changes --------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["remdm_cap:eta=0.4", "forward_backward", "drawn_tail"])
+@pytest.mark.parametrize("cache", [None, PrefixCache(refresh=2), DualCache(refresh=1)], ids=str)
+def test_to_watch_a_decode_changes_nothing(name, cache):
+    """With confidence (`--watch`, `--trace`, `stream`) a step takes no further forward, so that tokens and cost stay.
+
+    Before, a row that only masked tokens again was forwarded for their probability, which aged its KV cache.
+    """
+    network, rule, made = llama("bidirectional", ABSORBING, TOY, 1), preset(name), served(cache, 2 * LENGTH)
+    prompts = PROMPTS * 4
+    plain = decode(network, ABSORBING, rule, made, prompts, seed=3, names=range(len(prompts)))
+    frames = steps(
+        network, ABSORBING, rule, made, prompts, seed=3, names=range(len(prompts)), confidence=True
+    )
+    decoder, frame = list(frames)[-1]
+    assert torch.equal(frame.ids[:, decoder.start :], plain.ids)
+    for count in fields(plain.cost):
+        assert torch.equal(getattr(frame.cost, count.name), getattr(plain.cost, count.name)), count.name
