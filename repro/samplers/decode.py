@@ -149,13 +149,18 @@ def steps(
 
 
 def _confidence(result: StepResult, changed: Tensor, running: Tensor) -> Tensor:
-    """The probability of each token that a step wrote, [B, L] float64, in the step's first prediction; 0 where the step
-    wrote none.
+    """The probability of each token that a step wrote, [B, L] float64, in the first of the step's predictions for which
+    its row passed the network; 0 where the step wrote none, and for a row that passed in none (it only masked tokens
+    again). No row passes the network here, which would change what a KV cache does next.
 
     `result`: the step's result for the rows still decoding, which have the indices `running` [n] in the batch;
     `changed` [B, L] bool: positions written, for B rows and L columns.
     """
     found = torch.zeros(changed.shape, dtype=torch.float64, device=changed.device)
-    where = changed[running]
-    found[changed] = result.prediction.probs(where).gather(1, result.ids[where][:, None])[:, 0]
+    left = changed[running]
+    for made in result.predictions:
+        where = left & made.forwarded[:, None]
+        rows, columns = where.nonzero(as_tuple=True)
+        found[running[rows], columns] = made.probs(where).gather(1, result.ids[where][:, None])[:, 0]
+        left = left & ~where
     return found

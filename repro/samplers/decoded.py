@@ -75,13 +75,18 @@ class Cost:
 
 class StepResult(NamedTuple):
     """Result of one step for n rows: ids [n, L], the sampler's memory [n, M] (None: it has none), the cost of the step,
-    the network's first prediction in the step, and the time t of this prediction, [n]."""
+    the network's predictions in the step, in order, and the time t of the first of them, [n]."""
 
     ids: Tensor
     memory: Tensor | None
     cost: Cost
-    prediction: Prediction
+    predictions: Sequence[Prediction]
     t: Tensor
+
+    @property
+    def prediction(self) -> Prediction:
+        """The network's first prediction in the step."""
+        return self.predictions[0]
 
 
 @dataclass(frozen=True)

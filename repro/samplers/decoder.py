@@ -160,7 +160,7 @@ class Decoder:
         state.memory, state._later = memory, later
         after = self.sampler.step(state)
         cost = Cost.of(predictions, (after != ids).sum(1))
-        return StepResult(after, state.memory, cost, predictions[0], state.t)
+        return StepResult(after, state.memory, cost, predictions, state.t)
 
     def _state(
         self,
@@ -246,7 +246,9 @@ class Decoder:
         """Whether each row of `ids` [n, L] is finished by a stop id after the step `at`, [n] bool, and the column of
         its first stop id, [n] (L if it has none).
 
-        A row is finished if no position before its first stop id is undecided.
+        A row is finished if no position before its first stop id is undecided; under a sampler that changes committed
+        tokens not before the last step of a block, since until then the stop id itself may change (under uniform noise
+        it may be noise).
         """
         found = torch.zeros_like(ids, dtype=torch.bool)
         for stop in self.plan.stop_ids():
@@ -255,6 +257,8 @@ class Decoder:
         first = torch.where(found, self.column, self.width).amin(1)
         if at.step + 1 == at.steps:
             return first < self.width, first
+        if self.revises:
+            return torch.zeros_like(first, dtype=torch.bool), first
         before = self.undecided(ids, at.block) & (self.column < first[:, None])
         return (first < self.width) & ~before.any(1), first
 

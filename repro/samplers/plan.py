@@ -87,8 +87,8 @@ class Plan(Part):
 class ServedPlan(Plan):
     """Decoding plan as in a serving engine: with a KV cache, and rows that leave the batch at a stop id.
 
-    A row has finished when it holds one of the ids `stop` and no position before this id is undecided; all its later
-    positions are filled with this id.
+    A row has finished when it holds one of the ids `stop` and no position before this id is undecided; if the sampler
+    changes committed tokens, at the end of the block that holds the id. All later positions are filled with this id.
     """
 
     cache: Cache | None

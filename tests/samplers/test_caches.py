@@ -6,6 +6,8 @@ The Llama below stores each layer's keys and values before rotation, as the publ
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 import torch
 from helpers.decodings import ABSORBING, BLOCK, CAUSAL, LENGTH, PROMPTS, TOY
@@ -15,14 +17,16 @@ from torch import Tensor
 from repro.core import parts
 from repro.models.attention import Mask
 from repro.models.prediction import CachedPrediction, DecodingCache
+from repro.processes.uniform import Uniform
 from repro.samplers.autoregressive import Autoregressive
-from repro.samplers.decode import decode
+from repro.samplers.decode import decode, steps
 from repro.samplers.ordered import LowConfidence, Random
 from repro.samplers.plan import Cache, DualCache, Plan, PrefixCache, ServedPlan
 from repro.samplers.presets import preset
 from repro.samplers.threshold import Threshold
 
 MASK = TOY.size
+UNIFORM = Uniform(alpha_end=1e-3, eps=1e-3)
 
 
 def served(cache: Cache | None, steps: int | None = LENGTH, stop: tuple[int, ...] = ()) -> ServedPlan:
@@ -203,6 +207,32 @@ def test_a_masked_row_finishes_once_all_before_is_decided(rule, cache):
     assert saved > 20
 
 
+@pytest.mark.parametrize(
+    ("process", "name"),
+    [
+        (UNIFORM, "ancestral"),
+        (UNIFORM, "corrector"),
+        (UNIFORM, "renoise"),
+        (ABSORBING, "remdm_rescale:eta=0.5"),
+        (ABSORBING, "psi_rescale:rule.low.eta=1.0"),
+    ],
+)
+def test_a_stop_id_that_may_still_change_ends_no_row(process, name):
+    """Under samplers that change committed tokens a row ends with its block: rows equal those without stop ids, cut.
+
+    Before, noise equal to a stop id at the first position of a block ended the row with an empty text.
+    """
+    network, rule, made = llama("bidirectional", process, TOY, 1), preset(name), served(None)
+    prompts, ended = PROMPTS * 6, 0
+    free = decode(network, process, rule, made, prompts, seed=2, names=range(len(prompts)))
+    for stop in range(0, TOY.size, 3):
+        until = served(None, stop=(stop,))
+        found = decode(network, process, rule, until, prompts, seed=2, names=range(len(prompts)))
+        assert found.ids.tolist() == [cut(row, stop) for row in free.ids.tolist()]
+        ended += int((found.cost.forwards < free.cost.forwards).sum())
+    assert ended > 0, "rows with a stop id in an early block take no forward for later ones"
+
+
 def test_invalid_caches_are_refused():
     network = llama("causal", CAUSAL, TOY)
     cases = [
@@ -261,3 +291,23 @@ def guided_by_hand(network, prompt: list[int], cache: Cache) -> list[int]:
             best = torch.where(x[first : first + BLOCK] == MASK, sure, -1.0).argmax()
             x[first + best] = token[best]
     return x[start:].tolist()
+
+
+# --- what a watched decode changes --------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["remdm_cap:eta=0.4", "forward_backward", "drawn_tail"])
+@pytest.mark.parametrize("cache", [None, PrefixCache(refresh=2), DualCache(refresh=1)], ids=str)
+def test_to_watch_a_decode_changes_nothing(name, cache):
+    """With confidence (`--watch`, `--trace`, `stream`) a step takes no further forward, so that tokens and cost stay.
+
+    Before, a row that only masked tokens again was forwarded for their probability, which aged its KV cache.
+    """
+    network, rule, made = llama("bidirectional", ABSORBING, TOY, 1), preset(name), served(cache, 2 * LENGTH)
+    prompts = PROMPTS * 4
+    plain = decode(network, ABSORBING, rule, made, prompts, seed=3, names=range(len(prompts)))
+    frames = steps(
+        network, ABSORBING, rule, made, prompts, seed=3, names=range(len(prompts)), confidence=True
+    )
+    decoder, frame = list(frames)[-1]
+    assert torch.equal(frame.ids[:, decoder.start :], plain.ids)
+    for count in fields(plain.cost):
+        assert torch.equal(getattr(frame.cost, count.name), getattr(plain.cost, count.name)), count.name

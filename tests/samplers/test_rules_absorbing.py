@@ -417,6 +417,24 @@ def test_hitting_times_are_order_statistics():
     assert spread == pytest.approx(6 / (7**2 * 8), rel=0.05)  # Beta(6, 1)
 
 
+def test_first_hitting_is_watched_at_its_own_times():
+    """The confidence of a token is its probability at the hitting time; no further forward is made for it."""
+    seen: list[torch.Tensor] = []
+
+    def answer(ids, t):
+        seen.append(t[:, 0])
+        return torch.stack([t, 1 - t], -1).double()
+
+    known = Known(Words(size=2, length=4), ABSORBING, "leave_one_out", answer)
+    rows = {"seed": 1, "names": range(5)}
+    frames = steps(known, ABSORBING, FirstHitting(), plan(4, None), [[]] * 5, **rows, confidence=True)
+    for number, (_, frame) in enumerate(frames, start=1):
+        assert len(seen) == number and frame.confidence is not None
+        expected = torch.where(frame.ids == 0, seen[-1][:, None], 1 - seen[-1][:, None])
+        assert torch.allclose(frame.confidence[frame.changed], expected[frame.changed])
+    assert len(seen) == 4
+
+
 def test_ancestral_costs_what_a_cached_sampler_does():
     """MDLM's cached sampler with batch b takes N (1 - (1 - 1/N)^(b L)) forwards; ours counts per row, b = 1
     (docs/method.md#mdlm, docs/method.md#oracle-26)."""
