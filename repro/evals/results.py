@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, overload
 from repro.core.cli import broken
 from repro.core.cli import width as terminal_width
 from repro.evals.runner import Skip
-from repro.evals.table import checkpoints, reasons, rows, show
+from repro.evals.table import checkpoints, place_of, reasons, rows, show
 from repro.results.record import Metric, Record
 from repro.results.shares import shown
 from repro.results.store import collect
@@ -117,19 +117,25 @@ class Results(Sequence[Record]):
         task and metric with its 95 % interval. The columns checkpoint, tokens per step and seed are shown only where
         rows differ in them. For `\\input` or a notebook."""
         names = checkpoints(self.records, self.given)
-        lines: dict[tuple[str, ...], dict[str, Metric]] = {}
+        lines: dict[tuple[str, ...], list[dict[str, dict[str, Metric]]]] = {}
         for record in self.records:
             labels = record.labels
             place = (names[record.question.checkpoint.digest], labels.preset or "")
             rate = labels.tokens_per_step or ("" if labels.preset is None else "adaptive")
-            found = lines.setdefault((*place, rate, str(record.question.seed)), {})
-            found |= {f"{labels.task} {name}": metric for name, metric in record.answer.metrics.items()}
-        columns = list(dict.fromkeys(column for found in lines.values() for column in found))
+            several = lines.setdefault((*place, rate, str(record.question.seed)), [])
+            metrics = {f"{labels.task} {name}": metric for name, metric in record.answer.metrics.items()}
+            place_of(several, labels.task)[labels.task] = metrics
+        whole = [
+            (place, {column: metric for metrics in by_task.values() for column, metric in metrics.items()})
+            for place, several in lines.items()
+            for by_task in several
+        ]
+        columns = list(dict.fromkeys(column for _, found in whole for column in found))
         heads = ("checkpoint", "preset", "tokens per step", "seed")
         kept = [i for i in range(len(heads)) if i == 1 or len({place[i] for place in lines}) > 1]
         body = [
             [*(place[i] for i in kept), *(_cell(column, found) for column in columns)]
-            for place, found in lines.items()
+            for place, found in whole
         ]
         return latex_table([*(heads[i] for i in kept), *columns], [("", body)], len(kept))
 

@@ -12,12 +12,12 @@ per engine, device, clock and batch size.
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from repro.core.cli import broken
 from repro.core.columns import packed
@@ -38,6 +38,7 @@ ADAPTIVE = "adaptive"
 UNBOUNDED = 1 << 16
 """Console width in characters at which a table is laid out to measure how wide it is without line breaks."""
 Row = dict[str, Any]
+Value = TypeVar("Value")
 Column = tuple[str, str]
 """Name of a task and of one of its metrics."""
 Names = dict[str, str]
@@ -148,26 +149,38 @@ def reasons(skipped: Iterable[Skip]) -> Iterator[str]:
 
 
 def checkpoints(records: Sequence[Record], given: Mapping[str, str] | None = None) -> Names:
-    """Digest of each checkpoint -> its name in tables: the label in its record. While two names are equal, the training
-    seed (as in run folders' names) is appended to them, then the training step, then the kind of weights, raw or ema
-    (averaged). Networks whose training is unfinished are marked as such.
+    """Digest of each checkpoint -> its name in tables: the label in its record. To equal names the training seed (as in
+    run folders' names) is appended, then the training step, then the kind of weights, raw or ema (averaged), each where
+    it differs. Networks whose training is unfinished are marked as such.
 
     `given`: digest -> what the user called the checkpoint. It replaces a label that contains digits of a hash
-    (`HASHED`).
+    (`HASHED`), and one that is still that of several checkpoints, such as two trainings of one recipe with one seed;
+    without it the first digits of the digest are appended.
     """
     found = {record.question.checkpoint.digest: record for record in records}
     names = {digest: record.labels.checkpoint for digest, record in found.items()}
     for more in ("-s{0.seed}", " step {0.step}", " {0.weights}"):
-        marked = {digest: found[digest].labels.marked(name) for digest, name in names.items()}
-        times = Counter(marked.values())
-        names = {
-            digest: name + more.format(found[digest].question.checkpoint)
-            if times[marked[digest]] > 1
-            else name
-            for digest, name in names.items()
+        ends = {digest: more.format(record.question.checkpoint) for digest, record in found.items()}
+        names |= {
+            digest: names[digest] + ends[digest]
+            for same in _alike(found, names)
+            if len({ends[digest] for digest in same}) > 1
+            for digest in same
         }
-    own = {digest: path for digest, path in (given or {}).items() if HASHED.search(names.get(digest, ""))}
+    given = given or {}
+    own = {digest: given[digest] for digest in names if digest in given and HASHED.search(names[digest])}
+    for digest in itertools.chain.from_iterable(_alike(found, names)):
+        own[digest] = given.get(digest, f"{names[digest]} {digest[:8]}")
     return {digest: found[digest].labels.marked(name) for digest, name in (names | own).items()}
+
+
+def _alike(found: Mapping[str, Record], names: Names) -> list[list[str]]:
+    """The digests of each name, with the mark of an unfinished network, that several checkpoints have; `found`: digest
+    -> a record of the checkpoint."""
+    by_name: dict[str, list[str]] = {}
+    for digest, name in names.items():
+        by_name.setdefault(found[digest].labels.marked(name), []).append(digest)
+    return [same for same in by_name.values() if len(same) > 1]
 
 
 @dataclass(frozen=True)
@@ -194,11 +207,12 @@ class _Places:
 
 def _free(console: Console, records: Sequence[Record], names: Names) -> list[Table]:
     """Table of metrics that do not depend on a sampler: a line per task and metric, with the values of several
-    checkpoints beside each other where that fits the console, else one line for each. Metrics whose names end in a
-    number, such as `accuracy_16`, are left out, as they have tables of their own (`_numbered`)."""
+    checkpoints beside each other where each has one and that fits the console, else one line for each. Metrics whose
+    names end in a number, such as `accuracy_16`, are left out, as they have tables of their own (`_numbered`)."""
     places = _Places.of(records, names)
     made = _table(["task", "metric", *places.heads], ["value", "n"])
     lines: dict[tuple[str, ...], dict[str, Metric]] = {}
+    twice = False  # whether a checkpoint has two evaluations of one task, which need a line each
     for record in records:
         for name, metric in record.answer.metrics.items():
             if not NUMBERED.fullmatch(name):
@@ -206,8 +220,9 @@ def _free(console: Console, records: Sequence[Record], names: Names) -> list[Tab
                 made.add_row(*line, shown(name, metric), str(metric.n))
                 seed = [str(record.question.seed)] * places.seeds
                 values = lines.setdefault((record.labels.task, name, *seed), {})
+                twice |= record.question.checkpoint.digest in values
                 values[record.question.checkpoint.digest] = metric
-    if places.names is not None:
+    if places.names is not None and not twice:
         for longest in (UNBOUNDED, 16):
             beside = _beside(places.names, places.seeds, lines, longest)
             if _needed(console, beside) <= console.width:
@@ -248,12 +263,10 @@ def _numbered(records: Sequence[Record], names: Names) -> list[Table]:
         metrics = record.answer.metrics
         named = [(*match.groups(), name) for name in metrics if (match := NUMBERED.fullmatch(name))]
         columns = tuple(dict.fromkeys(what for what, *_ in named))
-        for number in sorted({int(at) for _, at, _ in named}):
-            cells = [
-                shown(what, metrics[f"{what}_{number}"]) if f"{what}_{number}" in metrics else ""
-                for what in columns
-            ]
-            line = [record.labels.task, *places.cells(record), str(number), *cells]
+        for number in sorted({at for _, at, _ in named}, key=int):
+            full = [f"{what}_{number}" for what in columns]
+            cells = [shown(name, metrics[name]) if name in metrics else "" for name in full]
+            line = [record.labels.task, *places.cells(record), number, *cells]
             found.setdefault(columns, []).append(line)
     tables = []
     for columns, lines in found.items():
@@ -271,13 +284,13 @@ def _grid(records: Sequence[Record], names: Names, columns: Sequence[Column]) ->
     records = [r for r in records if r.labels.task in tasks]
     places = _Places.of(records, names)
     heads = [f"{task}\n{name}" for task, metrics in tasks.items() for name in (*metrics, "NFE", "tokens/NFE")]
-    made = _table(["preset", *places.heads], ["tokens\nper step", *heads], _counts(records))
-    lines: dict[tuple, dict[str, Record]] = {}
+    made = _table(["preset", *places.heads], ["tokens\nper step", *heads], _counts(records, tasks))
+    lines: dict[tuple, list[dict[str, Record]]] = {}
     for record in records:
         labels = record.labels
         key = (labels.preset, *places.cells(record), labels.tokens_per_step or ADAPTIVE)
-        lines.setdefault(key, {})[labels.task] = record
-    for key, by_task in lines.items():
+        place_of(lines.setdefault(key, []), labels.task)[labels.task] = record
+    for key, by_task in ((key, each) for key, several in lines.items() for each in several):
         made.add_row(
             *key, *[cell for task, metrics in tasks.items() for cell in _cells(by_task.get(task), metrics)]
         )
@@ -288,13 +301,24 @@ def _grid(records: Sequence[Record], names: Names, columns: Sequence[Column]) ->
     return made
 
 
-def _counts(records: Sequence[Record]) -> str:
-    """Caption of a table: the number of items of each task, such as `law: n = 500`, what NFE means, and a note on each
-    task whose samplers are compared with one prompt template only (`_one_template`)."""
+def place_of(lines: list[dict[str, Value]], task: str) -> dict[str, Value]:
+    """The first of the `lines` with equal labels that has no cell of `task` yet, or a new line at their end: records
+    may have the same labels and differ in other settings (shots, limit), and none may take the place of another."""
+    free = next((line for line in lines if task not in line), None)
+    if free is None:
+        lines.append(free := {})
+    return free
+
+
+def _counts(records: Sequence[Record], tasks: Mapping[str, Sequence[str]]) -> str:
+    """Caption of a table of `tasks`, task -> metrics: the number of items of each task, such as `law: n = 500`, what
+    NFE means, and a note on each task whose samplers are compared with one prompt template only (`_one_template`)."""
     found: dict[str, set[int]] = {}
     for record in records:
+        metrics = record.answer.metrics
         mine = found.setdefault(record.labels.task, set())
-        mine.update(metric.n for metric in record.answer.metrics.values())
+        mine.update(metrics[name].n for name in tasks[record.labels.task] if name in metrics)
+    found = {task: n for task, n in found.items() if n}
     each = [f"{task}: n = {' to '.join(map(str, sorted({min(n), max(n)})))}" for task, n in found.items()]
     return "; ".join([*each, "NFE: forwards a row", *_one_template(records)])
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from repro.core.papers import of_recipe, of_task, papers
 from repro.results.record import Record, unmarked
+from repro.results.shares import counts_items
 from repro.results.tables.latex import escaped
 
 HARNESS = r"""@misc{eval-harness,
@@ -91,7 +92,7 @@ def _samplers(records: Sequence[Record], cited: dict[str, None]) -> Iterator[str
         labels, plan = record.labels, record.question.plan
         if labels.preset is None:
             continue
-        base = labels.preset.partition(",")[0]
+        base = labels.preset.partition(", ")[0]  # without blocks and cache, which `_plan` says
         rates = used.setdefault(base, [])
         if labels.tokens_per_step is not None and labels.tokens_per_step not in rates:
             rates.append(labels.tokens_per_step)
@@ -121,11 +122,12 @@ def _tasks(records: Sequence[Record], cited: dict[str, None]) -> Iterator[str]:
     found: dict[str, tuple[set[int], bool]] = {}
     for record in records:
         counts, _ = found.setdefault(record.labels.task, (set(), record.question.task.get("part") in LM_EVAL))
-        counts |= {metric.n for metric in record.answer.metrics.values()}
+        counts |= {metric.n for name, metric in record.answer.metrics.items() if counts_items(name)}
     named = []
     for task, (counts, _) in found.items():
-        n = f"$n={min(counts)}$" if len(counts) == 1 else f"$n={min(counts)}$ to {max(counts)}"
-        named.append(f"\\texttt{{{escaped(task)}}}{_cite(of_task(task), cited)} ({n})")
+        each = [f"$n={min(counts)}$", *([str(max(counts))] if len(counts) > 1 else [])] if counts else []
+        n = f" ({' to '.join(each)})" if each else ""
+        named.append(f"\\texttt{{{escaped(task)}}}{_cite(of_task(task), cited)}{n}")
     harness = (
         r"; tasks of lm-eval run in its harness~\cite{eval-harness}"
         if any(h for _, h in found.values())
@@ -149,4 +151,5 @@ def _numerics(records: Sequence[Record]) -> Iterator[str]:
         each = sorted({m.versions[name] for m in measured if name in m.versions})
         if each:
             versions.append(f"{name} {_list(each)}")
-    yield escaped(f"All {len(records)} evaluations ran on {where}, with {_list(versions)}.")
+    count = f"All {len(records)} evaluations" if len(records) > 1 else "One evaluation"
+    yield escaped(f"{count} ran on {where}, with {_list(versions)}.")

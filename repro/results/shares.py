@@ -15,6 +15,8 @@ LEVEL = 0.95
 
 NAMES = frozenset({"acc", "acc_norm", "accuracy", "exact_match", "pass@1", "pass_at_1"})
 """Metrics that are shares whatever their standard error is; names without lm-eval's filter (`stem`)."""
+OTHER_UNITS = re.compile(r"loss|draws_error|\w+_clusterings")
+"""Metrics whose `n` is no number of items: logged steps of training, passes of a bound, clusterings of MAUVE."""
 ROUNDING = 1e-6
 """Relative size of what may be due to rounding: a difference of two standard errors, an interval beside its value."""
 
@@ -23,6 +25,11 @@ def stem(metric: str) -> str:
     """Name of a metric without the filter of lm-eval, which follows a full stop in our records and a comma in
     lm-eval's: `exact_match.strict-match` -> `exact_match`."""
     return re.split("[.,]", metric, maxsplit=1)[0]
+
+
+def counts_items(metric: str) -> bool:
+    """Whether the `n` of this metric is a number of items."""
+    return OTHER_UNITS.fullmatch(stem(metric)) is None
 
 
 def is_share(metric: str, value: float, se: float | None, n: int) -> bool:

@@ -99,6 +99,15 @@ def test_speeds_stand_with_what_timed_them():
     assert same.count("engine repro on toy") == 1
 
 
+def test_the_caption_counts_the_items_of_its_own_columns():
+    """A metric over other things than items, such as the clusterings of MAUVE, counts beside its own column alone."""
+    found = record(
+        "quality", "random", "1", {"a_long_name": metric(1.0, n=40), "mauve_clusterings": metric(1.0, n=5)}
+    )
+    text = printed([found], 60)
+    assert "quality: n = 40;" in text and "quality: n = 5;" in text and " to " not in text
+
+
 def test_seeds_have_a_column_and_missing_cells_are_empty():
     some = [*GRID[:2], record("law", "random", "1", {"excess": metric(0.7)}, seed=3)]
     found = lines(printed(some))
@@ -187,6 +196,41 @@ def test_a_folder_stands_for_a_name_with_a_hash():
     assert list(checkpoints(two, given).values()) == ["runs/mine", "mdlm@nano"]
 
 
+def test_checkpoints_of_one_name_have_lines_of_their_own():
+    """Two trainings of one recipe, seed and step: by what the user called them, else by their digests; no result takes
+    the place of another, whether in the table, its JSON or LaTeX."""
+    two = [record("quiz", "random", "1", {"acc": metric(value)}) for value in (0.25, 0.75)]
+    for each, digest in zip(two, ("a" * 64, "b" * 64), strict=True):
+        each.question.checkpoint.digest = digest
+    given = {"a" * 64: "runs/mine", "b" * 64: "runs/other"}
+    assert list(checkpoints(two, given).values()) == ["runs/mine", "runs/other"]
+    assert list(checkpoints(two).values()) == ["toy aaaaaaaa", "toy bbbbbbbb"]
+    assert {row["checkpoint"]: row["value"] for row in rows(two, given)} == {
+        "runs/mine": 0.25,
+        "runs/other": 0.75,
+    }
+    assert [line[:4] for line in lines(printed(two))] == [
+        ["random", "toy aaaaaaaa", "1", "0.25 [0.15, 0.38]"],
+        ["random", "toy bbbbbbbb", "1", "0.75 [0.62, 0.85]"],
+    ]
+    latex = Results(two, given=given).to_latex()
+    assert "0.25 [" in latex and "0.75 [" in latex and "runs/other" in latex
+
+
+def test_no_record_takes_the_place_of_another():
+    """Two evaluations of one checkpoint with the same labels (other shots, other limit) have a line each."""
+    for preset, tokens in (("random", "1"), (None, None)):
+        two = [record("quiz", preset, tokens, {"acc": metric(value)}) for value in (0.25, 0.75)]
+        text = printed(two)
+        assert "0.25 [" in text and "0.75 [" in text
+        latex = Results(two).to_latex()
+        assert "0.25 [" in latex and "0.75 [" in latex
+    other = record("quiz", None, None, {"acc": metric(0.5)})
+    other.question.checkpoint.digest = "e"
+    text = printed([*two, other])
+    assert all(f"{value} [" in text for value in ("0.25", "0.50", "0.75"))
+
+
 def test_numbered_metrics_have_a_line_for_each_number():
     answer = {f"{what}_{n}": metric(n / 10) for n in (8, 16) for what in ("bias", "flips")}
     found = lines(printed([record("levels", None, None, {**answer, "loss": metric(1.0, None)})]))
@@ -194,6 +238,15 @@ def test_numbered_metrics_have_a_line_for_each_number():
     assert [line[:2] for line in found[1:]] == [["levels", "8"], ["levels", "16"]] and found[1][
         2
     ] == "0.80 ± 0.20"
+
+
+def test_a_numbered_metric_has_the_interval_that_json_has():
+    """`accuracy_16` of choice_draws is a mean over repeats: no share of items that are each right or wrong."""
+    found = record("levels", None, None, {"accuracy_16": metric(0.7, 0.1, 20)})
+    ((_, number, shown_as),) = lines(printed([found]))
+    (row,) = rows([found])
+    assert (number, shown_as) == ("16", "0.70 ± 0.20")
+    assert (row["low"], row["high"]) == pytest.approx((0.7 - 0.196, 0.7 + 0.196))
 
 
 def test_intervals_by_kind():

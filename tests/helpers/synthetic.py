@@ -146,7 +146,7 @@ def timed(
     measured |= {"latency": alone, "throughput": batched}
     made = record(
         asked,
-        {"accuracy": (share, math.sqrt(share * (1 - share) / (n - 1)), n)},
+        {"accuracy": (share, math.sqrt(share * (1 - share) / (n - 1)) if n > 1 else None, n)},
         recipe=recipe,
         preset=preset,
         tokens=tokens,

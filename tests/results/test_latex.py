@@ -7,7 +7,7 @@ import shutil
 import subprocess
 
 import pytest
-from helpers.synthetic import law, paper, question, record
+from helpers.synthetic import law, paper, question, record, training
 
 from repro.results.methods import methods
 from repro.results.report import TABLES, with_latex
@@ -151,7 +151,24 @@ def test_methods_say_what_ran_and_cite_it():
     )
     cited = r"\texttt{low\_confidence}~\cite{nie2025llada} and \texttt{random}~\cite{nie2025llada}"
     assert f"Texts are decoded by {cited} at 1 token per step." in both
+    settings = ("threshold_0.9:threshold=0.8,temperature=0.5", "threshold_0.9:threshold=0.8,temperature=1.0")
+    named = list(methods([of_task("mine", "my_part", 0.5, f"{each}, block 8") for each in settings]))[0]
+    assert all(escaped(each) in named for each in settings) and "block 8" not in named, (
+        "every setting is named"
+    )
     only = list(methods([law("ar@nano", "sample", "1", 0.1, 0.1)]))
     assert len(only) == 1 and "\\cite" not in only[0], "a baseline of no paper cites none"
+    assert "One evaluation ran on cpu in float32" in only[0]
     with pytest.raises(ValueError, match="no records"):
         list(methods([]))
+
+
+def test_methods_count_items_and_nothing_else():
+    """Not the passes of a bound, the clusterings of MAUVE, or the logged steps of a curve."""
+    made = question("mdlm@nano", "book.wrapped")
+    metrics = {"nll_bound": (1.0, 0.1, 40), "draws_error": (0.1, None, 4)}
+    metrics |= {"mauve": (0.5, 0.1, 40), "mauve_clusterings": (0.5, 0.1, 5)}
+    (text,) = (line for line in methods([record(made, metrics)]) if "The tasks are" in line)
+    assert r"\texttt{book.wrapped} ($n=40$)" in text
+    text = next(iter(methods([training("mdlm@nano")])))
+    assert r"The tasks are \texttt{training}." in text

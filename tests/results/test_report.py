@@ -7,7 +7,7 @@ import re
 
 import matplotlib
 import pytest
-from helpers.synthetic import bound, law, paper, question, record, store, training
+from helpers.synthetic import bound, law, paper, question, record, store, timed, training
 
 import paper_figures
 from paper_figures import __main__ as figures
@@ -135,6 +135,15 @@ def test_an_older_version_of_a_part_is_marked_and_drawn_in_no_figure(tmp_path, m
     assert latest([old, new, other]) == [new, other]
     with pytest.raises(ValueError, match=r"two evaluations would share a row: sampler\.k is "):
         report.tables(collect(store(tmp_path / "b", [asked("random", 1, k=1), asked("random", 1, k=2)])))
+
+
+def test_a_speed_of_one_document_has_a_row(tmp_path, capsys):
+    """As `--limit 1` stores it: its accuracy has no standard error, and Wilson's interval."""
+    raw = store(tmp_path / "raw", [timed("llada@nano.sudoku", "low_confidence", "1", "1", 16)])
+    assert report_command.main(["--raw", str(raw), "--out", str(tmp_path / "out")]) == 0
+    (row,) = rows_of((tmp_path / "out" / "speed.csv").read_text())
+    assert (row["accuracy"], row["accuracy_se"], row["accuracy_low"], row["n"]) == ("1", "", "0.206549", "1")
+    assert "1.000 [0.207, 1.000]" in (tmp_path / "out" / "speed.md").read_text()
 
 
 def test_no_records_give_headers_and_a_sentence(tmp_path):

@@ -172,7 +172,7 @@ def _row(cell: Timed) -> dict[str, Any]:
         "preset": setting.preset,
         "tokens_per_step": setting.tokens_per_step,
         "accuracy": fmean(accuracy),
-        "accuracy_se": fmean(a * (1 - a) / (n - 1) for a in accuracy) ** 0.5,
+        "accuracy_se": fmean(a * (1 - a) / (n - 1) for a in accuracy) ** 0.5 if n > 1 else math.nan,
         "accuracy_sd_seeds": stdev(accuracy) if len(accuracy) > 1 else math.nan,
         "accuracy_low": low,
         "accuracy_high": high,
