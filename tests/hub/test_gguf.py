@@ -136,7 +136,7 @@ def test_words_of_llama_3_are_tokens_whatever_the_merges(pre, whole, tmp_path, t
 
 
 def test_a_file_that_does_not_say_how_words_are_split_is_refused(tmp_path, tokenizer):
-    """llama.cpp warns of such files, which are older than the key: to split Qwen's numbers as GPT-2's would be wrong."""
+    """llama.cpp warns of such files, which are older than the key: Qwen's numbers are not split as GPT-2's."""
     folder = folder_of("llama", tmp_path / "llama", tokenizer)
     file = write("llama", folder, tmp_path / "old.gguf", **{"tokenizer.ggml.pre": ""})
     with pytest.raises(ValueError, match=r"old.gguf has no 'tokenizer.ggml.pre' in its metadata; convert"):
