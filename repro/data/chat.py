@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from repro.core.parts import part
+from repro.core.reading import convert
 from repro.data import sources
 from repro.data.corpus import UNRESOLVED, Data, Rows, Vocabulary, check_heldout
+from repro.data.documents import Message
 from repro.data.rows import CHUNK
 from repro.data.spool import Spool, Spooled
 
@@ -64,6 +66,22 @@ class SourceOfChats(Data):
                 f"{self.source}: expected {self.source_rows} rows, found {len(source)}; correct source_rows or revision"
             )
         return source
+
+    def _chat(self, row: int, messages: Any) -> list[Message]:
+        """The `messages` of row number `row`; ValueError, with that number, unless they are a list of messages with a
+        role and a content of text."""
+        return convert(messages, list[Message], f"{self.source}: row {row}", "correct the row")
+
+    def _heldout_rows(self, fraction: float, rows: int) -> int:
+        """Number of rows, of `rows` in permuted order, that are held out: ceil(`fraction` * `rows`). ValueError if none
+        is left to train on."""
+        heldout = math.ceil(fraction * rows)
+        if heldout == rows:
+            raise ValueError(
+                f"{self.source}: {rows} of its chats can be used, and heldout_fraction={fraction} leaves none to train"
+                " on; give more chats, or longer rows"
+            )
+        return heldout
 
     @abstractmethod
     def _tokenizer(self) -> PreTrainedTokenizerFast:
@@ -137,7 +155,7 @@ class Chat(SourceOfChats):
                 )
             every = spool.read()
             order = used[np.random.default_rng(self.split_seed).permutation(len(used))]
-            first = self._heldout(len(used))
+            first = self._heldout_rows(self.heldout_fraction, len(used))
             yield "train", self._rows(every, order[first:])
             yield "heldout", self._rows(every, order[:first])
 
@@ -181,17 +199,15 @@ class Chat(SourceOfChats):
         names a row with fewer than two messages."""
         tokenizer, start = self._tokenizer(), 0
         for block in source.select_columns("messages").iter(batch_size=1000):
+            texts = []
             for row, messages in enumerate(block["messages"], start):
-                if len(messages) < 2:
+                chat = self._chat(row, messages)
+                if len(chat) < 2:
                     raise ValueError(
-                        f"{self.source}: row {row} has {len(messages)} messages, fewer than 2; remove the row"
+                        f"{self.source}: row {row} has {len(chat)} messages, fewer than 2; remove the row"
                     )
-            texts = [
-                self.template.format(
-                    user=first["content"], sep=tokenizer.sep_token, assistant=second["content"]
-                )
-                for first, second, *_ in block["messages"]
-            ]
+                user, assistant = (message["content"] for message in chat[:2])
+                texts.append(self.template.format(user=user, sep=tokenizer.sep_token, assistant=assistant))
             start += len(texts)
             encoded = tokenizer(texts, truncation=True, padding="max_length", max_length=self.max_length)
             yield np.array(encoded["input_ids"], np.min_scalar_type(self.total))

@@ -22,6 +22,7 @@ from repro.core.parts import part
 from repro.data import sources
 from repro.data.chat import SourceOfChats
 from repro.data.corpus import Rows, Vocabulary, check_heldout
+from repro.data.documents import Message
 from repro.data.rows import CHUNK
 from repro.data.spool import Spool, Spooled
 
@@ -87,7 +88,7 @@ class Dialogues(SourceOfChats):
                 )
             pairs, names = spool.read(), np.array(numbers, np.int64)
             order = rng.permutation(self.seed, rng.ORDER, -1, len(names)).numpy()
-            first = math.ceil(self.heldout_fraction * len(names))
+            first = self._heldout_rows(self.heldout_fraction, len(names))
             yield "train", self._rows(pairs, names, order[first:])
             yield "heldout", self._rows(pairs, names, order[:first])
 
@@ -119,7 +120,7 @@ class Dialogues(SourceOfChats):
             )
         return ids
 
-    def _before(self, messages: Sequence[dict[str, str]]) -> list[int]:
+    def _before(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of BOS, the messages, and the setting `head` with the role "assistant", which precedes the answer
         that follows them."""
         written = [self.head.format(role=m["role"]) + m["content"] + self.tail for m in messages]
@@ -128,7 +129,8 @@ class Dialogues(SourceOfChats):
     def _pairs(self, source: Any) -> Iterator[tuple[int, list[int], list[int]]]:
         """(number of the dialogue, prompt ids, answer ids without EOS) of each drawn pair of the dataset `source` that
         fits into a row; ValueError names a dialogue without an answer."""
-        for row, messages in enumerate(source["messages"]):
+        for row, given in enumerate(source["messages"]):
+            messages = self._chat(row, given)
             answers = [i for i, message in enumerate(messages) if i and message["role"] == "assistant"]
             if not answers:
                 raise ValueError(

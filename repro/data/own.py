@@ -34,6 +34,8 @@ FEWEST = 4
 """Smallest number of documents."""
 SPELLED = ("char", "chars", "character", "characters")
 """Other spellings of the tokenizer `characters`, which are no names on the Hub."""
+DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json")
+"""Files of a folder that describe its rows; `datasets` reads no rows from them."""
 ROLES = ("system", "user", "assistant")
 TEMPLATE = "{role}:\n{content}\n"
 """Text of a message of a chat, unless the recipe fixes its own."""
@@ -117,13 +119,16 @@ def own_units(tokenizer: str, documents: Documents) -> Units:
 
 def _is_table(path: Path) -> bool:
     """Whether a file or folder holds rows (JSON, Parquet or CSV) rather than plain text; ValueError for a folder with
-    both."""
+    both, or with rows of two formats, of which `datasets` would read one and leave the other out."""
     if not path.is_dir():
         return regular(path).suffix in sources.FORMATS
     rows = [file for file in sources.shown(path.rglob("*"), path) if file.suffix in sources.FORMATS]
     texts = sources.shown(path.glob("*.txt"), path)
-    if rows and texts:
-        raise ValueError(f"folder {path} has both {texts[0].name} and {rows[0].name}; give one kind of file")
+    kinds = {sources.FORMATS[file.suffix]: file for file in rows if file.name not in DESCRIPTIONS}
+    different = [*texts[:1], *kinds.values()]
+    if len(different) > 1:
+        one, other = (file.name for file in different[:2])
+        raise ValueError(f"folder {path} has both {one} and {other}; give one kind of file")
     return bool(rows)
 
 

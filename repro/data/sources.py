@@ -140,6 +140,7 @@ def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset
     """
     path, found = local(source), revision(source, pinned, "dataset")
     import datasets
+    import datasets.config
     from datasets.exceptions import DatasetGenerationError
 
     try:
@@ -147,11 +148,14 @@ def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset
             return datasets.load_dataset(source, config, split=split, revision=found)
         for file in _files(path, tuple(FORMATS)):
             check_rows(file)
+        # `datasets` tells contents of a path apart by the time of their change, which copying may keep
+        cache = str(Path(datasets.config.HF_DATASETS_CACHE) / f"repro-{found[:16]}")
         with foreign(path, "data set"):
             try:
                 if path.is_dir():
-                    return datasets.load_dataset(str(path), config, split=split)
-                return datasets.load_dataset(FORMATS[path.suffix], data_files=str(path), split=split)
+                    return datasets.load_dataset(str(path), config, split=split, cache_dir=cache)
+                kind, data_files = FORMATS[path.suffix], str(path)
+                return datasets.load_dataset(kind, data_files=data_files, split=split, cache_dir=cache)
             except DatasetGenerationError as error:
                 raise error.__cause__ or error from None  # pyarrow says what is wrong, and in which row
     except ConnectionError:

@@ -1,6 +1,6 @@
 """Released weights in a GGUF file, llama.cpp's format: unpacked once into a folder of safetensors, which is loaded.
 
-    folder = unpacked(file)                 runs/data/gguf-DIGEST/NAME, made at the first call
+    folder = unpacked(file)                 runs/data/gguf2-DIGEST/NAME, made at the first call
 
 Architectures (llama.cpp's names): `llama`, `qwen2`, `llada`, `dream`. Quantised tensors are dequantised to float32 by
 the package `gguf`; configuration, tokenizer and chat template come from the file's metadata. The folder is in the
@@ -166,7 +166,7 @@ def unpacked(path: Path) -> Path:
     file is truncated or of an unsupported architecture, tokenizer or quantisation, or the package `gguf` is missing.
     """
     check_header(path)
-    folder = runs() / "data" / f"gguf-{file_digest(path)[:16]}" / path.stem
+    folder = runs() / "data" / f"gguf2-{file_digest(path)[:16]}" / path.stem
     if folder.is_dir():
         return folder
     reader = _reader(path)
@@ -183,9 +183,8 @@ def unpacked(path: Path) -> Path:
     config = ARCHITECTURES[metadata.architecture].config(metadata) | {
         f"{name}_token_id": token for name, token in metadata.specials().items() if name != "eot"
     }
-    config.setdefault(
-        "tie_word_embeddings", not any(tensor.name == "output.weight" for tensor in reader.tensors)
-    )
+    tied = all(tensor.name != "output.weight" for tensor in reader.tensors)
+    config.setdefault("tie_word_embeddings", tied)
     from safetensors.numpy import save_file
 
     with atomically(folder) as temporary:
@@ -254,29 +253,30 @@ def _dequantised(path: Path, tensor: ReaderTensor) -> np.ndarray:
 def _halves(rows: np.ndarray, heads: int) -> np.ndarray:
     """The `rows` [heads * 2 P, ...] of a query or key matrix or bias, reordered as in transformers: the P pairs of
     neighbours in a head, which the rotary embedding rotates, become all first members, then all second members."""
-    return np.ascontiguousarray(
-        rows.reshape(heads, -1, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
-    )
+    pairs = rows.reshape(heads, -1, 2, *rows.shape[1:])
+    return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(rows.shape))
 
 
 def _tokenizer(metadata: Metadata) -> Tokenizer:
     """The byte-level BPE tokenizer of the metadata; ValueError for another kind, and for an unknown word splitting."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
-    kind, split = metadata.need("tokenizer.ggml.model", str), metadata.get("tokenizer.ggml.pre", str, "gpt-2")
+    kind = metadata.need("tokenizer.ggml.model", str)
     if kind != "gpt2":
         raise ValueError(
             f"{metadata.path}: tokenizer {kind!r} is not supported, only 'gpt2' (byte-level BPE) is; give the folder of"
             " the original weights"
         )
+    split = metadata.need("tokenizer.ggml.pre", str)
     if split not in SPLITS:
-        raise ValueError(
-            f"{metadata.path}: tokenizer.ggml.pre {split!r} is not supported; {nearest(split, SPLITS)}"
-        )
+        raise ValueError(f"{metadata.path}: unknown tokenizer.ggml.pre {split!r}; {nearest(split, SPLITS)}")
+    # Llama 3: a word that is a token is not split by merges, and BOS comes first unless the file says otherwise
+    # (`ignore_merges` and `add_bos` in ggml-org/llama.cpp@eb6a99c src/llama-vocab.cpp)
+    whole = split == "llama-bpe"
     tokens, merges = metadata.tokens(), metadata.need("tokenizer.ggml.merges", list[str])
     with foreign(metadata.path, "GGUF file with a byte-level tokenizer"):
         pairs = [tuple(merge.split(" ")) for merge in merges]
-        made = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, pairs))
+        made = Tokenizer(models.BPE({t: i for i, t in enumerate(tokens)}, pairs, ignore_merges=whole))
     pattern = SPLITS[split]
     by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern in (None, "digits"))
     before = {None: [], "digits": [pre_tokenizers.Digits(individual_digits=True)]}.get(
@@ -296,7 +296,7 @@ def _tokenizer(metadata: Metadata) -> Tokenizer:
     ]
     made.add_tokens(added)
     bos = metadata.specials().get("bos")
-    if metadata.get("tokenizer.ggml.add_bos_token", bool, False) and bos is not None:
+    if metadata.get("tokenizer.ggml.add_bos_token", bool, whole) and bos is not None:
         made.post_processor = processors.TemplateProcessing(
             single=f"{tokens[bos]} $A", special_tokens=[(tokens[bos], bos)]
         )

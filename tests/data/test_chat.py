@@ -11,6 +11,7 @@ from helpers.tiny_tokenizer import CHATS, CLS, MASK, PAD, SEP, chats
 from repro.core.parts import canonical, derive, read
 from repro.data.chat import Chat
 from repro.data.corpus import UNRESOLVED, Vocabulary, prepared
+from repro.data.dialogues import Dialogues
 
 LENGTH = 64
 
@@ -45,6 +46,13 @@ def chat(tokenizer, **changes) -> Chat:
         sep=SEP,
     )
     return derive(made, changes)
+
+
+def dialogues(tokenizer, source: str) -> Dialogues:
+    pins = {"revision": UNRESOLVED, "split": "train", "source_rows": 2, "tokenizer_revision": UNRESOLVED}
+    ids = {"size": 1000, "mask": MASK, "begin": CLS, "end": SEP}
+    form = {"head": "{role}:", "tail": "\n", "length": LENGTH, "heldout_fraction": 0.05, "seed": 0}
+    return Dialogues(source=source, tokenizer=str(tokenizer), **pins, **ids, **form)
 
 
 def by_example(data: Chat) -> dict[int, tuple[np.ndarray, np.ndarray]]:
@@ -236,6 +244,31 @@ def test_resolving_pins_everything(tokenizer):
         derive(pinned, {"revision": "0" * 64}).build()
     with pytest.raises(ValueError, match="expected 119 rows, found 118"):
         derive(pinned, {"source_rows": 119}).build()
+
+
+WHY = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+
+
+@pytest.mark.parametrize("kind", [Chat, Dialogues])
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [WHY, [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": None}]],
+            "row 1: .*'null'",
+        ),
+        ([WHY, [{"role": "user"}, {"role": "assistant", "content": "So."}]], "row 1: .*content"),
+        ([WHY, None], "row 1: expected 'array'"),
+        ([WHY, [{"role": "user", "content": "Why? " * 99}, WHY[1]]], "1 of its chats can be used, and held"),
+    ],
+)
+def test_chats_that_cannot_be_trained_on_are_one_line(kind, rows, message, tokenizer, tmp_path):
+    """A message without text is no text "None" (programs store calls of tools as such messages)."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"messages": each}) + "\n" for each in rows), "utf-8")
+    data = chat(tokenizer, source=str(path)) if kind is Chat else dialogues(tokenizer, str(path))
+    with pytest.raises(ValueError, match=rf"rows\.jsonl: {message}"):
+        data.build()
 
 
 def test_preparing_gives_the_same_rows_twice(tokenizer):

@@ -116,9 +116,13 @@ def test_what_names_no_data_is_one_line():
     Path("both").mkdir()
     book(4, "both/a.txt")
     lines("both/b.jsonl", {"text": "a"})
+    Path("rows").mkdir()
+    lines("rows/a.jsonl", *[{"text": "a"}] * 4)
+    Path("rows/b.csv").write_text("text\nb\n", "utf-8")
     os.mkfifo("pipe")
     for name, message in [
         ("both", r"both has both a\.txt and b\.jsonl; give one kind"),
+        ("rows", r"rows has both a\.jsonl and b\.csv; give one kind"),
         ("bok.txt", r"no file or folder 'bok\.txt'"),
         ("", "the name of the data is empty"),
         ("pipe", "pipe is no regular file"),
@@ -133,6 +137,17 @@ def test_changed_text_is_refused_even_by_a_run_that_resolves_anew():
     for read in (documents.resolve, lambda: list(documents.texts("train"))):
         with pytest.raises(ValueError, match=r"book\.txt: expected sha256 .*, found .*; restore the file"):
             read()
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_rows_that_were_changed_are_read_anew_even_if_their_time_was_not(folder):
+    """Copying may keep the time of a file, and on some file systems all files have the same."""
+    Path("notes").mkdir()
+    for word in ("old", "new"):
+        file = lines("notes/rows.jsonl", *({"text": f"{word} note {i}"} for i in range(4)))
+        os.utime(file, (0, 0))
+        documents = own_documents("notes" if folder else file)
+        assert [text for _, text in documents.texts("train")] == [f"{word} note 0", f"{word} note 2"]
 
 
 # --- rows -----------------------------------------------------------------------------------------

@@ -61,7 +61,8 @@ def swapped(rows: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def write(kind: str, folder: Path, file: Path, quantised=None, **changed) -> Path:
-    """The folder's weights as a GGUF file; `quantised`: type of the matrices; `changed`: other metadata."""
+    """The folder's weights as a GGUF file; `quantised`: type of the matrices; `changed`: other metadata (an empty
+    text, and None as `add_bos`: the key is left out)."""
     config = json.loads((folder / "config.json").read_text("utf-8"))
     heads = config.get("num_attention_heads", config.get("n_heads"))
     kv_heads = config.get("num_key_value_heads", config.get("n_kv_heads"))
@@ -86,13 +87,15 @@ def write(kind: str, folder: Path, file: Path, quantised=None, **changed) -> Pat
         key: value for key, value in changed.items() if isinstance(value, str)
     }
     for key, value in text.items():
-        writer.add_string(key, value)
+        if value:
+            writer.add_string(key, value)
     writer.add_array("tokenizer.ggml.tokens", tokens)
     writer.add_array("tokenizer.ggml.token_type", [3 if token in special else 1 for token in tokens])
     writer.add_array("tokenizer.ggml.merges", [" ".join(merge) for merge in bpe["merges"]])
     writer.add_uint32("tokenizer.ggml.bos_token_id", 1)
     writer.add_uint32("tokenizer.ggml.eos_token_id", 2)
-    writer.add_bool("tokenizer.ggml.add_bos_token", changed.get("add_bos", False))
+    if changed.get("add_bos", False) is not None:
+        writer.add_bool("tokenizer.ggml.add_bos_token", changed.get("add_bos", False))
     if kind in ("llada", "dream"):
         writer.add_uint32("tokenizer.ggml.mask_token_id", tiny_tokenizer.MASK)
     to = ours.ARCHITECTURES[kind]

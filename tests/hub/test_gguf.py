@@ -120,6 +120,29 @@ def test_bos_and_digits_follow_the_file(tmp_path, tokenizer):
     assert models.load(file).data.vocabulary().bos_rule == "text"
 
 
+@pytest.mark.parametrize(("pre", "whole"), [("llama-bpe", True), ("qwen2", False)])
+def test_words_of_llama_3_are_tokens_whatever_the_merges(pre, whole, tmp_path, tokenizer):
+    """Some of Llama 3's tokens are made by no merge; its files leave out that BOS comes first."""
+    folder = folder_of("llama", tmp_path / "llama", tokenizer)
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text("utf-8"))
+    content["model"]["merges"] = [each for each in content["model"]["merges"] if "".join(each) != "\u0120the"]
+    file.write_text(json.dumps(content), "utf-8")
+    written = write("llama", folder, tmp_path / "x.gguf", **{"tokenizer.ggml.pre": pre}, add_bos=None)
+    made = Tokenizer.from_file(str(ours.unpacked(written) / "tokenizer.json"))
+    token = made.token_to_id("\u0120the")
+    assert (made.encode(" the", add_special_tokens=False).ids == [token]) == whole
+    assert (made.encode(" the").ids[0] == 1) == whole
+
+
+def test_a_file_that_does_not_say_how_words_are_split_is_refused(tmp_path, tokenizer):
+    """llama.cpp warns of such files, which are older than the key: Qwen's numbers are not split as GPT-2's."""
+    folder = folder_of("llama", tmp_path / "llama", tokenizer)
+    file = write("llama", folder, tmp_path / "old.gguf", **{"tokenizer.ggml.pre": ""})
+    with pytest.raises(ValueError, match=r"old.gguf has no 'tokenizer.ggml.pre' in its metadata; convert"):
+        ours.unpacked(file)
+
+
 def test_a_second_call_reads_the_cache(tmp_path, tokenizer, monkeypatch):
     file = write("llama", folder_of("llama", tmp_path / "llama", tokenizer), tmp_path / "once.gguf")
     first = ours.unpacked(file)
@@ -145,7 +168,7 @@ def test_defects_of_a_file_are_one_line(tmp_path, tokenizer):
     [
         ({"architecture": "mamba"}, "architecture 'mamba' is not supported"),
         ({"tokenizer.ggml.model": "llama"}, "tokenizer 'llama' is not supported, only 'gpt2'"),
-        ({"tokenizer.ggml.pre": "tekken"}, "tokenizer.ggml.pre 'tekken' is not supported"),
+        ({"tokenizer.ggml.pre": "tekken"}, "unknown tokenizer.ggml.pre 'tekken'"),
         ({"llama.rope.scaling.type": "yarn"}, "rope.scaling.type is 'yarn'"),
     ],
 )
