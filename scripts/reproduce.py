@@ -1,5 +1,5 @@
-"""Reproduce the nano results: train, evaluate with every valid sampler, compare with the committed results, draw tables
-and figures.
+"""Reproduce the nano results: train, repeat the evaluations of the suites, compare with the committed results, draw
+tables and figures.
 
     make reproduce                                    everything, seed 0
     make reproduce SEEDS="0 1 2 3 4"                  the runs behind the committed results

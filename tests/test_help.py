@@ -8,6 +8,7 @@ import json
 import shlex
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -175,6 +176,14 @@ def test_doctor_says_what_the_machine_can_do(monkeypatch, capsys, tmp_path):
     for said in ("cpu", "bfloat16 is", "cores", "GiB free; file locks work", "in the cache", "accelerate"):
         assert said in text
     assert not (tmp_path / "new").exists(), "nothing is created"
+
+
+def test_doctor_looks_for_a_package_of_every_extra():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    of_engineers = {"docs", "dev"}
+    assert {extra for extra, _ in doctor.EXTRAS.values()} == set(extras) - of_engineers
+    for package, (extra, _) in doctor.EXTRAS.items():
+        assert any(requirement.startswith(package) for requirement in extras[extra])
 
 
 def test_doctor_asks_the_hub_only_when_told(monkeypatch):

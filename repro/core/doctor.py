@@ -39,6 +39,7 @@ EXTRAS = {
     "deepspeed": ("deepspeed", "ZeRO-2 training (recipes/launch/zero2_8.yaml)"),
     "torchao": ("quantise", "--precision int8"),
     "gguf": ("gguf", "GGUF files as --ckpt and --judge"),
+    "peft": ("lora", "low-rank adapters (recipes llada_sft_lora and smollm2_block4)"),
     "diffusers": ("certify", "the certificates of diffusers' schedulers"),
 }
 """Optional package -> extra of dlm-repro that installs it, and what the package is for."""

@@ -10,7 +10,7 @@ the recipe's network reads blocks causally). The new backbone has no adapters, s
 Process, objective and the form of the schedules stay (docs/method.md#scales). Noise levels are converted to the smaller
 vocabulary so that the same share of tokens is replaced; the step counts of curricula and annealings keep their share of
 the run. Numbers of steps are fixed, not derived from a time limit; they were chosen so that a run takes about 30
-seconds on one core (60 for sudoku, 10 to 12 minutes at micro).
+seconds on one core (60 for sudoku, 9 to 14 minutes at micro).
 """
 
 from __future__ import annotations
