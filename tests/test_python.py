@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 import runpy
@@ -146,6 +147,23 @@ def test_a_stream_ends_in_the_text_of_sample(model):
     assert all(len(step.ids) == len(step.pieces) == len(step.confidence) == 30 for step in steps)
     assert all(0 <= p <= 1 for p in steps[-1].confidence), "every position is decided at the end"
     assert steps[0].text.count("·") == sum(p is None for p in steps[0].confidence) > 0
+
+
+def test_a_stream_shows_what_fills_a_row_after_its_end(model):
+    """As for released weights, which have stop ids: no position is left open, and filled ones have no confidence."""
+    stops = model.data.encode("DEFG")
+    ending = dataclasses.replace(model, stop_ids=tuple(stops))
+    options = {"sampler": "random:temperature=1.0", "gen_length": 16, "block_length": 8, "seed": 0}
+    steps = list(stream(ending, **options))
+    (text,) = sample(ending, **options)
+    last = steps[-1]
+    assert len(text) < 7, "the row ends within its first block, when later positions were written already"
+    stop = model.data.decode([last.ids[len(text)]])
+    assert last.text == text + stop * (16 - len(text)) and stop in "DEFG"
+    assert all((p is None) == (place > len(text)) for place, p in enumerate(last.confidence))
+    written = {place for step in steps for place in step.new}
+    assert any(place > len(text) for place in written) and max(written) < 8
+    assert last._repr_html_().count("after the end") == 15 - len(text)
 
 
 def test_revisions_are_told():
