@@ -13,6 +13,7 @@ from helpers.toy import toy
 
 from repro import Results, load, sample, score, stream
 from repro.core.files import ROOT
+from repro.recipes.scale import by_name
 from repro.training.loop import train
 
 EXAMPLES = sorted((ROOT / "examples" / "python").glob("*.py"))
@@ -52,6 +53,16 @@ def test_a_string_is_one_prompt_and_n_is_obeyed(model):
     assert sample(model, n=2, steps=8) == sample(ORACLE, n=2, steps=8), "a name is a model"
     counted = sample(model, n=np.int64(2), steps=np.int32(8), seed=np.uint64(3))
     assert counted == sample(model, n=2, steps=8, seed=3), "numbers of numpy are numbers"
+
+
+def test_a_network_of_blocks_fills_its_room_with_whole_blocks(model):
+    """By default, after a prompt of any length; before, most lengths needed a `gen_length`."""
+    recipe = by_name("bd3_owt_4@nano")
+    blocks = dataclasses.replace(model, recipe=recipe, denoiser=recipe.network(0).eval())
+    for prompt, length in (("A" * 19, 12), ("A" * 20, 12), ("A" * 28, 4)):
+        assert len(list(stream(blocks, prompt, sampler="first_hitting"))[-1].ids) == length
+    with pytest.raises(ValueError, match="a prompt of 29 ids leaves no room for a block of 4 tokens"):
+        sample(blocks, "A" * 29)
 
 
 def test_a_trained_folder_is_a_model(tmp_path):
