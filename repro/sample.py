@@ -56,9 +56,10 @@ def sample(
 
     `model`: a loaded model, or a folder or name for `load`; `sampler`: a preset such as
     "low_confidence:temperature=1.0" (default: by the model's noise, `repro.samplers.presets.default_preset`);
-    `gen_length`: tokens to generate (default: as many as the model has room for), in blocks of `block_length` (default:
-    one block, or what the network requires); `steps`: decoding steps over all blocks (default: one per token); `seed`:
-    random seed; `cache`: "prefix", "dual" or "dual:refresh=4", an approximate KV cache (default: none).
+    `gen_length`: tokens to generate (default: as many as the model has room for, in whole blocks if the network
+    requires a block length), in blocks of `block_length` (default: one block, or what the network requires); `steps`:
+    decoding steps over all blocks (default: one per token); `seed`: random seed; `cache`: "prefix", "dual" or
+    "dual:refresh=4", an approximate KV cache (default: none).
     Raises ValueError if the sampler is not for the model's noise process, if lengths, steps and cache cannot be
     combined, or if a prompt is too long or cannot be encoded.
     """
@@ -182,7 +183,13 @@ def _gen_length(model: Model, ids: list[list[int]], wanted: int | None) -> int:
         raise ValueError(
             f"a prompt of {longest} ids leaves no room to generate: this model has {room} positions; shorten the prompt"
         )
-    length = room - longest if wanted is None else wanted
+    block = model.denoiser.required_block_size or 1
+    if wanted is None and room - longest < block:
+        raise ValueError(
+            f"a prompt of {longest} ids leaves no room for a block of {block} tokens: this model has {room} positions;"
+            " shorten the prompt"
+        )
+    length = (room - longest) // block * block if wanted is None else wanted
     if not 1 <= length <= room - longest:
         raise ValueError(
             f"gen_length={length}: after a prompt of {longest} ids this model, of {room} positions, has room for"

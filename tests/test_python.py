@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 import runpy
@@ -12,6 +13,7 @@ from helpers.toy import toy
 
 from repro import Results, load, sample, score, stream
 from repro.core.files import ROOT
+from repro.recipes.scale import by_name
 from repro.training.loop import train
 
 EXAMPLES = sorted((ROOT / "examples" / "python").glob("*.py"))
@@ -51,6 +53,16 @@ def test_a_string_is_one_prompt_and_n_is_obeyed(model):
     assert sample(model, n=2, steps=8) == sample(ORACLE, n=2, steps=8), "a name is a model"
     counted = sample(model, n=np.int64(2), steps=np.int32(8), seed=np.uint64(3))
     assert counted == sample(model, n=2, steps=8, seed=3), "numbers of numpy are numbers"
+
+
+def test_a_network_of_blocks_fills_its_room_with_whole_blocks(model):
+    """By default, after a prompt of any length; before, most lengths needed a `gen_length`."""
+    recipe = by_name("bd3_owt_4@nano")
+    blocks = dataclasses.replace(model, recipe=recipe, denoiser=recipe.network(0).eval())
+    for prompt, length in (("A" * 19, 12), ("A" * 20, 12), ("A" * 28, 4)):
+        assert len(list(stream(blocks, prompt, sampler="first_hitting"))[-1].ids) == length
+    with pytest.raises(ValueError, match="a prompt of 29 ids leaves no room for a block of 4 tokens"):
+        sample(blocks, "A" * 29)
 
 
 def test_a_trained_folder_is_a_model(tmp_path):
@@ -146,6 +158,23 @@ def test_a_stream_ends_in_the_text_of_sample(model):
     assert all(len(step.ids) == len(step.pieces) == len(step.confidence) == 30 for step in steps)
     assert all(0 <= p <= 1 for p in steps[-1].confidence), "every position is decided at the end"
     assert steps[0].text.count("·") == sum(p is None for p in steps[0].confidence) > 0
+
+
+def test_a_stream_shows_what_fills_a_row_after_its_end(model):
+    """As for released weights, which have stop ids: no position is left open, and filled ones have no confidence."""
+    stops = model.data.encode("DEFG")
+    ending = dataclasses.replace(model, stop_ids=tuple(stops))
+    options = {"sampler": "random:temperature=1.0", "gen_length": 16, "block_length": 8, "seed": 0}
+    steps = list(stream(ending, **options))
+    (text,) = sample(ending, **options)
+    last = steps[-1]
+    assert len(text) < 7, "the row ends within its first block, when later positions were written already"
+    stop = model.data.decode([last.ids[len(text)]])
+    assert last.text == text + stop * (16 - len(text)) and stop in "DEFG"
+    assert all((p is None) == (place > len(text)) for place, p in enumerate(last.confidence))
+    written = {place for step in steps for place in step.new}
+    assert any(place > len(text) for place in written) and max(written) < 8
+    assert last._repr_html_().count("after the end") == 15 - len(text)
 
 
 def test_revisions_are_told():

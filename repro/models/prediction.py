@@ -56,7 +56,7 @@ class Prediction:
         self.forwarded = torch.zeros(shape[0], dtype=torch.bool, device=t.device)
         """[B] bool: rows that have passed the layers."""
         self.refreshed = torch.zeros_like(self.forwarded)
-        """[B] bool: rows that forwarded every column to refresh the KV cache."""
+        """[B] bool: rows that forwarded every column to refresh the KV cache (padding apart)."""
 
     @property
     def meaning(self) -> Meaning:
@@ -156,9 +156,13 @@ class Prediction:
     def token_forwards(self) -> Tensor:
         """Number of tokens of each row that passed through the layers in this forward pass, padding not counted, [B]
         int64."""
+        return self.forwarded * self._row_lengths()
+
+    def _row_lengths(self) -> Tensor:
+        """Number of tokens of each row, padding not counted, [B] int64."""
         length = self._tokens.weights.shape[1] if isinstance(self._tokens, Soft) else self._tokens.shape[1]
         valid = self._attention.valid
-        return self.forwarded * (length if valid is None else valid.sum(1))
+        return torch.full_like(self.forwarded, length, dtype=torch.int64) if valid is None else valid.sum(1)
 
     def head(self) -> Head:
         """Output layer of the network (`Head`): its weight and bias, and the ids that are never a clean token."""
@@ -250,9 +254,9 @@ class _SpanPrediction(Prediction, Generic[Cache]):
         self._ids, self._cache, self._kept = tokens, cache, kept
         self._token_count = torch.zeros_like(self.forwarded, dtype=torch.int64)
 
-    def _forward(self, rows: Tensor, span: slice, wanted: slice) -> slice:
+    def _forward(self, rows: Tensor, span: slice, wanted: slice) -> None:
         """Forward the rows with the indices `rows` [b] at the columns `span` and at the columns to their left that the
-        network needs for them; store the features of the columns `wanted`. Returns all columns that were forwarded."""
+        network needs for them; store the features of the columns `wanted`."""
         span = slice(max(0, span.start - self._denoiser.cache_left_context), span.stop)
         found = self._encode_span(rows, span)[:, wanted.start - span.start : wanted.stop - span.start]
         if self._features is None:
@@ -260,7 +264,6 @@ class _SpanPrediction(Prediction, Generic[Cache]):
             self._features = found.new_zeros(len(self.forwarded), columns, found.shape[2])
         at = slice(wanted.start - self._kept.start, wanted.stop - self._kept.start)
         self._features[rows.to(found.device), at] = found
-        return span
 
     def _encode_span(self, rows: Tensor, span: slice) -> Tensor:
         """Features [b, l, D] of the rows with the indices `rows` [b] at the l columns of `span`, whose keys and values
@@ -294,8 +297,8 @@ class CachedPrediction(_SpanPrediction[DecodingCache]):
         need = where.any(1) & ~self.forwarded
         if need.any():
             for rows, span in self._cache.forwards(need, self._kept):
-                span = self._forward(rows, span, self._kept)
-                self.refreshed[rows] = span.stop - span.start == self._cache.kv_cache.columns
+                self._forward(rows, span, self._kept)
+                self.refreshed[rows] = self._token_count[rows] == self._row_lengths()[rows]
         self.forwarded = self.forwarded | need
         if self._features is None:
             return self.head().weight.new_empty(0, self.head().weight.shape[1])

@@ -129,7 +129,7 @@ def steps(
             changed = torch.zeros_like(ids, dtype=torch.bool)
             changed[running] = new != ids[running]
             written = _confidence(result, changed, running) if confidence else None
-            before, ids = ids, ids.index_copy(0, running, new)
+            before, ids, filled = ids, ids.index_copy(0, running, new), torch.zeros_like(changed)
             if plan.stop_ids():
                 finished, column = decoder.finished(new, at)
                 if finished.any():
@@ -140,12 +140,12 @@ def steps(
                     )
                     cost.filled[running] += (tail & ~decoder.written(new, at)).sum(1)
                     stop_id = new.gather(1, column.clamp_max(decoder.width - 1)[:, None])
-                    ids[running] = torch.where(tail, stop_id, new)
+                    ids[running], filled[running] = torch.where(tail, stop_id, new), tail
                     stay = (~finished).nonzero()[:, 0]
                     running, memory = running[stay], None if memory is None else memory[stay]
                     if caches is not None:
                         caches.select_rows(stay)
-            yield decoder, Frame(ids, changed, cost, at, written, before, result)
+            yield decoder, Frame(ids, changed, filled, cost, at, written, before, result)
 
 
 def _confidence(result: StepResult, changed: Tensor, running: Tensor) -> Tensor:

@@ -93,13 +93,16 @@ class StepResult(NamedTuple):
 class Frame:
     """The whole batch after a step, for B rows and L columns.
 
-    `ids` [B, L]; `changed` [B, L] bool, positions that this step changed; `cost` so far (the loop updates these counts
-    in place, so copy what must last); `at`, the step's index; `confidence` [B, L] float64, probability of each token
-    written at this step, 0 elsewhere (None unless `repro.samplers.decode.steps` has confidence=True).
+    `ids` [B, L]; `changed` [B, L] bool, positions that the sampler changed in this step; `filled` [B, L] bool,
+    positions after a stop id that were filled with it, as the row ended with this step; `cost` so far (the loop
+    updates these counts in place, so copy what must last); `at`, the step's index; `confidence` [B, L] float64,
+    probability of each token written at this step, 0 elsewhere (None unless `repro.samplers.decode.steps` has
+    confidence=True).
     """
 
     ids: Tensor
     changed: Tensor
+    filled: Tensor
     cost: Cost
     at: StepIndex
     confidence: Tensor | None

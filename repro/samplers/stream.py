@@ -39,7 +39,8 @@ class StreamStep:
     `number`: number of the step, counted over all blocks from 0; `block`: number of the block, from 0; `forwards`:
     forward passes so far; `ids`: token ids, mask ids and initial noise included; `pieces`: text of each position ("·":
     undecided); `confidence`: the network's probability of each token at the step that wrote it, None where none is
-    written; `new`: positions written in this step; `revised`: positions that were written more than once so far.
+    written (positions after a stop id are filled with it, which is no write); `new`: positions written in this step;
+    `revised`: positions that were written more than once so far.
     """
 
     number: int
@@ -62,7 +63,11 @@ class StreamStep:
         for position, piece in enumerate(self.pieces):
             confidence = self.confidence[position]
             style = f"color:{UNDECIDED}"
-            title = "undecided"
+            title = (
+                "undecided"
+                if piece == "·"
+                else f"position {position}, id {self.ids[position]}, after the end"
+            )
             if confidence is not None:
                 style = f"color:{next(colour for below, colour in COLOURS if confidence < below)}"
                 style += ";font-weight:bold" * (position in self.new)
@@ -99,14 +104,14 @@ class Stream(Iterable[StreamStep]):
             self._confidence[write.position] = write.confidence
             if write.revises is not None:
                 self._revised.add(write.position)
-        decided = self._trace.decided
+        decided, filled = self._trace.decided, self._trace.filled
         made = StreamStep(
             number=step.step,
             block=step.block,
             forwards=step.forwards,
             ids=list(self._trace.row),
             pieces=[
-                symbol(self.data, token) if position in decided else "·"
+                symbol(self.data, token) if position in decided or position in filled else "·"
                 for position, token in enumerate(self._trace.row)
             ],
             confidence=[

@@ -7,7 +7,8 @@
      "text"}
 
 Positions count from the first generated one, from 0. `confidence` is the network's probability of the token at the step
-that wrote it; `revises` is the id that it replaced, null where no token had been written before.
+that wrote it; `revises` is the id that it replaced, null where no token had been written before. In `text`, positions
+after a stop id hold this id: they are filled with it as the row ends, which is no write.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ class Trace:
     row: list[int] = field(default_factory=list)
     decided: set[int] = field(default_factory=set)
     """Generated positions (from 0) that hold a token written by the sampler; initial noise does not count."""
+    filled: set[int] = field(default_factory=set)
+    """Generated positions after a stop id, which hold this id since the row has ended."""
 
     def add(self, decoder: Decoder, frame: Frame) -> Step:
         """Add the batch after a step (`frame`) to the trace, and return the tokens that the step wrote.
@@ -87,6 +90,8 @@ class Trace:
                 )
             )
             (self.decided.discard if token == mask else self.decided.add)(position)
+        self.filled |= set(frame.filled[0, decoder.start : decoder.stop].nonzero()[:, 0].tolist())
+        self.decided -= self.filled
         made = Step(len(self.steps), frame.at.block, int(frame.cost.forwards[0]), writes)
         self.steps.append(made)
         return made

@@ -135,6 +135,18 @@ def test_cached_decoding_is_the_published_loop(cache, refresh, per_step, thresho
         assert together.cost.forwards[row] == forwards and together.cost.refreshes[row] == full
 
 
+@pytest.mark.parametrize("cache", [PrefixCache(refresh=2), DualCache(refresh=2)], ids=str)
+def test_the_cost_of_a_row_without_a_prompt_is_that_of_the_row_alone(cache):
+    """All counts, refreshes included: in a batch with longer prompts the row's padding is not forwarded."""
+    network, rule = llama("bidirectional", ABSORBING, TOY, 3), preset("low_confidence")
+    prompts = [[], *PROMPTS]
+    together = decode(network, ABSORBING, rule, served(cache), prompts, seed=0, names=range(4)).cost
+    for row, prompt in enumerate(prompts):
+        alone = decode(network, ABSORBING, rule, served(cache), [prompt], seed=0, names=[row]).cost
+        for count in fields(alone):
+            assert getattr(alone, count.name).item() == getattr(together, count.name)[row], count.name
+
+
 def test_a_cache_is_an_approximation():
     """Caches change some tokens, so the test above does tell cached and uncached loops apart."""
     network, rule = llama("bidirectional", ABSORBING, TOY, 3), LowConfidence(temperature=0.0)
