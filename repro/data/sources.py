@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from repro.core.errors import nearest
 from repro.core.files import ROOT
@@ -144,13 +144,19 @@ def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset
     try:
         if path is None:
             return datasets.load_dataset(source, config, split=split, revision=found)
-        for file in _files(path, tuple(FORMATS)):
+        files = _files(path, tuple(FORMATS))
+        for file in files:
             check_rows(file)
+        # else pandas reads empty cells, NA, null and the like as missing values
+        options: dict[str, Any] = (
+            {"keep_default_na": False} if {file.suffix for file in files} == {".csv"} else {}
+        )
         with foreign(path, "data set"):
             try:
                 if path.is_dir():
-                    return datasets.load_dataset(str(path), config, split=split)
-                return datasets.load_dataset(FORMATS[path.suffix], data_files=str(path), split=split)
+                    return datasets.load_dataset(str(path), config, split=split, **options)
+                kind = FORMATS[path.suffix]
+                return datasets.load_dataset(kind, data_files=str(path), split=split, **options)
             except DatasetGenerationError as error:
                 raise error.__cause__ or error from None  # pyarrow says what is wrong, and in which row
     except ConnectionError:

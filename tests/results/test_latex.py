@@ -152,7 +152,7 @@ def test_methods_say_what_ran_and_cite_it():
     cited = r"\texttt{low\_confidence}~\cite{nie2025llada} and \texttt{random}~\cite{nie2025llada}"
     assert f"Texts are decoded by {cited} at 1 token per step." in both
     settings = ("threshold_0.9:threshold=0.8,temperature=0.5", "threshold_0.9:threshold=0.8,temperature=1.0")
-    named = list(methods([of_task("mine", "my_part", 0.5, f"{each}, block 8") for each in settings]))[0]
+    named = next(iter(methods([of_task("mine", "my_part", 0.5, f"{each}, block 8") for each in settings])))
     assert all(escaped(each) in named for each in settings) and "block 8" not in named, (
         "every setting is named"
     )
