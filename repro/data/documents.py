@@ -130,7 +130,8 @@ class Hub(Documents):
 
     `config`: configuration of the dataset (None: its default); `revision`: a commit, the SHA-256 of a local source's
     files, or UNRESOLVED (any); `split`, `heldout_split`: rows of both splits, as split expressions of `datasets`.
-    Raises ConnectionError where the Hub cannot be reached, ValueError for an unknown name, revision or column.
+    Raises ConnectionError where the Hub cannot be reached, ValueError for an unknown name, revision or column, and for
+    a row that is not text.
     """
 
     source: str
@@ -142,7 +143,7 @@ class Hub(Documents):
 
     def texts(self, split: Split) -> Iterator[tuple[int, str]]:
         expression = self.split if split == "train" else self.heldout_split
-        return _column(self.source, self.config, self.revision, expression, self.column)
+        return _text_column(self.source, self.config, self.revision, expression, self.column)
 
     def resolve(self) -> dict[str, str | int]:
         return {"revision": sources.revision(self.source, self.revision, "dataset")}
@@ -155,7 +156,7 @@ class HubSplit(Documents):
 
     `config`: configuration of the dataset (None: its default); `revision`: a commit, the SHA-256 of a local source's
     files, or UNRESOLVED (any). Raises ConnectionError where the Hub cannot be reached, ValueError for an unknown name,
-    revision or column.
+    revision or column, and for a row that is not text.
     """
 
     source: str
@@ -167,7 +168,7 @@ class HubSplit(Documents):
     def texts(self, split: Split) -> Iterator[tuple[int, str]]:
         if split == "train":
             return iter(())
-        return _column(self.source, self.config, self.revision, self.split, self.column)
+        return _text_column(self.source, self.config, self.revision, self.split, self.column)
 
     def resolve(self) -> dict[str, str | int]:
         return {"revision": sources.revision(self.source, self.revision, "dataset")}
@@ -192,19 +193,12 @@ class Column(Documents):
         _check_stride(self.heldout_stride)
 
     def texts(self, split: Split) -> Iterator[tuple[int, str]]:
-        numbered = _column(self.source, None, self.revision, self.split, self.column)
+        numbered = _text_column(self.source, None, self.revision, self.split, self.column)
         found = _strided((text for _, text in numbered), self.heldout_stride, split)
-        return ((number, text) for number, text in found if self._is_text(number, text))
+        return ((number, text) for number, text in found if text.strip())
 
     def resolve(self) -> dict[str, str | int]:
         return {"revision": sources.revision(self.source, self.revision, "dataset")}
-
-    def _is_text(self, number: int, text: object) -> bool:
-        if not isinstance(text, str):
-            raise ValueError(
-                f"{self.source}: column {self.column!r} of row {number} is no text ({text!r:.40}); correct the row"
-            )
-        return bool(text.strip())
 
 
 class Message(TypedDict):
@@ -293,6 +287,18 @@ def _column(
     if column not in rows.column_names:
         raise ValueError(f"{source}: no column {column!r}; {nearest(column, rows.column_names)}")
     return enumerate(rows[column])
+
+
+def _text_column(
+    source: str, config: str | None, revision: str, split: str, column: str
+) -> Iterator[tuple[int, str]]:
+    """The rows of `_column`, whose values are texts; ValueError for one that is not."""
+    for number, text in _column(source, config, revision, split, column):
+        if not isinstance(text, str):
+            raise ValueError(
+                f"{source}: column {column!r} of row {number} is no text ({text!r:.40}); correct the row"
+            )
+        yield number, text
 
 
 def _files(name: str) -> list[Path]:

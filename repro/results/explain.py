@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from repro.core.errors import counted, nearest
 from repro.core.parts import brief
@@ -95,8 +95,9 @@ class Effect:
 
     A and B are either the two evaluations that the user compares or, to estimate what a single setting does, other
     evaluations that differ in this setting alone; all settings that they share are then the context. `contexts`,
-    `pairs`: numbers of contexts and of pairs; with several contexts, `mean` is the mean of the contexts' means.
-    `interval`: 95 % confidence interval, None for a single value.
+    `pairs`: numbers of contexts and of pairs. The pairs of a context, or of a seed, are averaged first. `interval`: 95 %
+    confidence interval over contexts or, within a single one, over train seeds (of one train seed over sampling seeds);
+    None for a single value.
     """
 
     metric: str
@@ -128,6 +129,14 @@ class Explanation:
     direct: tuple[Effect, ...]
     fields: tuple[Field, ...]
     recipes: tuple[str, ...] | None = None
+
+
+class _Pair(NamedTuple):
+    """The `difference` of a metric between two records of equal train seed, sampling seed and numerics class."""
+
+    train_seed: int
+    seed: int
+    difference: float
 
 
 def explain(records: Sequence[Record], a: str, b: str, folder: Path = RAW) -> Explanation:
@@ -163,16 +172,18 @@ def _effects(records: Sequence[Record], place: str, a: Any, b: Any) -> tuple[Eff
     return _summed([_paired(ours, theirs) for ours, theirs in contexts.values() if ours and theirs])
 
 
-def _paired(ours: Sequence[Record], theirs: Sequence[Record]) -> dict[str, list[float]]:
+def _paired(ours: Sequence[Record], theirs: Sequence[Record]) -> dict[str, list[_Pair]]:
     """For each metric the differences `theirs` - `ours`, one per pair of records (one of each) with equal train seed,
     sampling seed and numerics class (device, dtype, torch, attention kernel, threads)."""
     mine = {_pair(record): record.answer.metrics for record in ours}
-    found: dict[str, list[float]] = {}
+    found: dict[str, list[_Pair]] = {}
     for record in theirs:
-        metrics = mine.get(_pair(record), {})
+        train_seed, seed, _ = place = _pair(record)
+        metrics = mine.get(place, {})
         for name, metric in record.answer.metrics.items():
             if name in metrics:
-                found.setdefault(name, []).append(metric.value - metrics[name].value)
+                apart = metric.value - metrics[name].value
+                found.setdefault(name, []).append(_Pair(train_seed, seed, apart))
     return found
 
 
@@ -181,14 +192,25 @@ def _pair(record: Record) -> tuple[int, int, str]:
     return question.checkpoint.seed, question.seed, text(record.measurements.numerics)
 
 
-def _summed(contexts: Sequence[Mapping[str, Sequence[float]]]) -> tuple[Effect, ...]:
+def _by_seed(pairs: Sequence[_Pair]) -> list[float]:
+    """Means of the differences of each train seed or, if there is only one, of each sampling seed: answers of one
+    network are no independent observations of what a setting does, and those of two machines are the same answer."""
+    several = len({pair.train_seed for pair in pairs}) > 1
+    by_seed: dict[int, list[float]] = {}
+    for pair in pairs:
+        by_seed.setdefault(pair.train_seed if several else pair.seed, []).append(pair.difference)
+    return [fmean(each) for each in by_seed.values()]
+
+
+def _summed(contexts: Sequence[Mapping[str, Sequence[_Pair]]]) -> tuple[Effect, ...]:
     """Average difference B - A of each metric, with its 95 % interval, from differences between paired records of two
-    evaluations A and B. `contexts`: one dictionary (metric -> differences, one per pair) for each set of settings that
-    A and B share. Of several sets the means are averaged, of a single one the differences."""
+    evaluations A and B. `contexts`: one dictionary (metric -> its pairs) for each set of settings that A and B share.
+    Of several sets the means are averaged, of a single one the means of its seeds."""
     made = []
     for metric in sorted({name for context in contexts for name in context}):
         groups = [context[metric] for context in contexts if metric in context]
-        values = [fmean(group) for group in groups] if len(groups) > 1 else groups[0]
+        seeds = [_by_seed(group) for group in groups]
+        values = [fmean(each) for each in seeds] if len(groups) > 1 else seeds[0]
         interval = mean_interval(values, LEVEL) if len(values) > 1 else None
         pairs = sum(map(len, groups))
         made.append(

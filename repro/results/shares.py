@@ -48,21 +48,23 @@ def is_share(metric: str, value: float, se: float | None, n: int) -> bool:
 
 
 def interval(name: str, metric: Metric) -> tuple[float, float] | None:
-    """Lower and upper end of the 95 % interval of metric `name`; None if its standard error is unknown."""
+    """Lower and upper end of the 95 % interval of metric `name`; None if its standard error is unknown, or so small
+    that it may be mere rounding: then all items are equal, and their spread is unknown."""
     value, error = metric.value, metric.se
     if is_share(name, value, error, metric.n):
         return wilson(value, metric.n, LEVEL)
-    return None if error is None else (value - NORMAL * error, value + NORMAL * error)
+    if error is None or NORMAL * error <= max(5e-9, ROUNDING * abs(value)):
+        return None
+    return value - NORMAL * error, value + NORMAL * error
 
 
 def shown(name: str, metric: Metric) -> str:
     """Text of the metric `name` with its 95 % interval, `0.395 ± 0.114`, or `0.950 [0.887, 0.978]` for a share of
-    items. The half-width of the interval has two digits; an interval so narrow that it may be mere rounding is left
-    out."""
+    items. The half-width of the interval has two digits; without an interval the value has four."""
     value, ends = metric.value, interval(name, metric)
-    half = 0.0 if ends is None else (ends[1] - ends[0]) / 2
-    if ends is None or half <= max(5e-9, ROUNDING * abs(value)):
+    if ends is None:
         return f"{value:.4g}"
+    half = (ends[1] - ends[0]) / 2
     digits = min(8, max(0, 1 - math.floor(math.log10(half))))
     if is_share(name, value, metric.se, metric.n):
         return f"{value:.{digits}f} [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]"

@@ -17,7 +17,7 @@ from repro.data.byte_level import Bpe
 from repro.data.chat import Chat
 from repro.data.chats import Chats
 from repro.data.corpus import UNRESOLVED, prepared
-from repro.data.documents import Column, Files, Messages
+from repro.data.documents import Column, Files, HubSplit, Messages
 from repro.data.own import FEWEST, TEMPLATE, own_data, own_documents
 from repro.data.packed import Joined, Padded, Stream
 from repro.data.pretrained import Pretrained
@@ -96,6 +96,25 @@ def test_kinds_of_sources_are_told_apart_and_their_digests_are_pinned():
     read = [text for split in ("train", "heldout") for _, text in own_documents("rows.csv").texts(split)]
     assert sorted(read) == ["Five.", "Four.", 'One, "two".\nThree.', "Six."]
     assert own_documents("./notes/") == own_documents("notes"), "the spelling of a path is no setting"
+
+
+def test_a_cell_of_a_csv_file_is_the_text_that_stands_there():
+    """An empty one is a row without text, and NA, null and nan are words; in a folder too."""
+    Path("tables").mkdir()
+    for place in ("rows.csv", "tables/a.csv"):
+        Path(place).write_text('n,text\n1,One.\n2,\n3,NA\n4,""\n5,null\n6,nan\n7,Two.\n', "utf-8")
+    for place in ("rows.csv", "tables"):
+        read = sorted(text for split in ("train", "heldout") for _, text in own_documents(place).texts(split))
+        assert read == ["NA", "One.", "Two.", "nan", "null"]
+        scored = HubSplit(source=place, config=None, revision=UNRESOLVED, split="train", column="text")
+        assert [text for _, text in scored.texts("heldout")] == ["One.", "", "NA", "", "null", "nan", "Two."]
+
+
+def test_a_row_to_be_scored_that_is_no_text_is_named():
+    file = lines("rows.jsonl", {"text": "a"}, {"text": None})
+    scored = HubSplit(source=str(file), config=None, revision=UNRESOLVED, split="train", column="text")
+    with pytest.raises(ValueError, match=r"rows\.jsonl: column 'text' of row 1 is no text \(None\)"):
+        list(scored.texts("heldout"))
 
 
 @pytest.mark.parametrize(

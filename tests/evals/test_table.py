@@ -263,6 +263,8 @@ def test_an_interval_of_rounding_alone_is_not_shown():
     assert shown("bigram", metric(0.69104312, 1e-9)) == "0.691"
     assert shown("excess", metric(0.06378, 1.1e-4)) == "0.06378 ± 0.00022"
     assert shown("bigram", metric(0.0, 1e-12)) == "0"
+    found = record("law", None, None, {"bigram": metric(0.69104312, 1e-9), "same": metric(1.0, 0.0)})
+    assert [(row["low"], row["high"]) for row in rows([found])] == [(None, None)] * 2, "nor printed as JSON"
 
 
 def test_all_samplers_on_a_trained_net(tmp_path, monkeypatch, capsys):

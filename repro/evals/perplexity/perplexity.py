@@ -121,11 +121,8 @@ class HeldoutBound(Task):
             exact = -data.hmm().log_likelihood(torch.from_numpy(rows.ids.astype(np.int64))).numpy()
             gap, gap_error = bound.gap(exact)
             value = float(exact.sum() / bound.tokens.sum())
-            metrics["nll_exact"] = (
-                value,
-                float(exact.std(ddof=1) / math.sqrt(count) / data.row_length()),
-                count,
-            )
+            spread = float(exact.std(ddof=1) / math.sqrt(count) / data.row_length()) if count > 1 else None
+            metrics["nll_exact"] = (value, spread, count)
             metrics["gap"] = (gap, gap_error, count)
         return Answer(metrics)
 

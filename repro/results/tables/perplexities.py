@@ -13,6 +13,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from repro.core.parts import sha256
 from repro.results.record import Record, text
 from repro.results.store import by_cell, summarise, to_frame
@@ -56,17 +58,20 @@ REMEDY = "No records yet: `python -m repro.evals --tasks owt.wrapped ...`, then 
 
 def rows(records: Sequence[Record]) -> DataFrame:
     """Frame with the perplexities in records: one row per checkpoint, protocol (corpus, packing, tokenizer, ...) and
-    set of documents, sorted; columns `COLUMNS`."""
+    set of documents, sorted; columns `COLUMNS`. ValueError if two evaluations would share a row."""
     from pandas import DataFrame
 
-    chosen = [each for each in records if each.question.task.get("part") == PART]
+    sections: dict[tuple[str, int | None], list[Record]] = {}
+    for record in (_without_paths(each) for each in records if each.question.task.get("part") == PART):
+        question = record.question
+        protocol = sha256(text([question.protocol, question.task["documents"]]))[:12]
+        sections.setdefault((protocol, question.limit), []).append(record)
     made = []
-    for shared, by_metric in by_cell(summarise(to_frame(chosen))):
-        subject = json.loads(shared.subject)
+    cells = ((place, cell) for place, own in sections.items() for cell in by_cell(summarise(to_frame(own))))
+    for (protocol, limit), (shared, by_metric) in cells:
         exact = "ppl" in by_metric
-        row: dict[str, Any] = {name: subject["protocol"][name] for name in PROTOCOL}
-        row["protocol"] = sha256(text([subject["protocol"], _content(subject["task"]["documents"])]))[:12]
-        row |= {"limit": subject["limit"] or "", "checkpoint": shared.checkpoint}
+        row: dict[str, Any] = {name: json.loads(shared.subject)["protocol"][name] for name in PROTOCOL}
+        row |= {"protocol": protocol, "limit": limit or "", "checkpoint": shared.checkpoint}
         row["bound"] = "exact" if exact else "bound"
         for name in NUMBERS:
             found = by_metric.get(name if exact else name + BOUND)
@@ -78,6 +83,13 @@ def rows(records: Sequence[Record]) -> DataFrame:
     drawn = DataFrame(made, columns=COLUMNS)
     order = [*SECTION, "checkpoint", "bound"]
     return drawn.sort_values(order, key=lambda c: c.astype(str), kind="stable").reset_index(drop=True)
+
+
+def _without_paths(record: Record) -> Record:
+    """The record, of the same evaluation whatever the path of its documents (`_content`)."""
+    task = record.question.task
+    question = replace(record.question, task={**task, "documents": _content(task["documents"])})
+    return replace(record, question=question, cell=question.cell)
 
 
 def _content(documents: Any) -> Any:

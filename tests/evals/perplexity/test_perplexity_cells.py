@@ -121,6 +121,13 @@ def test_texts_precisions_and_detokenisers_have_their_own_sections():
 
     assert sections(book("a/book.txt", "1" * 64), book("b/book.txt", "2" * 64)) == 2
     assert sections(book("a/book.txt", "1" * 64), book("b/book.txt", "1" * 64)) == 1
+    edited = [published("owt.wrapped", 25.0 + i, **book("book.txt", f"{i}" * 64)) for i in (1, 2)]
+    page = perplexities.tables(edited)["perplexity.md"]
+    assert page.count("\n## ") == 2 and "| 26.000 ± " in page and "| 27.000 ± " in page, (
+        "a text that was edited is another"
+    )
+    moved = [published("owt.wrapped", 25.0, **book(f"{at}/book.txt", "1" * 64)) for at in "ab"]
+    assert perplexities.tables(moved)["perplexity.csv"].count("\n") == 2, "a text that was moved is the same"
     plain = book("a/book.txt", "1" * 64)
     rules = {"part": "detokenised", "documents": plain["documents"], "rule": "ptb"}
     assert sections(plain, plain | {"documents": rules}) == 2

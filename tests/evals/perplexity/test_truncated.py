@@ -31,6 +31,19 @@ def test_the_truncated_form_estimates_the_integral_alone(name):
     assert TruncatedBound(name="x", **PINS).skip(load("oracle:mdlm@nano")) is None
 
 
+@pytest.mark.filterwarnings("error")
+def test_one_row_has_values_without_standard_errors():
+    """As `--limit 1` asks: nothing is warned of, and no error is claimed."""
+    ask = Ask(sampler=None, plan=None, seed=0, limit=1)
+    found = (
+        HeldoutBound(name="x", **PINS)
+        .shared(load("oracle:mdlm@nano"), ask, SerialQueue(None))
+        .data()["metrics"]
+    )
+    assert set(found) == {"nll_bound", "ppl_bound", "nll_exact", "gap"}
+    assert all(each["se"] is None and each["n"] == 1 for each in found.values())
+
+
 def test_a_bound_is_the_truncated_form_with_prior_and_tail():
     """Uniform noise, the same draws: bound = (1 - eps) x truncated + tail + prior, row by row."""
     model = load("oracle:duo_nelbo@nano")

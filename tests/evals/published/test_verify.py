@@ -1,5 +1,6 @@
 """Published cells against synthetic records; `explain` and `flips` between records; each result is made to fail too."""
 
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -9,7 +10,7 @@ from helpers.synthetic import NUMERICS, bound, law, question, record, store
 from msgspec import structs
 
 from repro import verify as verify_command
-from repro.core.stats import holm
+from repro.core.stats import holm, mean_interval
 from repro.evals.published import verify
 from repro.evals.published.cells import disagreements, find, read
 from repro.results import __main__ as results_command
@@ -328,6 +329,35 @@ def test_direction_is_b_minus_a_and_seeds_are_paired():
     assert {e.metric: e.mean for e in field.effects}["excess"] == pytest.approx(-0.3)
     unpaired = [law("mdlm@nano", "random", "1", 0.1, 0.01, 7), law("mdlm@nano", "random", "4", 0.4, 0.01, 8)]
     assert explain.explain(unpaired, "mdlm@nano/law/random/1", "mdlm@nano/law/random/4").direct == ()
+
+
+def test_an_interval_is_over_train_seeds():
+    """A train seed counts once, however many sampling seeds and machines have answered it; of a single network the
+    sampling seeds count, and the same answer of a second machine adds nothing."""
+
+    def answered(tokens, excess, train_seed, seed, machine="cpu"):
+        found = law("mdlm@nano", "random", tokens, excess, 0.01, train_seed)
+        asked = structs.replace(found.question, seed=seed)
+        numerics = found.measurements.numerics.data() | {"device": machine}
+        metrics = {"excess": (excess, 0.02, 500)}
+        return record(asked, metrics, preset="random", tokens=tokens, numerics=numerics)
+
+    def interval(train_seeds, seeds, machines):
+        places = list(itertools.product(train_seeds, seeds, machines))
+        ours = [answered("1", 0.0, *place) for place in places]
+        theirs = [answered("4", 0.3 + 0.1 * place[0] + 0.01 * place[1], *place) for place in places]
+        found = explain.explain([*ours, *theirs], ours[0].cell, theirs[0].cell)
+        (effect,) = found.direct
+        assert effect.pairs == len(places)
+        return effect.interval
+
+    once = mean_interval([0.3, 0.4, 0.5], 0.95)
+    assert interval((0, 1, 2), (0,), ("cpu",)) == pytest.approx(once)
+    assert interval((0, 1, 2), (0,), ("cpu", "cuda")) == pytest.approx(once)
+    apart = interval((0, 1, 2), (0, 1, 2), ("cpu",))
+    assert apart == pytest.approx(mean_interval([0.31, 0.41, 0.51], 0.95))
+    assert interval((0,), (0, 1, 2), ("cpu", "cuda")) == pytest.approx(mean_interval([0.3, 0.31, 0.32], 0.95))
+    assert interval((0,), (0,), ("cpu", "cuda")) is None
 
 
 def test_records_are_named_by_hash_or_label(tmp_path, capsys):
