@@ -29,7 +29,7 @@ UNTIL = 500_000
 """Last step of Duo's curriculum (s-sahoo/duo@7c9b498 scripts/train_owt_duo.sh:33)."""
 TOP = 10
 """Ids of a soft token in Duo's sparse branch (top_k)."""
-WINDOW = GammaWindow(low=-3.5, high=-1.75)  # s-sahoo/duo@7c9b498 configs/algo/duo.yaml:24-25
+WINDOW = GammaWindow(low=-3.5, high=-1.75)  # s-sahoo/duo@7c9b498 configs/algo/duo.yaml:20-21
 POINTS = 2001
 """Points of the table of T(A) that Duo reads; its own has 100,000."""
 DUO = DuoElbo(

@@ -79,7 +79,7 @@ class WarmupStableDropDecay(Rate):
     linear to factor `final` in the last `decay` steps.
 
     This is the schedule of LLaDA's pre-training, whose authors lowered the rate after a crash
-    (docs/method.md#llada-pretraining).
+    (docs/method.md#llada-pretraining). ValueError for a `level` outside [0, 1].
     """
 
     warmup: int
@@ -87,6 +87,10 @@ class WarmupStableDropDecay(Rate):
     level: float
     decay: int
     final: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.level <= 1:
+            raise ValueError(f"level={self.level} is no factor of the learning rate; give 0 to 1")
 
     def factor(self, step: int, steps: int) -> float:
         left = max(0, steps - step)
@@ -117,6 +121,17 @@ class Prolonged(Rate):
         return self.then.factor(step - self.until, steps - self.until)
 
 
+def _check_temperatures(schedule: Temperature, *settings: str) -> None:
+    """Raise ValueError unless each of the `settings` of a schedule, a temperature that logits are divided by, is above
+    0."""
+    for setting in settings:
+        value = getattr(schedule, setting)
+        if value <= 0:
+            raise ValueError(
+                f"{setting}={value} is no softmax temperature; give a number above 0, such as 1e-3"
+            )
+
+
 class Temperature(Part):
     """Base class of schedules of tau, the softmax temperature at which training with a uniform process turns a noisy
     Gaussian relaxation of a token into a soft token, weights over the vocabulary (docs/method.md#duo-curriculum)."""
@@ -134,11 +149,19 @@ class Temperature(Part):
 @part
 class LinearToZero(Temperature):
     """Softmax temperature that falls linearly from `start` + `floor` at step 0 to `floor` at step `steps`:
-    tau(step) = max(start (1 - step / steps), 0) + floor (docs/method.md#uniform-script)."""
+    tau(step) = max(start (1 - step / steps), 0) + floor (docs/method.md#uniform-script). ValueError for `steps` below
+    1, `start` below 0, and a `floor` of 0 or less."""
 
     start: float
     steps: int
     floor: float
+
+    def __post_init__(self) -> None:
+        _check_temperatures(self, "floor")
+        if self.steps < 1 or self.start < 0:
+            raise ValueError(
+                f"start={self.start}, steps={self.steps}: give a start of 0 or more that falls in 1 step or more"
+            )
 
     def tau(self, step: int) -> float:
         return max(self.start * (1 - step / self.steps), 0.0) + self.floor
@@ -150,9 +173,12 @@ class LinearToZero(Temperature):
 @part
 class Constant(Temperature):
     """The same softmax temperature tau = `value` at every step (Duo's scripts: 1e-3 throughout the curriculum;
-    docs/method.md#duo-curriculum)."""
+    docs/method.md#duo-curriculum). ValueError for a temperature of 0 or less."""
 
     value: float
+
+    def __post_init__(self) -> None:
+        _check_temperatures(self, "value")
 
     def tau(self, step: int) -> float:
         return self.value
@@ -166,12 +192,15 @@ class ConstantUntil(Temperature):
     """Softmax temperature tau = `value` before optimizer step `end`, then `after`.
 
     In Duo's code the temperature changes at the last step of the curriculum, `end`, and the loss one step later
-    (s-sahoo/duo@7c9b498 algo.py:525-532,595; docs/method.md#duo-curriculum).
+    (s-sahoo/duo@7c9b498 algo.py:525-532,595; docs/method.md#duo-curriculum). ValueError for a temperature of 0 or less.
     """
 
     value: float
     end: int
     after: float
+
+    def __post_init__(self) -> None:
+        _check_temperatures(self, "value", "after")
 
     def tau(self, step: int) -> float:
         return self.value if step < self.end else self.after

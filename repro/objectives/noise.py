@@ -50,12 +50,20 @@ class MatchedWindow(Part):
 
     A row at time t is corrupted at the signal level A at which its tokens are intact as often as they are at time t at
     full scale, so that alpha = T(A) has the same distribution; the weights of rows stay functions of t
-    (docs/method.md#scales).
+    (docs/method.md#scales). ValueError unless 0 < low < high < 1 (time 0 has no finite gamma = -log SNR) and
+    `vocab_size` is 2 or more.
     """
 
     low: float
     high: float
     vocab_size: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low < self.high < 1 or self.vocab_size < 2:
+            raise ValueError(
+                f"matched_window from low={self.low} to high={self.high} for vocab_size={self.vocab_size}; give"
+                " 0 < low < high < 1, and 2 ids or more"
+            )
 
     def gamma(self, t: Tensor, vocab_size: int) -> Tensor:
         """gamma = -log SNR, float64 [B], for times t [B] and data with `vocab_size` ids: the noise level at which a

@@ -210,10 +210,16 @@ class Sparse(Relaxation):
     `mass` at the highest temperature of the run.
 
     `draw` raises ValueError for a temperature above the highest one, and if more than 128 other ids (`MOST`) are
-    needed.
+    needed; the part itself for a `mass` outside (0, 1).
     """
 
     mass: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.mass < 1:
+            raise ValueError(
+                f"sparse_tokens: mass={self.mass} is outside (0, 1); give a share such as 0.9999"
+            )
 
     def draw(self, limits: Range, x0: Tensor, gamma: Tensor, tau: float, keys: Tensor) -> Drawn:
         if tau > limits.hottest:

@@ -66,7 +66,7 @@ RECIPE = Recipe(
                 ffn=3072,  # kuleshov-group/bd3lms@1c3e8f4 models/dit.py:437: mlp_ratio 4
                 condition=128,  # kuleshov-group/bd3lms@1c3e8f4 configs/model/small.yaml:4: cond_dim; models/dit.py:650
                 frequencies=256,  # kuleshov-group/bd3lms@1c3e8f4 models/dit.py:240: sinusoids of the embedder
-                block=8,  # kuleshov-group/bd3lms@1c3e8f4 scripts/train/train_owt_bd3lm.sh:15: BLOCK_SIZE
+                block=8,  # kuleshov-group/bd3lms@1c3e8f4 scripts/train/train_owt_bd3lm.sh:16: BLOCK_SIZE
                 rope_base=10_000.0,  # kuleshov-group/bd3lms@1c3e8f4 models/dit.py:140: rotary base
                 norm_eps=1e-5,  # kuleshov-group/bd3lms@1c3e8f4 models/dit.py:219: torch's default
             ),
@@ -76,7 +76,7 @@ RECIPE = Recipe(
         revision=UNRESOLVED,  # not pinned by the paper
     ),
     process=BlockAbsorbing(
-        block=8,  # kuleshov-group/bd3lms@1c3e8f4 scripts/train/train_owt_bd3lm.sh:34: block_size
+        block=8,  # kuleshov-group/bd3lms@1c3e8f4 scripts/train/train_owt_bd3lm.sh:32: block_size
     ),
     objective=BlockElbo(
         rate=Window(

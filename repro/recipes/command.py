@@ -147,7 +147,7 @@ def _check_combination(args: argparse.Namespace) -> None:
     for flag in ("engine", "gpus"):
         if getattr(args, flag) and not args.plan:
             raise Usage(f"--{flag} goes with --plan; add --plan, or leave out --{flag}")
-    for flag in ("resume", "steps", "set"):
+    for flag in ("resume", "steps", "set", "data"):
         if args.longer and getattr(args, flag):
             raise Usage(f"--longer continues the run that is in --out; leave out --{flag}")
     for flag in ("compile", "whole-gradients", "track", "device", "longer"):
@@ -168,6 +168,7 @@ def _plan(recipe: Recipe, args: argparse.Namespace) -> None:
 
 
 def _train(recipe: Recipe, args: argparse.Namespace) -> None:
+    from repro.training.checkpoint import open_checkpoint
     from repro.training.engines.options import Options
     from repro.training.loop import train
 
@@ -195,7 +196,7 @@ def _train(recipe: Recipe, args: argparse.Namespace) -> None:
     except ConnectionError as error:
         raise ConnectionError(f"{error}; a recipe at --scale nano.text needs no download") from None
     if first():
-        early = "" if args.steps is None else recipe.unfinished(args.steps)
+        early = recipe.unfinished(open_checkpoint(out).step)
         print(f"{recipe.name}{f' ({early}; --resume goes on)' if early else ''}: {out}", file=sys.stderr)
 
 

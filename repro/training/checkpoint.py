@@ -22,7 +22,7 @@ import msgspec
 
 from repro.core import parts
 from repro.core.errors import nearest
-from repro.core.files import atomically, file_digest
+from repro.core.files import atomically, file_digest, remove
 from repro.core.reading import foreign, read_json
 from repro.data.corpus import Data
 from repro.training.recipe import Recipe
@@ -174,6 +174,8 @@ def save(
     from safetensors.torch import save_file
 
     target = folder / f"step_{step:08d}"
+    if target.is_dir() and not (target / "state.json").is_file():
+        remove(target)  # of an incomplete copy of the run folder: `save` itself leaves none
     with atomically(target) as temporary:
         temporary.mkdir(parents=True)
         digests = {}

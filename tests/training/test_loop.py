@@ -187,6 +187,14 @@ def test_a_run_killed_between_checkpoint_and_row_logs_each_step_once(run, traine
     assert curve(run)[:10] == curve(trained("mdlm"))
 
 
+def test_an_incomplete_copy_of_a_checkpoint_does_not_stop_the_run(run, trained):
+    """A copy that broke off leaves a folder without state.json; the run goes on from the checkpoint before it."""
+    broken = checkpoints.steps_in(run)[-1]
+    (broken / "state.json").unlink()
+    go("mdlm", run, stop=10, resume=True)
+    assert bytes_of(run) == bytes_of(trained("mdlm"))
+
+
 # --- errors ---------------------------------------------------------------------------------------------
 
 

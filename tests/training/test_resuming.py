@@ -86,10 +86,21 @@ def test_the_command_goes_on_with_the_run_that_is_there(tmp_path, capsys):
     assert command.command(RECIPE, [*base, "--longer", "6"]) == 0, "the same command again finds it done"
     found = checkpoints.open_checkpoint(tmp_path / "run")
     assert found.step == 6 and found.recipe.steps == 6 and found.recipe.batch == 8
-    with pytest.raises(ValueError, match="leave out --steps"):
-        command.command(RECIPE, [*base, "--longer", "9", "--steps", "8"])
+    for flag, value in (("--steps", "8"), ("--data", "evals/data/chats.jsonl")):
+        with pytest.raises(ValueError, match=f"leave out {flag}"):
+            command.command(RECIPE, [*base, "--longer", "9", flag, value])
     with pytest.raises(ValueError, match=r"holds a run of mdlm@nano\+\w+, not of mdlm;"):
         command.command(RECIPE, ["--out", str(tmp_path / "run"), "--longer", "9"])
+
+
+def test_the_last_line_says_where_the_run_is(tmp_path, capsys):
+    from repro.recipes.mdlm import RECIPE
+
+    pins = [word for pin in overrides("mdlm", "steps=4") for word in ("--set", pin)]
+    base = ["--scale", "nano", "--out", str(tmp_path / "run"), *pins]
+    for more in (["--steps", "3"], ["--steps", "2", "--resume"]):
+        assert command.command(RECIPE, [*base, *more]) == 0
+        assert "(step 3 of 4; --resume goes on)" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_print_marks_exactly_what_was_set(capsys):
