@@ -95,9 +95,9 @@ class Effect:
 
     A and B are either the two evaluations that the user compares or, to estimate what a single setting does, other
     evaluations that differ in this setting alone; all settings that they share are then the context. `contexts`,
-    `pairs`: numbers of contexts and of pairs. The pairs of a context, or of a seed, are averaged first. `interval`: 95 %
-    confidence interval over contexts or, within a single one, over train seeds (of one train seed over sampling seeds);
-    None for a single value.
+    `pairs`: numbers of contexts and of pairs. The pairs of a context, or of a seed, are averaged first. `interval`: 95
+    % confidence interval over contexts or, within a single one, over train seeds (of one train seed over sampling
+    seeds); None for a single value.
     """
 
     metric: str

@@ -264,11 +264,7 @@ def test_noise_outside_its_range_is_refused(recipe, pin, line):
 @pytest.mark.parametrize(
     ("recipe", "pin", "line"),
     [
-        (
-            "duo",
-            "objective.temperature.floor=0",
-            "floor=0.0 is no softmax temperature; give a number above 0",
-        ),
+        ("duo", "objective.temperature.floor=0", "floor=0.0 is no softmax temperature"),
         ("duo", "objective.temperature.steps=0", "start=0.001, steps=0: give a start of 0 or more"),
         ("duo", "objective.temperature.start=-1", "start=-1.0, steps="),
         ("duo_nelbo", "objective.temperature.value=-1", "value=-1.0 is no softmax temperature"),
@@ -280,7 +276,7 @@ def test_noise_outside_its_range_is_refused(recipe, pin, line):
 def test_schedules_outside_their_range_are_refused(recipe, pin, line):
     """They were trained on: soft tokens of the least likely ids, a rate that climbs the loss, or a division by 0."""
     with pytest.raises(ValueError, match=re.escape(line)):
-        select(registry.recipe(recipe), "full", [pin])
+        select(by_name(recipe), "full", [pin])
 
 
 @pytest.mark.parametrize("pin", ["low=0", "high=1", "high=0.01", "vocab_size=0"])
@@ -288,7 +284,7 @@ def test_a_matched_window_without_finite_ends_is_refused(pin):
     with pytest.raises(
         ValueError, match=r"matched_window from .*; give 0 < low < high < 1, and 2 ids or more"
     ):
-        select(registry.recipe("duo"), "nano", [f"objective.noise.{pin}"])
+        select(by_name("duo"), "nano", [f"objective.noise.{pin}"])
 
 
 def test_a_temperature_by_which_logits_overflow_is_refused():
