@@ -149,12 +149,14 @@ def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset
         files = _files(path, tuple(FORMATS))
         for file in files:
             check_rows(file)
-        # else pandas reads empty cells, NA, null and the like as missing values
-        csv: dict[str, Any] = (
-            {"keep_default_na": False} if {file.suffix for file in files} == {".csv"} else {}
-        )
         # `datasets` tells contents of a path apart by the time of their change, which copying may keep
-        options = {"cache_dir": str(Path(datasets.config.HF_DATASETS_CACHE) / f"repro-{found[:16]}"), **csv}
+        options: dict[str, Any] = {
+            "cache_dir": str(Path(datasets.config.HF_DATASETS_CACHE) / f"repro-{found[:16]}")
+        }
+        if {file.suffix for file in files} == {".csv"}:
+            options["keep_default_na"] = (
+                False  # else pandas reads empty cells, NA, null and the like as missing
+            )
         with foreign(path, "data set"):
             try:
                 if path.is_dir():
