@@ -7,6 +7,7 @@ exist. Pages with evaluations of many settings are marked slow.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import io
 import json
@@ -38,6 +39,17 @@ PAGES = [
         )
     ),
 ]
+FURTHER = (
+    *("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "results/README.md", "recipes/README.md"),
+    *(
+        "examples/newcomer/README.md",
+        "docs/method.md",
+        "docs/architecture.md",
+        "docs/gpu.md",
+        "docs/parity.md",
+    ),
+)
+"""Pages whose code blocks are not run."""
 SLOW = {"docs/engines.md", "docs/evaluate.md", "docs/certify.md", "docs/quickstart.md", "docs/own_data.md"}
 LINES = {"README.md": ("repro.certify",)}
 """Modules whose lines on a page only the slow tests run."""
@@ -257,10 +269,26 @@ def test_a_block_that_is_not_run_gives_its_reason_and_others_are_shell_or_python
     assert not odd
 
 
-def test_links_of_readme_and_pages_lead_to_files():
-    for page in PAGES:
-        text = (ROOT / page).read_text("utf-8")
+@functools.cache
+def anchors(path: Path) -> set[str]:
+    """The anchors of a page: those that it names, and those that GitHub makes of its headings."""
+    text = re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.S)
+    heads = [re.sub(r"\]\([^)]*\)", "", head).lower() for head in re.findall(r"^#+ (.*)$", text, re.M)]
+    made = {re.sub(r"[^\w\- ]", "", head).replace(" ", "-") for head in heads}
+    return made | set(re.findall(r'id="([^"]+)"', text))
+
+
+def test_links_of_pages_lead_to_files_and_anchors():
+    wrong, checked = [], 0
+    for page in [*PAGES, *FURTHER]:
+        text = re.sub(r"```.*?```", "", (ROOT / page).read_text("utf-8"), flags=re.S)
         for target in re.findall(r"\]\(([^)\s]+)\)", text):
-            path = target.partition("#")[0]
-            if path and not re.match(r"\w+:", target):
-                assert ((ROOT / page).parent / path).exists(), f"{page}: {target}"
+            name, _, anchor = target.partition("#")
+            path = (ROOT / page).parent / name if name else ROOT / page
+            if re.match(r"\w+:", target):
+                continue
+            checked += 1
+            if not path.exists() or (anchor and path.suffix == ".md" and anchor not in anchors(path)):
+                wrong.append(f"{page}: {target}")
+    assert checked > 300
+    assert not wrong
