@@ -133,8 +133,9 @@ def choose(probabilities: Tensor, u: Tensor) -> Tensor:
     """Index drawn per row by inverse CDF, [N] int64; probabilities [N, C] of C categories, float64, need not sum to 1.
 
     With u [N] uniform in (0, 1), the first index whose cumulative sum exceeds u times the total, at most the first one
-    whose cumulative sum is the total, so that an id of probability 0 is never drawn. Float64 throughout: a float32
-    Gumbel-max draw cannot reach rare tokens (docs/method.md#mdlm, docs/method.md#oracle-34).
+    whose cumulative sum is the total, so that an id of probability 0 is never drawn; C for probabilities that hold a
+    NaN. Float64 throughout: a float32 Gumbel-max draw cannot reach rare tokens (docs/method.md#mdlm,
+    docs/method.md#oracle-34).
     """
     total = probabilities.cumsum(-1)
     index = torch.searchsorted(total, (u * total[:, -1])[:, None], right=True)[:, 0]

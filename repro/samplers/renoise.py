@@ -27,7 +27,7 @@ from repro.core import rng
 from repro.core.lazy import torch
 from repro.core.parts import part
 from repro.processes.process import diffusion
-from repro.samplers.sampler import Capabilities, Claim, Preset, Sampler, State
+from repro.samplers.sampler import Capabilities, Claim, Preset, Sampler, State, most_probable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,7 +92,7 @@ class Renoise(Sampler):
         p = scaled.double().softmax(-1)
         entropy = -torch.special.xlogy(p, p).sum(-1).view(-1, width)
         rows = (~stopped).nonzero()[:, 0]
-        likely = scaled.argmax(-1).view(-1, width)
+        likely = most_probable(scaled).view(-1, width)
         same = (history[rows] == likely[:, None]).flatten(1).all(1)
         now = same & (entropy.mean(1) < self.confident)
         ids = state.commit(running, likely.flatten())

@@ -17,7 +17,7 @@ from repro.core import rng
 from repro.core.lazy import torch
 from repro.core.parts import Part, part
 from repro.processes.process import diffusion
-from repro.samplers.sampler import Capabilities, Claim, Sampler, State
+from repro.samplers.sampler import Capabilities, Claim, Sampler, State, most_probable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,7 +75,7 @@ class GreedyRemoval(Removal):
         return "mode" if rule == "mode" else "biased"
 
     def tokens(self, state: State, ids: Tensor, prediction: Prediction, where: Tensor) -> Tensor:
-        return diffusion(state.process).leave_one_out(prediction, ids, state.s, where).argmax(-1)
+        return most_probable(diffusion(state.process).leave_one_out(prediction, ids, state.s, where))
 
 
 @part
