@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from repro.core import rng
 from repro.core.lazy import torch
-from repro.core.parts import part
+from repro.core.parts import COLDEST, part
 from repro.processes.process import diffusion
 from repro.samplers.sampler import Capabilities, Claim, Preset, Sampler, State, most_probable
 
@@ -53,7 +53,7 @@ class Renoise(Sampler):
     `bound`: limit, in nats, of the sum of the entropies at the drawn positions, without the largest. `hot`, `cold`:
     temperatures of the logits at the first step and after the last, linear in between. `stable`: number of previous
     steps whose most probable tokens must equal the current ones for a row to stop. `confident`: mean entropy of the
-    block, in nats, below which a row may stop.
+    block, in nats, below which a row may stop. ValueError for `hot` below 1e-300, `cold` or `bound` below 0.
     """
 
     bound: float
@@ -72,6 +72,13 @@ class Renoise(Sampler):
             None,
         ),
     )
+
+    def __post_init__(self) -> None:
+        if self.hot < COLDEST or self.cold < 0 or self.bound < 0:
+            raise ValueError(
+                f"renoise: hot={self.hot}, cold={self.cold}, bound={self.bound}: the first temperature, hot, must be"
+                f" {COLDEST:g} or more, and cold and bound 0 or more"
+            )
 
     def claim(self) -> Claim:
         return "biased"
