@@ -212,7 +212,7 @@ def _leaf(data: Any, hint: Any, path: str) -> Any:
             raise ValueError(
                 f"{path}={json.dumps(data)}: expected a number {'above 0' if name in POSITIVE else 'of 0 or more'}"
             )
-        if isinstance(each, float) and name.endswith("temperature") and 0 < each < COLDEST:
+        if isinstance(each, float) and name.endswith(("temperature", "alg_temp")) and 0 < each < COLDEST:
             raise ValueError(
                 f"{path}={json.dumps(data)}: too low, logits would overflow; give 0 (the argmax) or {COLDEST:g} or more"
             )

@@ -134,8 +134,9 @@ def choose(probabilities: Tensor, u: Tensor) -> Tensor:
     """Index drawn per row by inverse CDF, [N] int64; probabilities [N, C] of C categories, float64, need not sum to 1.
 
     `u` [N]: uniform in (0, 1). The index is the first at which the row's cumulative sum exceeds u times the row's sum;
-    if rounding leaves none, the first at which it reaches the row's sum. So no category of probability 0 is drawn.
-    Float64 throughout: a float32 Gumbel-max draw cannot reach rare tokens (docs/method.md#mdlm,
+    if rounding leaves none, the first at which it reaches the row's sum. So no category of probability 0 is drawn; the
+    index is C for probabilities that hold a NaN. Float64 throughout: a float32 Gumbel-max draw cannot reach rare tokens
+    (docs/method.md#mdlm,
     docs/method.md#oracle-34).
     """
     total = probabilities.cumsum(-1)

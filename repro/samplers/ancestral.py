@@ -65,7 +65,7 @@ class Ancestral(Sampler):
 @part
 class Origin(Sampler):
     """Dream's sampler `origin`: ancestral sampling at evenly spaced times from 1 to `end`; the last step reveals all
-    positions that are still masked (docs/method.md#dream-rules)."""
+    positions that are still masked (docs/method.md#dream-rules). ValueError for an `end` outside [0, 1]."""
 
     end: float
     capabilities = Capabilities(
@@ -79,6 +79,10 @@ class Origin(Sampler):
             "2508.15487",
         ),
     )
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.end <= 1:
+            raise ValueError(f"origin: end={self.end} is no diffusion time; give 0 to 1")
 
     def claim(self) -> Claim:
         return "law"

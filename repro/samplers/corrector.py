@@ -80,11 +80,17 @@ class Doubtful(Choice):
     """Chooses positions with probability proportional to exp(-margin / temperature), where the margin is the
     log-probability of the position's token minus that of the most probable other token.
 
-    The choice depends on the tokens, so a sweep does not preserve the marginal.
+    The choice depends on the tokens, so a sweep does not preserve the marginal. ValueError for a temperature of 0.
     """
 
     temperature: float
     claim = "biased"
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(
+                f"doubtful: temperature={self.temperature} chooses no position; give a number above 0"
+            )
 
     def weights(
         self, process: Uniform, ids: Tensor, prediction: Prediction, s: Tensor, among: Tensor

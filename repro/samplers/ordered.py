@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING
 
 from repro.core.lazy import torch
 from repro.core.parts import part
-from repro.samplers.sampler import Capabilities, Claim, Preset, Sampler, Setting, State, claim_at
+from repro.samplers.sampler import (
+    Capabilities,
+    Claim,
+    Preset,
+    Sampler,
+    Setting,
+    State,
+    claim_at,
+    most_probable,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +59,7 @@ class LowConfidence(Sampler):
         logits = state.prediction.logits(state.undecided)
         if self.temperature == 0:
             chosen = state.surest(logits, state.undecided, state.quota)
-            return state.commit(chosen, logits[chosen[state.undecided]].argmax(-1))
+            return state.commit(chosen, most_probable(logits[chosen[state.undecided]]))
         tokens = state.tokens(logits, self.temperature, state.undecided)
         score = state.confidence(logits, tokens).exp()
         chosen = state.best(score, state.undecided, state.quota)

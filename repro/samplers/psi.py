@@ -69,9 +69,16 @@ class PurePC(Kappa):
 
 @part
 class ConstantKappa(Kappa):
-    """Weight kappa = `value` of the reverse step in the psi sampler's mixture at every step."""
+    """Weight kappa = `value` of the reverse step in the psi sampler's mixture at every step; ValueError outside [0,
+    1]."""
 
     value: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.value <= 1:
+            raise ValueError(
+                f"constant_kappa: value={self.value} is no weight of the reverse step; give 0 to 1"
+            )
 
     def kappa(self, alpha_t: Tensor, alpha_s: Tensor, last: bool) -> Tensor:
         return torch.full_like(alpha_s, self.value)
@@ -143,7 +150,7 @@ class Psi(Sampler):
 
     `high`, `middle`, `low`: schedules of kappa in the first, second and last segment of a block's steps; `high_frac`,
     `middle_frac`: fractions of the block's steps + 1 times in the first and in the second segment (the others are in
-    the last).
+    the last). ValueError for negative fractions, and for fractions of more than 1 together.
     """
 
     high: Kappa
@@ -157,6 +164,13 @@ class Psi(Sampler):
         revises=frozenset({"absorbing", "uniform"}),
         looks_at_draws=False,
     )
+
+    def __post_init__(self) -> None:
+        if min(self.high_frac, self.middle_frac) < 0 or self.high_frac + self.middle_frac > 1:
+            raise ValueError(
+                f"psi: high_frac={self.high_frac} and middle_frac={self.middle_frac} are no fractions of the times;"
+                " give 0 or more each, and at most 1 together"
+            )
 
     def claim(self) -> Claim:
         kinds = (self.high, self.middle, self.low)

@@ -36,7 +36,7 @@ class QuotaProcessor(LogitsProcessor):
 class DreamQuotas(QuotaProcessor):
     """Commits floor(remaining (1 - s/t)) positions at the step from time t to s, where `remaining` positions are masked
     and the times are evenly spaced from 1 to `end`; the last step commits all remaining ones (Dream;
-    docs/method.md#dream-rules)."""
+    docs/method.md#dream-rules). ValueError for an `end` outside [0, 1]."""
 
     end: float
     presets = (
@@ -47,6 +47,10 @@ class DreamQuotas(QuotaProcessor):
             "2508.15487",
         ),
     )
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.end <= 1:
+            raise ValueError(f"dream_quotas: end={self.end} is no diffusion time; give 0 to 1")
 
     def counts(self, length: int, steps: int) -> list[int]:
         found: list[int] = []

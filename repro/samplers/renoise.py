@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING
 
 from repro.core import rng
 from repro.core.lazy import torch
-from repro.core.parts import part
+from repro.core.parts import COLDEST, part
 from repro.processes.process import diffusion
-from repro.samplers.sampler import Capabilities, Claim, Preset, Sampler, State
+from repro.samplers.sampler import Capabilities, Claim, Preset, Sampler, State, most_probable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +53,7 @@ class Renoise(Sampler):
     `bound`: limit, in nats, of the sum of the entropies at the drawn positions, without the largest. `hot`, `cold`:
     temperatures of the logits at the first step and after the last, linear in between. `stable`: number of previous
     steps whose most probable tokens must equal the current ones for a row to stop. `confident`: mean entropy of the
-    block, in nats, below which a row may stop.
+    block, in nats, below which a row may stop. ValueError for `hot` below 1e-300, `cold` or `bound` below 0.
     """
 
     bound: float
@@ -72,6 +72,13 @@ class Renoise(Sampler):
             None,
         ),
     )
+
+    def __post_init__(self) -> None:
+        if self.hot < COLDEST or self.cold < 0 or self.bound < 0:
+            raise ValueError(
+                f"renoise: hot={self.hot}, cold={self.cold}, bound={self.bound}: the first temperature, hot, must be"
+                f" {COLDEST:g} or more, and cold and bound 0 or more"
+            )
 
     def claim(self) -> Claim:
         return "biased"
@@ -92,7 +99,7 @@ class Renoise(Sampler):
         p = scaled.double().softmax(-1)
         entropy = -torch.special.xlogy(p, p).sum(-1).view(-1, width)
         rows = (~stopped).nonzero()[:, 0]
-        likely = scaled.argmax(-1).view(-1, width)
+        likely = most_probable(scaled).view(-1, width)
         same = (history[rows] == likely[:, None]).flatten(1).all(1)
         now = same & (entropy.mean(1) < self.confident)
         ids = state.commit(running, likely.flatten())

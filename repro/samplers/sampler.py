@@ -126,13 +126,16 @@ class State:
         """One categorical draw per True entry of `where` [B, L] bool: [N] int64, from probabilities [N, C] float64 of N
         draws with C outcomes each.
 
-        `purpose` (a constant of `repro.core.rng`) and `index` separate the draws of a step at the same position.
+        `purpose` (a constant of `repro.core.rng`) and `index` separate the draws of a step at the same position. Raises
+        ValueError for probabilities that are NaN.
         """
         assert probabilities.dtype == torch.float64, (
             "draws need float64: lower precision loses rare tokens (docs/method.md#oracle-34)"
         )
         rows, columns = where.nonzero(as_tuple=True)
-        return self._draw(probabilities, purpose, rows, columns - self._pad[rows], index)
+        return _possible(
+            self._draw(probabilities, purpose, rows, columns - self._pad[rows], index), probabilities
+        )
 
     def uniform(self, purpose: int, index: int = 0) -> Tensor:
         """One uniform draw in (0, 1) per row, [B] float64; `purpose` (a constant of `repro.core.rng`) and `index`
@@ -151,15 +154,16 @@ class State:
         """
         rows = among.any(1).nonzero()[:, 0]
         chosen = torch.zeros(len(among), dtype=torch.int64, device=among.device)
-        start = torch.zeros_like(rows)
-        chosen[rows] = self._draw(among[rows].double(), rng.POSITION, rows, start, index)
+        start, weights = torch.zeros_like(rows), among[rows].double()
+        chosen[rows] = _possible(self._draw(weights, rng.POSITION, rows, start, index), weights)
         return chosen
 
     def tokens(self, logits: Tensor, temperature: float, where: Tensor) -> Tensor:
         """Tokens [N] for the N True entries of `where` [B, L], from logits [N, V] over V ids: the argmax at temperature
-        0, else draws from softmax(logits / temperature) in float64."""
+        0, else draws from softmax(logits / temperature) in float64. ValueError if a position has no finite highest
+        logit."""
         if temperature == 0:
-            return logits.argmax(-1)
+            return most_probable(logits)
         scaled = logits.double() / temperature
         return self.draw((scaled - scaled.amax(-1, keepdim=True)).exp_(), rng.TOKEN, where)
 
@@ -233,6 +237,23 @@ class State:
         return ids
 
 
+def most_probable(values: Tensor) -> Tensor:
+    """Id [N] with the highest of the logits or probabilities `values` [N, V] of each of N positions, the lowest of
+    equal ones. ValueError if a position's highest value is NaN or infinite."""
+    ids = values.argmax(-1)
+    if not values.gather(1, ids[:, None]).isfinite().all():
+        raise ValueError(UNUSABLE)
+    return ids
+
+
+def _possible(drawn: Tensor, probabilities: Tensor) -> Tensor:
+    """The draws `drawn` [N] from `probabilities` [N, C]; ValueError if any has no outcome, because its probabilities
+    are NaN (`repro.core.rng.choose`)."""
+    if (drawn == probabilities.shape[-1]).any():
+        raise ValueError(UNUSABLE)
+    return drawn
+
+
 def _log_peaks(logits: Tensor) -> Tensor:
     """Log-probability [N] of the most probable token under logits [N, V], in the precision of the logits; computed in
     blocks of rows that stay in a CPU's cache."""
@@ -255,6 +276,12 @@ class Preset(NamedTuple):
     """arXiv number of the paper that describes the method, with an entry in evals/papers.toml; None if no paper
     describes it."""
 
+
+UNUSABLE = (
+    "the network's output is NaN or infinite at a position to be decided, or a logits processor forbids all ids there;"
+    " use a checkpoint with finite weights, or a processor that leaves an id"
+)
+"""Error of an output from which no id can be chosen."""
 
 ROWS = 256
 """Positions whose logits are widened to float64 at once: 260 MB at 126,000 ids. No result depends on it."""

@@ -17,12 +17,16 @@ from repro.core import rng
 from repro.core.lazy import torch
 from repro.core.parts import Part, part
 from repro.processes.process import diffusion
-from repro.samplers.sampler import Capabilities, Claim, Sampler, State
+from repro.samplers.sampler import Capabilities, Claim, Sampler, State, most_probable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from repro.models.prediction import Prediction
+
+
+SOONEST = 1e-12
+"""Earliest time of the last forward pass: at a much earlier one alpha rounds to 1, and no noise is left to remove."""
 
 
 class Removal(Part):
@@ -75,7 +79,7 @@ class GreedyRemoval(Removal):
         return "mode" if rule == "mode" else "biased"
 
     def tokens(self, state: State, ids: Tensor, prediction: Prediction, where: Tensor) -> Tensor:
-        return diffusion(state.process).leave_one_out(prediction, ids, state.s, where).argmax(-1)
+        return most_probable(diffusion(state.process).leave_one_out(prediction, ids, state.s, where))
 
 
 @part
@@ -121,9 +125,17 @@ class Times(Part):
 
 @part
 class LinearTimes(Times):
-    """Diffusion times evenly spaced from 1 to `end`: linspace(1, end, steps + 1)."""
+    """Diffusion times evenly spaced from 1 to `end`: linspace(1, end, steps + 1). ValueError for an `end` that is not
+    from 1e-12 to below 1."""
 
     end: float
+
+    def __post_init__(self) -> None:
+        if not SOONEST <= self.end < 1:
+            raise ValueError(
+                f"linear_times: end={self.end} is no time at which some noise is left; give {SOONEST:g} or more, and"
+                " less than 1"
+            )
 
     def time(self, step: int, steps: int) -> float:
         return 1 - (1 - self.end) * step / steps
@@ -136,13 +148,26 @@ class HeldTimes(Times):
 
     `high` and `middle` are shares of the n = steps + 1 times: the first round(high n) fall linearly from 1 to `level`,
     both included, the next round(middle n) equal `level`, and the rest fall linearly from `level` to `end`, both
-    included. The last time is always `end`.
+    included. The last time is always `end`. ValueError unless 1e-12 <= end <= level < 1, and for negative shares or
+    shares of more than 1 together.
     """
 
     level: float
     high: float
     middle: float
     end: float
+
+    def __post_init__(self) -> None:
+        if not SOONEST <= self.end <= self.level < 1:
+            raise ValueError(
+                f"held_times: from 1 to level={self.level} and end={self.end} times do not fall; give"
+                f" {SOONEST:g} <= end <= level < 1"
+            )
+        if min(self.high, self.middle) < 0 or self.high + self.middle > 1:
+            raise ValueError(
+                f"held_times: high={self.high} and middle={self.middle} are no shares of the times; give 0 or more"
+                " each, and at most 1 together"
+            )
 
     def time(self, step: int, steps: int) -> float:
         first, held = round(self.high * (steps + 1)), round(self.middle * (steps + 1))

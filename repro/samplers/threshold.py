@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from repro.core import rng
 from repro.core.lazy import torch
 from repro.core.parts import part
-from repro.samplers.sampler import Capabilities, Claim, Preset, Sampler, State, claim_at
+from repro.samplers.sampler import Capabilities, Claim, Preset, Sampler, State, claim_at, most_probable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -134,7 +134,7 @@ class EntropyBound(Sampler):
                 ease = first - second
         chosen = state.best(ease, state.undecided, self._affordable(state.undecided, ease, entropy))
         if self.temperature == 0:
-            return state.commit(chosen, logits.argmax(-1)[chosen[state.undecided]])
+            return state.commit(chosen, most_probable(logits[chosen[state.undecided]]))
         return state.commit(chosen, state.draw(p[chosen[state.undecided]], rng.TOKEN, chosen))
 
     def _affordable(self, undecided: Tensor, ease: Tensor, entropy: Tensor) -> Tensor:

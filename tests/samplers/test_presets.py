@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from helpers.spaces import Words, llama, random_space, stranger
@@ -133,3 +135,28 @@ def test_a_changed_preset_is_another_sampler():
     assert warm != PRESETS["low_confidence"] and parts.digest(warm) != parts.digest(PRESETS["low_confidence"])
     with pytest.raises(ValueError, match="no setting 'temprature'; nearest is 'temperature'"):
         preset("low_confidence:temprature=1.0")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("drawn_tail:times.end=0.0", "linear_times: end=0.0 is no time at which some noise is left"),
+        ("greedy_tail:times.end=1.0", "linear_times: end=1.0"),
+        ("psi_loop:times.level=1.0", "held_times: from 1 to level=1.0"),
+        ("psi_loop:times.end=0.2", "held_times: from 1 to level=0.1 and end=0.2 times do not fall"),
+        ("psi_loop:times.high=0.9", "held_times: high=0.9 and middle=0.5 are no shares"),
+        ("psi_loop:rule.high_frac=-0.1", "psi: high_frac=-0.1"),
+        ('psi_cap:rule.low={"part":"constant_kappa","value":1.5}', "constant_kappa: value=1.5"),
+        ("origin:end=1.5", "origin: end=1.5 is no diffusion time; give 0 to 1"),
+        ("random+dream_quotas:end=2.0", "dream_quotas: end=2.0 is no diffusion time; give 0 to 1"),
+        ("renoise:hot=0.0", "renoise: hot=0.0"),
+        ("renoise:bound=-1.0", "renoise: hot=0.8, cold=0.4, bound=-1.0"),
+        ("corrector_margin:choice.temperature=0.0", "doubtful: temperature=0.0 chooses no position"),
+        ("entropy+order_temperature:alg_temp=1e-310", "alg_temp=1e-310: too low"),
+    ],
+)
+def test_settings_without_a_meaning_are_refused(name, message):
+    """They gave times outside [0, 1], probabilities below 0, or NaN: samples of another law, or a traceback."""
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        preset(name)
+    assert "\n" not in str(error.value)

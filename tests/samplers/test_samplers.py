@@ -50,6 +50,7 @@ from repro.samplers.draws import Stream
 from repro.samplers.law import law
 from repro.samplers.ordered import Entropy, LowConfidence, Margin, Random
 from repro.samplers.plan import Plan
+from repro.samplers.presets import PRESETS, preset
 from repro.samplers.sampler import Sampler, State
 from repro.samplers.threshold import Threshold
 
@@ -443,3 +444,33 @@ def test_invalid_plans_are_refused():
     for process, sampler, made, message in cases:
         with pytest.raises(ValueError, match=message):
             decode(certain(4), process, sampler, made, [[]], seed=0, names=[0])
+
+
+NAMES = {
+    "absorbing": [name for name, rule in PRESETS.items() if "absorbing" in rule.capabilities.processes],
+    "uniform": [name for name, rule in PRESETS.items() if "uniform" in rule.capabilities.processes],
+}
+
+
+@pytest.mark.parametrize("processor", ["", "+no_eos:ids=[0,1,2]"], ids=["nan", "all_forbidden"])
+@pytest.mark.parametrize(
+    ("process", "name"),
+    [(process, name) for process in (ABSORBING, UNIFORM) for name in NAMES[process.noise]],
+    ids=lambda each: each if isinstance(each, str) else each.noise,
+)
+def test_an_output_without_a_possible_id_is_one_sentence(process, name, processor):
+    """NaN, as of weights that diverged, and a processor that forbids every id: greedy rules had written id 0 without a
+    word, draws had ended in an IndexError."""
+    value = 1 / 3 if processor else math.nan
+    answer = Known(
+        Words(size=3, length=4),
+        process,
+        "leave_one_out",
+        lambda ids, t: torch.full((*ids.shape, 3), value).double(),
+    )
+    rule = preset(name + processor)
+    made = plan(4, None if rule.capabilities.plan == "adaptive" else 4)
+    with pytest.raises(
+        ValueError, match="NaN or infinite at a position to be decided, or a logits processor forbids"
+    ):
+        decode(answer, process, rule, made, [[], [1]], seed=0, names=[0, 1])
