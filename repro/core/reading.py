@@ -19,7 +19,7 @@ import stat
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -151,6 +151,16 @@ def convert(data: Any, kind: Any, where: str, remedy: str = COPY) -> Any:
     except msgspec.ValidationError as error:
         said = str(error).replace("`", "'").replace("$.", "")
         raise ValueError(f"{where}: {said[:1].lower()}{said[1:]}; {remedy}") from None
+
+
+def finite(data: Any) -> Any:
+    """Copy of plain data (mappings, lists, numbers, text) with None in place of each number that is infinite or NaN,
+    which JSON lacks."""
+    if isinstance(data, Mapping):
+        return {name: finite(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def read_toml(path: Path, kind: Any = Any) -> Any:

@@ -136,8 +136,7 @@ def choose(probabilities: Tensor, u: Tensor) -> Tensor:
     `u` [N]: uniform in (0, 1). The index is the first at which the row's cumulative sum exceeds u times the row's sum;
     if rounding leaves none, the first at which it reaches the row's sum. So no category of probability 0 is drawn; the
     index is C for probabilities that hold a NaN. Float64 throughout: a float32 Gumbel-max draw cannot reach rare tokens
-    (docs/method.md#mdlm,
-    docs/method.md#oracle-34).
+    (docs/method.md#mdlm, docs/method.md#oracle-34).
     """
     total = probabilities.cumsum(-1)
     index = torch.searchsorted(total, (u * total[:, -1])[:, None], right=True)[:, 0]

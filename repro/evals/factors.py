@@ -69,8 +69,10 @@ def combinations(request: Request, factors: Factors, precision: Precision) -> li
     those with equal precision of the weights next to each other. Settings that are no factors are as in `request`,
     which gets a limit of 300 items (`LIMIT`) if it has none.
 
-    `precision`: precision of the weights in all requests if precision is no factor.
+    `precision`: precision of the weights in all requests if precision is no factor. ValueError for a limit of one item.
     """
+    if request.limit == 1:
+        raise ValueError("limit=1: one item has no variance that factors could explain; give 2 or more")
     outer = {name: factors[name] for name in FACTORS if name in factors and name not in WITHIN}
     request = dataclasses.replace(
         request,

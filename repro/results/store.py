@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from msgspec.structs import replace
 
 from repro.core.files import RESULTS, locked, write_text
-from repro.core.reading import parse_json, read_bytes
+from repro.core.reading import finite, parse_json, read_bytes
 from repro.results.difference import difference
 from repro.results.record import (
     Json,
@@ -97,8 +97,8 @@ def _share(record: Record, known: dict[str, Question]) -> Record:
 
 def write_items(raw: Path, record: Record, items: Iterable[Mapping[str, Any]]) -> None:
     """Write `items`, the per-item results of a record that is stored in the folder `raw`, to the record's file of items
-    (`items_file`), one JSON object per line."""
-    lines = [json.dumps(item, ensure_ascii=False, sort_keys=True) for item in items]
+    (`items_file`), one JSON object per line; infinity and NaN, which JSON lacks, become null."""
+    lines = [json.dumps(finite(item), ensure_ascii=False, sort_keys=True) for item in items]
     write_text(items_file(raw, record), "\n".join([*lines, ""]))
 
 

@@ -147,6 +147,7 @@ def test_the_price_comes_first(world, capsys):
             "the estimator of task 'choice' .duel. draws nothing",
         ),
         (["--factors", "steps"], "tokens per step given, but no task"),
+        (["--factors", "batch", "--limit", "1"], "limit=1: one item has no variance"),
     ],
 )
 def test_what_cannot_be_crossed_is_refused(flags, message, world):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from statistics import stdev
+
 import msgspec
 import pytest
 from helpers.synthetic import question, record
 
+from repro.core.stats import draws_differ, pass_at_k
 from repro.results.tables.pass_at_k import changes, markdown, rows
 
 
@@ -47,6 +50,21 @@ def test_changes_is_the_probability_that_independent_draws_differ():
     pairs = [sum(a != b for a in p for b in q) / 16 for p, q in zip(ours, theirs, strict=True)]
     found, _ = changes([sum(p) / 4 for p in ours], [sum(q) / 4 for q in theirs])
     assert found == pytest.approx(sum(pairs) / 2)
+
+
+def test_sampling_seeds_of_a_network_are_pooled():
+    """Their draws are other draws of the same items: one row, as of a single evaluation with all of them."""
+    apart = [cell("random", "4", [4.0, 2.0, 1.0], seed=0), cell("random", "4", [4.0, 0.0, 3.0], seed=1)]
+    found = rows([*apart, cell("random", "1", [4.0, 4.0, 0.0])]).query("tokens_per_step == '4'")
+    assert list(found.k) == [1, 4] and set(found.draws) == {8} and set(found.n) == {3}
+    counts = [8, 2, 4]
+    for k, value in zip(found.k, found.value, strict=True):
+        assert value == pytest.approx(sum(pass_at_k(8, c, k) for c in counts) / 3)
+    flips = [draws_differ(8, c) for c in counts]
+    assert found.flips.iloc[0] == pytest.approx(sum(flips) / 3)
+    assert found.flips_se.iloc[0] == pytest.approx(stdev(flips) / 3**0.5)
+    assert found.changed.iloc[0] == pytest.approx((0 + 0.75 + 0.5) / 3)
+    assert set(found.nfe) == {4.0}
 
 
 def test_two_records_of_one_row_are_refused():

@@ -1,6 +1,7 @@
 """Records: invalid, incomplete, contradictory and overridden ones are refused; hashes are exact."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,22 @@ from helpers.synthetic import NUMERICS, bound, law, question, record, store
 from repro.core.files import ROOT
 from repro.core.parts import sha256
 from repro.results import __main__ as results_command
+from repro.results import flips
 from repro.results.explain import select
 from repro.results.record import agree, read_record, text, unmarked
 from repro.results.report import tables
-from repro.results.store import Store, collect, one_protocol, publish, read, scale_of, summarise, to_frame
+from repro.results.store import (
+    Store,
+    collect,
+    items_file,
+    one_protocol,
+    publish,
+    read,
+    scale_of,
+    summarise,
+    to_frame,
+    write_items,
+)
 
 
 def lines(folder):
@@ -88,6 +101,30 @@ def test_a_changed_value_needs_more_than_a_new_checksum(tmp_path):
     path.write_text(json.dumps(changed) + "\n")
     with pytest.raises(ValueError, match="its field 'id' is not the hash of its field 'question'"):
         read(path)
+
+
+def test_items_are_sound_json(tmp_path):
+    """A likelihood of minus infinity, or a metric that is no number, is null; the rest of its item stays."""
+    asked = question()
+    made = record(asked, {"acc": (0.5, 0.1, 2)})
+    items = [
+        {
+            "doc_id": i,
+            "filter": "none",
+            "metrics": {"acc": i, "f1": math.nan},
+            "found": [{"value": -math.inf}],
+        }
+        | {"doc_hash": None, "prompt_hash": None}
+        for i in (0, 1)
+    ]
+    write_items(tmp_path / "raw", made, items)
+    path = items_file(tmp_path / "raw", made)
+    assert [json.loads(line)["found"] for line in path.read_text().splitlines()] == [[{"value": None}]] * 2
+    found = flips.read_items(path)
+    assert [item.metrics for item in found.values()] == [{"acc": 0, "f1": None}, {"acc": 1, "f1": None}]
+    assert flips.flips(found, found, "acc").n == 2
+    with pytest.raises(ValueError, match="metric 'f1' of document 0 is None, not a finite number"):
+        flips.flips(found, found, "f1")
 
 
 @pytest.mark.parametrize("left", [1, 200, -1])
