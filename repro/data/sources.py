@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from repro.core.errors import nearest
 from repro.core.files import ROOT
@@ -145,16 +145,19 @@ def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset
     try:
         if path is None:
             return datasets.load_dataset(source, config, split=split, revision=found)
-        for file in _files(path, tuple(FORMATS)):
+        files = _files(path, tuple(FORMATS))
+        for file in files:
             check_rows(file)
         # `datasets` tells contents of a path apart by the time of their change, which copying may keep
         cache = str(Path(datasets.config.HF_DATASETS_CACHE) / f"repro-{found[:16]}")
+        options: dict[str, Any] = {"split": split, "cache_dir": cache}
+        if {file.suffix for file in files} == {".csv"}:
+            options["keep_default_na"] = False  # else cells such as NA, None and null would be missing ones
         with foreign(path, "data set"):
             try:
                 if path.is_dir():
-                    return datasets.load_dataset(str(path), config, split=split, cache_dir=cache)
-                kind, data_files = FORMATS[path.suffix], str(path)
-                return datasets.load_dataset(kind, data_files=data_files, split=split, cache_dir=cache)
+                    return datasets.load_dataset(str(path), config, **options)
+                return datasets.load_dataset(FORMATS[path.suffix], data_files=str(path), **options)
             except DatasetGenerationError as error:
                 raise error.__cause__ or error from None  # pyarrow says what is wrong, and in which row
     except ConnectionError:

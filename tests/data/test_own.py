@@ -140,6 +140,16 @@ def test_changed_text_is_refused_even_by_a_run_that_resolves_anew():
 
 
 @pytest.mark.parametrize("folder", [False, True])
+def test_cells_of_a_csv_file_are_their_text(folder):
+    """A cell NA is no missing one, and an empty one is left out, as an empty text is in JSON Lines."""
+    Path("notes").mkdir()
+    Path("notes/rows.csv").write_text("text,n\nNA,1\nnull,2\n,3\nNone,4\nA text.,5\nA text.,6\n", "utf-8")
+    documents = own_documents("notes" if folder else "notes/rows.csv")
+    read = sorted(pair for split in ("train", "heldout") for pair in documents.texts(split))
+    assert read == [(0, "NA"), (1, "null"), (3, "None"), (4, "A text."), (5, "A text.")]
+
+
+@pytest.mark.parametrize("folder", [False, True])
 def test_rows_that_were_changed_are_read_anew_even_if_their_time_was_not(folder):
     """Copying may keep the time of a file, and on some file systems all files have the same."""
     Path("notes").mkdir()
