@@ -305,7 +305,7 @@ def _files(name: str) -> list[Path]:
     path = sources.local(name)
     if path is None:
         raise ValueError(f"no file or folder {name!r}; give an existing path")
-    files = sources.shown(path.glob("*.txt"), path) if path.is_dir() else [path]
+    files = sources.texts(path) if path.is_dir() else [path]
     if not files:
         raise ValueError(f"folder {name} has no .txt file; add one per document")
     return files

@@ -2,7 +2,7 @@
 read.
 
 Oracle languages, sudoku and characters have one id per character; their tokenizer is made here. A byte-level BPE that
-was trained here, GPT-2's and pretrained tokenizers are returned as they are.
+was trained here, GPT-2's and pretrained tokenizers get tokens for the special ids that follow their own ids.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from repro.data import sources
-from repro.data.corpus import Data
+from repro.data.corpus import Data, Vocabulary
 from repro.data.released import Released, tokenizer_of_release
 from repro.data.text import Written
 
@@ -26,13 +26,38 @@ def tokenizer_of(data: Data) -> Tokenizer:
     ConnectionError if the tokenizer is on the Hub and the Hub cannot be reached.
     """
     if isinstance(data, Written):
-        return data.units.tokenizer(data.documents) or _characters(data)
+        made = data.units.tokenizer(data.documents)
+        return _characters(data) if made is None else _with_special(made, data.vocabulary())
     if isinstance(data, Released):
         return tokenizer_of_release(data.tokenizer_sha256)
     named = getattr(data, "tokenizer", None)
     if isinstance(named, str):  # chats, which name a tokenizer on the Hub
         return sources.tokenizer(named, getattr(data, "tokenizer_revision", "")).backend_tokenizer
     return _characters(data)
+
+
+def special_tokens(made: Tokenizer, vocabulary: Vocabulary) -> dict[str, str]:
+    """Kind of a special id of `vocabulary` ("mask", "bos", "eos", "pad") -> its token in the tokenizer `made`; a kind
+    whose id has no token is left out."""
+    ids = {name: getattr(vocabulary, name) for name, _ in SPECIAL}
+    tokens = {name: made.id_to_token(number) for name, number in ids.items() if number is not None}
+    return {name: token for name, token in tokens.items() if token is not None}
+
+
+def _with_special(tokenizer: Tokenizer, vocabulary: Vocabulary) -> Tokenizer:
+    """A copy of `tokenizer` in which the special ids of `vocabulary` have the tokens [MASK], [BOS], [EOS] and [PAD],
+    unless the tokenizer has tokens with these ids. Ids that do not follow those of the tokenizer stay without one: the
+    library would number the token otherwise."""
+    from tokenizers import AddedToken, Tokenizer
+
+    made = Tokenizer.from_str(tokenizer.to_str())
+    texts = {getattr(vocabulary, name): text for name, text in SPECIAL}
+    last = max(made.get_vocab().values())
+    for number in sorted(number for number in texts if number is not None and number > last):
+        if number == last + 1 and made.token_to_id(texts[number]) is None:
+            made.add_special_tokens([AddedToken(texts[number], normalized=False, special=True)])
+            last = number
+    return made
 
 
 def _characters(data: Data) -> Tokenizer:

@@ -121,10 +121,10 @@ def _is_table(path: Path) -> bool:
     """Whether a file or folder holds rows (JSON, Parquet or CSV) rather than plain text; ValueError for a folder with
     both, or with rows of two formats, of which `datasets` would read one and leave the other out."""
     if not path.is_dir():
-        return regular(path).suffix in sources.FORMATS
-    rows = [file for file in sources.shown(path.rglob("*"), path) if file.suffix in sources.FORMATS]
-    texts = sources.shown(path.glob("*.txt"), path)
-    kinds = {sources.FORMATS[file.suffix]: file for file in rows if file.name not in DESCRIPTIONS}
+        return regular(path).suffix.lower() in sources.FORMATS
+    rows = [file for file in sources.shown(path.rglob("*"), path) if file.suffix.lower() in sources.FORMATS]
+    texts = sources.texts(path)
+    kinds = {sources.FORMATS[file.suffix.lower()]: file for file in rows if file.name not in DESCRIPTIONS}
     different = [*texts[:1], *kinds.values()]
     if len(different) > 1:
         one, other = (file.name for file in different[:2])

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerFast
 
-FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
-"""Suffix of a local data file -> its reader in `datasets`."""
+FORMATS = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+"""Suffix of a local data file, in lower case -> its reader in `datasets`."""
 
 BLOCK = 1 << 22
 """Number of bytes read at a time for hashing, so that a corpus need not fit into memory."""
@@ -46,7 +46,7 @@ def local(source: str) -> Path | None:
         if (base / source).exists():
             return base / source
     path = Path(source)
-    if source.startswith((".", "/", "~")) or path.suffix in (*FORMATS, ".txt"):
+    if source.startswith((".", "/", "~")) or path.suffix.lower() in (*FORMATS, ".txt"):
         siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
         raise ValueError(f"no file or folder {source!r}; {nearest(path.name, siblings)}")
     return None
@@ -55,7 +55,7 @@ def local(source: str) -> Path | None:
 def check_rows(file: Path) -> None:
     """Raise ValueError for a JSON or JSON Lines file that is not UTF-8, begins with neither an object nor a list, or
     has values nested more than 64 levels deep: pyarrow, which reads the file, would crash the process."""
-    if FORMATS.get(file.suffix) != "json":
+    if FORMATS.get(file.suffix.lower()) != "json":
         return
     with open(regular(file), "rb") as handle:
         begin = handle.read(BLOCK).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
@@ -150,19 +150,19 @@ def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset
         for file in files:
             check_rows(file)
         # `datasets` tells contents of a path apart by the time of their change, which copying may keep
-        options: dict[str, Any] = {
-            "cache_dir": str(Path(datasets.config.HF_DATASETS_CACHE) / f"repro-{found[:16]}")
-        }
-        if {file.suffix for file in files} == {".csv"}:
-            options["keep_default_na"] = (
-                False  # else pandas reads empty cells, NA, null and the like as missing
-            )
+        cache = str(Path(datasets.config.HF_DATASETS_CACHE) / f"repro-{found[:16]}")
+        options: dict[str, Any] = {"split": split, "cache_dir": cache}
+        if {file.suffix.lower() for file in files} == {".csv"}:
+            options["keep_default_na"] = False  # else cells such as NA, None and null would be missing ones
+        if path.is_dir():
+            with foreign(path, "data set"):
+                builder = datasets.load_dataset_builder(str(path), config, cache_dir=cache)
+            _check_read(path, builder, files)
         with foreign(path, "data set"):
             try:
                 if path.is_dir():
-                    return datasets.load_dataset(str(path), config, split=split, **options)
-                kind = FORMATS[path.suffix]
-                return datasets.load_dataset(kind, data_files=str(path), split=split, **options)
+                    return datasets.load_dataset(str(path), config, **options)
+                return datasets.load_dataset(FORMATS[path.suffix.lower()], data_files=str(path), **options)
             except DatasetGenerationError as error:
                 raise error.__cause__ or error from None  # pyarrow says what is wrong, and in which row
     except ConnectionError:
@@ -173,6 +173,23 @@ def dataset(source: str, config: str | None, pinned: str, split: str) -> Dataset
         raise ValueError(
             f"{source} is a loader script, and code of a Hub repository is never run; choose a dataset of files"
         ) from None
+
+
+def _check_read(folder: Path, builder: Any, files: Iterable[Path]) -> None:
+    """Raise ValueError if `datasets` would read a file of the `folder` that is not among the hashed `files`, since the
+    SHA-256 of the data would not cover it, or leave out one of these, whose suffix is in upper case. `builder`:
+    `datasets`' reader of the folder."""
+    upper = next((file for file in files if file.suffix not in FORMATS), None)
+    if upper is not None:
+        raise ValueError(f"{upper} would not be read; write {upper.suffix} in lower case")
+    hashed = {file.resolve() for file in files}
+    for read in builder.config.data_files.values():
+        for name in read:
+            if Path(name).resolve() not in hashed:
+                raise ValueError(
+                    f"{folder}: the format of {Path(name).name} is not supported, only {', '.join(FORMATS)};"
+                    " convert the file, or move it out of the folder"
+                )
 
 
 @lru_cache(maxsize=4)
@@ -218,11 +235,16 @@ def shown(files: Iterable[Path], folder: Path) -> list[Path]:
     )
 
 
+def texts(folder: Path) -> list[Path]:
+    """The .txt files of a folder (also .TXT), without hidden ones and those of folders in it, sorted by path."""
+    return shown((file for file in folder.iterdir() if file.suffix.lower() == ".txt"), folder)
+
+
 def _files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
     """Files of the file or folder `path` that have one of these suffixes, without hidden ones, sorted by path;
     ValueError where there are none."""
     found = [path] if path.is_file() else shown((file for file in path.rglob("*") if file.is_file()), path)
-    found = [file for file in found if file.suffix in suffixes]
+    found = [file for file in found if file.suffix.lower() in suffixes]
     if not found:
         raise ValueError(f"{path} has no {' or '.join(suffixes)} file; give another path")
     return found

@@ -16,7 +16,7 @@ from repro.core import parts
 from repro.core.files import atomically
 from repro.core.papers import of_recipe, papers, shown
 from repro.data.corpus import Data
-from repro.data.exported import SPECIAL, tokenizer_of
+from repro.data.exported import special_tokens, tokenizer_of
 from repro.models.llama import Llama
 from repro.results.record import Record
 from repro.results.shares import shown as shown_metric
@@ -62,17 +62,15 @@ def export(path: Path, out: Path, weights: Weights | Literal["auto"]) -> Written
 
 
 def _write_tokenizer(data: Data, folder: Path) -> None:
-    tokenizer_of(data).save(str(folder / "tokenizer.json"))
-    vocabulary = data.vocabulary()
+    tokenizer = tokenizer_of(data)
+    tokenizer.save(str(folder / "tokenizer.json"))
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
     }
     config["model_max_length"] = data.row_length()
-    for name, text in SPECIAL:
-        number = getattr(vocabulary, name)
-        if number is not None and number >= vocabulary.size:
-            config[f"{name}_token"] = text
+    special = special_tokens(tokenizer, data.vocabulary())
+    config |= {f"{name}_token": token for name, token in special.items()}
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")
 
 

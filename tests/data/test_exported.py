@@ -1,10 +1,10 @@
-"""The tokenizer of an exported folder gives every text the ids of the data."""
+"""The tokenizer of an exported folder gives every text the ids of the data, and every special id a token."""
 
 import pytest
 
 from repro.core import parts
 from repro.data.corpus import Data
-from repro.data.exported import tokenizer_of
+from repro.data.exported import SPECIAL, special_tokens, tokenizer_of
 from repro.data.own import own_data
 from repro.recipes.scale import CORPORA
 
@@ -34,3 +34,12 @@ def same_ids(data: Data, text: str) -> None:
     made = tokenizer_of(data)
     assert made.encode(text, add_special_tokens=False).ids == ids
     assert made.decode(ids, skip_special_tokens=False) == text == data.decode(ids)
+    vocabulary, special = data.vocabulary(), special_tokens(made, data.vocabulary())
+    found = {name: made.token_to_id(token) for name, token in special.items()}
+    given = {name: getattr(vocabulary, name) for name, _ in SPECIAL}
+    assert found == {name: number for name, number in given.items() if number is not None}
+    assert (
+        made.decode([vocabulary.mask], skip_special_tokens=False)
+        == "[MASK]"
+        == data.decode([vocabulary.mask])
+    )

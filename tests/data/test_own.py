@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from pathlib import Path
@@ -156,6 +157,50 @@ def test_changed_text_is_refused_even_by_a_run_that_resolves_anew():
     for read in (documents.resolve, lambda: list(documents.texts("train"))):
         with pytest.raises(ValueError, match=r"book\.txt: expected sha256 .*, found .*; restore the file"):
             read()
+
+
+def test_every_file_of_a_folder_that_is_read_is_hashed():
+    """`datasets` reads .ndjson and .jsonl.gz beside .jsonl."""
+    Path("notes").mkdir()
+    for name in ("a.jsonl", "b.ndjson"):
+        lines(f"notes/{name}", *({"text": f"{name} {i}"} for i in range(4)))
+    documents = own_documents("notes")
+    assert documents.resolve()["revision"] == sources.fingerprint(sorted(Path("notes").iterdir()))
+    assert len([*documents.texts("train")]) == 6
+    assert [text for _, text in own_documents("notes/b.ndjson").texts("heldout")] == [
+        "b.ndjson 1",
+        "b.ndjson 3",
+    ]
+    Path("notes/c.jsonl.gz").write_bytes(gzip.compress(Path("notes/a.jsonl").read_bytes()))
+    with pytest.raises(
+        ValueError, match=r"notes: the format of c\.jsonl\.gz is not supported, only \.jsonl, "
+    ):
+        own_documents("notes")
+
+
+def test_suffixes_in_upper_case_are_read():
+    """Windows' programs write them; `datasets` leaves out those of a folder."""
+    rows = lines("ROWS.JSONL", *({"text": f"Note {i}."} for i in range(6)))
+    assert isinstance(own_documents(rows), Column) and len([*own_documents(rows).texts("train")]) == 4
+    Path("notes").mkdir()
+    for i, suffix in enumerate(["txt", "TXT"] * 3):
+        Path(f"notes/{i}.{suffix}").write_text(f"Note {i}.", "utf-8")
+    assert [text for _, text in own_documents("notes").texts("heldout")] == ["Note 2.", "Note 5."]
+    Path("rows").mkdir()
+    lines("rows/a.jsonl", *({"text": f"Note {i}."} for i in range(6)))
+    Path(rows).rename("rows/b.JSONL")
+    with pytest.raises(ValueError, match=r"rows/b\.JSONL would not be read; write \.JSONL in lower case"):
+        own_documents("rows")
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_cells_of_a_csv_file_are_their_text(folder):
+    """A cell NA is no missing one, and an empty one is left out, as an empty text is in JSON Lines."""
+    Path("notes").mkdir()
+    Path("notes/rows.csv").write_text("text,n\nNA,1\nnull,2\n,3\nNone,4\nA text.,5\nA text.,6\n", "utf-8")
+    documents = own_documents("notes" if folder else "notes/rows.csv")
+    read = sorted(pair for split in ("train", "heldout") for pair in documents.texts(split))
+    assert read == [(0, "NA"), (1, "null"), (3, "None"), (4, "A text."), (5, "A text.")]
 
 
 @pytest.mark.parametrize("folder", [False, True])

@@ -14,7 +14,9 @@ from helpers.toy import toy
 from repro import checkpoint as command
 from repro import load, sample, score
 from repro.core import registry
+from repro.evals.export import _write_tokenizer
 from repro.evals.planning.plan import released, subject
+from repro.recipes.scale import CORPORA
 from repro.training.exporting import in_transformers, is_export
 from repro.training.loop import train
 
@@ -79,6 +81,15 @@ def test_the_tokenizer_and_settings_are_those_of_the_data(tmp_path):
     assert settings["max_length"] == model.data.row_length() and settings["bos_token_id"] == vocabulary.bos
     with pytest.raises(ValueError, match="holds ema weights; leave out --weights raw"):
         load(out, "raw")
+
+
+def test_special_tokens_beyond_a_learned_tokenizer_have_the_ids_of_the_network(tmp_path):
+    """transformers numbers tokens that tokenizer.json lacks itself: [BOS] before [MASK]."""
+    from transformers import PreTrainedTokenizerFast
+
+    _write_tokenizer(CORPORA["micro"], tmp_path)
+    theirs, ours = PreTrainedTokenizerFast.from_pretrained(tmp_path), CORPORA["micro"].vocabulary()
+    assert (theirs.mask_token_id, theirs.bos_token_id) == (ours.mask, ours.bos) == (4096, 4097)
 
 
 def test_the_card_has_settings_digests_and_results(tmp_path):
