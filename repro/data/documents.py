@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from itertools import starmap
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar
 
@@ -292,13 +293,17 @@ def _column(
 def _text_column(
     source: str, config: str | None, revision: str, split: str, column: str
 ) -> Iterator[tuple[int, str]]:
-    """The rows of `_column`, whose values are texts; ValueError for one that is not."""
-    for number, text in _column(source, config, revision, split, column):
-        if not isinstance(text, str):
+    """(row number, text) of each row of a column, as `_column` gives them. ValueError at once for an unknown column, and
+    when it is reached for a row that is no text."""
+
+    def checked(number: int, value: Any) -> tuple[int, str]:
+        if not isinstance(value, str):
             raise ValueError(
-                f"{source}: column {column!r} of row {number} is no text ({text!r:.40}); correct the row"
+                f"{source}: column {column!r} of row {number} is no text ({value!r:.40}); correct the row"
             )
-        yield number, text
+        return number, value
+
+    return starmap(checked, _column(source, config, revision, split, column))
 
 
 def _files(name: str) -> list[Path]:
