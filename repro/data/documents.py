@@ -293,8 +293,8 @@ def _column(
 def _text_column(
     source: str, config: str | None, revision: str, split: str, column: str
 ) -> Iterator[tuple[int, str]]:
-    """(row number, text) of each row of a column, as `_column` gives them. ValueError at once for an unknown column, and
-    when it is reached for a row that is no text."""
+    """(row number, text) of each row of a column, as `_column` gives them. ValueError at once for an unknown column,
+    and when it is reached for a row that is no text."""
 
     def checked(number: int, value: Any) -> tuple[int, str]:
         if not isinstance(value, str):
