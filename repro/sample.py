@@ -10,7 +10,9 @@ of every step to a JSON file (repro.samplers.trace).
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,6 +39,10 @@ if TYPE_CHECKING:
     from repro.samplers.decoder import Decoder
     from repro.samplers.sampler import Sampler
     from repro.samplers.watch import Watch
+
+
+LONGEST_DELAY = 3600
+"""Longest `--delay` in seconds; far longer ones are beyond what a system's clock can wait."""
 
 
 @checked
@@ -234,6 +240,17 @@ class _Callable(ModuleType):
 sys.modules[__name__].__class__ = _Callable
 
 
+def _seconds(text: str) -> float:
+    """The number of seconds, from 0 to an hour, that `text` denotes, for argparse's `type`."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= LONGEST_DELAY:
+        raise argparse.ArgumentTypeError(f"{text!r} is no delay; give seconds from 0 to {LONGEST_DELAY}")
+    return value
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(
         "python -m repro.sample",
@@ -296,7 +313,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--trace", type=Path, metavar="FILE", help="write the tokens of every step to this JSON file"
     )
     parser.add_argument(
-        "--delay", type=float, default=0.05, help="seconds to wait after each step of --watch"
+        "--delay", type=_seconds, default=0.05, help="seconds to wait after each step of --watch"
     )
     args = parser.parse_args(argv)
     if args.n < 1:

@@ -132,6 +132,9 @@ NANO = ("--scale", "nano")
         (EVALS, (*ORACLE, "--weights", "exma"), "invalid choice: 'exma'"),
         (EVALS, (*ORACLE, "--tokens-per-step", "0"), "'0' is no positive number"),
         (SAMPLE, ("--prompt", "AB"), "the following arguments are required: --ckpt"),
+        (SAMPLE, (*ORACLE, "--watch", "--delay", "-1"), "'-1' is no delay; give seconds from 0 to 3600"),
+        (SAMPLE, (*ORACLE, "--watch", "--delay", "inf"), "'inf' is no delay"),
+        (SAMPLE, (*ORACLE, "--watch", "--delay", "nan"), "'nan' is no delay"),
     ],
 )
 def test_arguments(program, arguments, message, line):

@@ -148,8 +148,8 @@ class HeldTimes(Times):
 
     `high` and `middle` are shares of the n = steps + 1 times: the first round(high n) fall linearly from 1 to `level`,
     both included, the next round(middle n) equal `level`, and the rest fall linearly from `level` to `end`, both
-    included. The last time is always `end`. ValueError unless 1e-12 <= end <= level < 1, and for negative shares or
-    shares of more than 1 together.
+    included. The first time is 1 even if round(high n) is 0, since decoding starts from pure noise; the last is always
+    `end`. ValueError unless 1e-12 <= end <= level < 1, and for negative shares or shares of more than 1 together.
     """
 
     level: float
@@ -173,6 +173,8 @@ class HeldTimes(Times):
         first, held = round(self.high * (steps + 1)), round(self.middle * (steps + 1))
         if step == steps:
             return self.end
+        if step == 0:
+            return 1.0
         if step < first:
             share = step / max(first - 1, 1)
             return (1 - share) + share * self.level

@@ -142,8 +142,9 @@ def test_the_law_of_tails(meaning):
 
 
 def test_held_times_fall():
-    times = HeldTimes(level=0.1, high=0.45, middle=0.5, end=1e-5)
-    for steps in (1, 2, 3, 8, 256):
+    shares = ((0.45, 0.5), (0.01, 0.5), (0.0, 0.0), (0.0, 1.0), (1.0, 0.0))
+    for (high, middle), steps in itertools.product(shares, (1, 2, 3, 8, 256)):
+        times = HeldTimes(level=0.1, high=high, middle=middle, end=1e-5)
         found = [times.time(i, steps) for i in range(steps + 1)]
         assert found[0] == 1 and found[-1] == pytest.approx(1e-5)
         assert all(later <= sooner for sooner, later in itertools.pairwise(found))
