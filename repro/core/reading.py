@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 
@@ -208,18 +208,42 @@ def open_tensors(path: Path) -> Generator[Any]:
         yield shard
 
 
+_hidden: list[tuple[int, TextIO]] = []
+"""For each `silent` that was entered: a copy of the file descriptor of the standard error, and Python's stream."""
+
+
 @contextmanager
 def silent() -> Generator[None]:
     """Context manager that discards whatever this process writes to the standard error, by Python or by a library."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
+    _hidden.append((kept, sys.stderr))
+    try:
+        yield
+    finally:
+        _hidden.pop()
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept), os.close(nowhere)
+
+
+@contextmanager
+def aloud() -> Generator[None]:
+    """Context manager in which the standard error is shown also within `silent`."""
+    if not _hidden:
+        yield
+        return
+    (kept, shown), discarded, nowhere = _hidden[0], sys.stderr, os.dup(2)
+    os.dup2(kept, 2)
+    sys.stderr = shown
     try:
         yield
     finally:
         sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(kept), os.close(nowhere)
+        sys.stderr = discarded
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -59,6 +59,7 @@ def score(argv: Sequence[str]) -> int:
         )
     from repro.evals.planning.time_budget import exit_code, time_budget
     from repro.evals.request import prepare
+    from repro.evals.results import name_once
     from repro.evals.suites import read_suite
     from repro.model import load
 
@@ -71,10 +72,11 @@ def score(argv: Sequence[str]) -> int:
     if args.factors is not None:
         return _score_factors(names, request, args, budget)
     request = dataclasses.replace(request, lenient=len(names) > 1)
-    grids, records, given = [], [], {}
+    grids, records = [], []
+    given: dict[str, str] = {}
     for name in names:
         model = load(name, args.weights, args.precision or "float32", args.chat_template)
-        given[model.digest] = name
+        name_once(given, model, name)
         grids.append(prepare(model, request))
         records += _answer(grids[-1], budget, f"{name}: " if len(names) > 1 else "")
     if first() and args.json:

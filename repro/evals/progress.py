@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from repro.core.cli import first, say
+from repro.core.reading import aloud
 from repro.evals.runner import Cell
 from repro.results.record import Record
 from repro.results.tables.text import per_step
@@ -34,7 +35,8 @@ class Lines:
 
     def chunk(self, cell: Cell, done: int, count: int) -> None:
         if cell.ask.sampler is None and count > 1:
-            say([f"{self.which}{cell.task.name}: {done} of {count} chunks"], sys.stderr)
+            with aloud():  # lm-eval runs with its standard error hidden
+                say([f"{self.which}{cell.task.name}: {done} of {count} chunks"], sys.stderr)
 
     def follow(self, run: Iterable[tuple[Record, bool]]) -> Iterator[tuple[Record, bool]]:
         began = time.perf_counter()

@@ -26,6 +26,8 @@ from repro.results.tables.latex import latex_table
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from repro.model import Model
+
 
 class Results(Sequence[Record]):
     """Records in the order of their evaluations, and what was `skipped`; an immutable sequence of records.
@@ -138,6 +140,14 @@ class Results(Sequence[Record]):
             for place, found in whole
         ]
         return latex_table([*(heads[i] for i in kept), *columns], [("", body)], len(kept))
+
+
+def name_once(given: dict[str, str], model: Model, name: str) -> None:
+    """Enter the digest of `model` and the `name` that the user gave it into `given`; ValueError if the same checkpoint
+    has another name there already."""
+    if model.digest in given:
+        raise ValueError(f"{given[model.digest]} and {name} are one checkpoint; give one of them")
+    given[model.digest] = name
 
 
 def _cell(column: str, found: dict[str, Metric]) -> str:

@@ -14,7 +14,7 @@ from repro.evals.lm.prompts import Template
 from repro.evals.progress import Silent
 from repro.evals.progress import progress as shown_progress
 from repro.evals.request import Request, prepare
-from repro.evals.results import Results
+from repro.evals.results import Results, name_once
 from repro.evals.suites import TokensPerStep
 from repro.model import Model, load
 
@@ -70,10 +70,11 @@ def score(
         template=template,
         lenient=len(models) > 1,
     )
-    found = Results([])
+    found, given = Results([]), {}
     for each in models:
-        model = each if isinstance(each, Model) else load(each)
-        grid, name = prepare(model, request), _name(each)
+        model, name = each if isinstance(each, Model) else load(each), _name(each)
+        name_once(given, model, name)
+        grid = prepare(model, request)
         which = f"{name}: " if len(models) > 1 else ""
         told = shown_progress(grid.model.recipe.name, len(grid.cells), which) if progress else Silent()
         records = grid.ordered(record for record, _ in told.follow(grid.run(told.chunk)))

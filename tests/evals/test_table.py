@@ -15,6 +15,7 @@ from rich.console import Console
 from repro.core.columns import packed
 from repro.evals.__main__ import main
 from repro.evals.results import Results
+from repro.evals.scoring import score
 from repro.evals.table import checkpoints, interval, rows, show, shown
 from repro.results.record import Labels, Metric, read_record
 from repro.training.loop import train
@@ -268,7 +269,8 @@ def test_an_interval_of_rounding_alone_is_not_shown():
 
 
 def test_all_samplers_on_a_trained_net(tmp_path, monkeypatch, capsys):
-    """`--samplers all`: every preset and rate of the suite in one table with its skips; JSON agrees."""
+    """`--samplers all`: every preset and rate of the suite in one table with its skips; JSON agrees. The same network
+    under a second name, whose lines would stand twice in every table, is refused."""
     monkeypatch.setenv("REPRO_RUNS", str(tmp_path / "runs"))
     out = train(toy("mdlm", "data.heldout=600"), seed=0, out=tmp_path / "run", stop=None, resume=False)
     arguments = [
@@ -302,3 +304,8 @@ def test_all_samplers_on_a_trained_net(tmp_path, monkeypatch, capsys):
     for skip in data["skipped"]:
         (told,) = [line for line in text.splitlines() if line.endswith(f": {skip['reason']}")]
         assert told.startswith("skipped ") and skip["what"] in told
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"run and \./run are one checkpoint; give one of them"):
+        main(["--ckpt", "run,./run", "--tasks", "bound", "--limit", "4"])
+    with pytest.raises(ValueError, match=r"run and \./run are one checkpoint"):
+        score(["run", "./run"], tasks="bound", limit=4)

@@ -205,16 +205,18 @@ def run_lm_eval(
     shots: int | None = None,
     chat: bool = False,
 ) -> dict[str, Any]:
-    """The result dictionary of lm-eval's `simple_evaluate` for one task, whose log messages and progress bars are
-    hidden. `adapter`: the model (an `Adapter`); `spec`: the task's name or configuration, resolved by lm-eval's
-    TaskManager `manager`; `limit`: most documents per task (None: all); `shots`: number of few-shot examples (None: the
-    task's own); `chat`: whether to apply the chat template."""
+    """The result dictionary of lm-eval's `simple_evaluate` for one task. What lm-eval writes (log messages, progress
+    bars, and lines on the standard output, where `--json` writes) is hidden. `adapter`: the model (an `Adapter`);
+    `spec`: the task's name or configuration, resolved by lm-eval's TaskManager `manager`; `limit`: most documents per
+    task (None: all); `shots`: number of few-shot examples (None: the task's own); `chat`: whether to apply the chat
+    template."""
     from lm_eval import simple_evaluate
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     name = spec if isinstance(spec, str) else str(spec.get("task"))
     # hides lm-eval's progress bars, and what the git that it calls says where there is no repository
-    with sandboxed(name), silent(), _no_environment(), contextlib.redirect_stderr(io.StringIO()):
+    hidden = contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO())
+    with sandboxed(name), silent(), _no_environment(), hidden[0], hidden[1]:
         found = simple_evaluate(
             model=adapter,
             tasks=[spec],

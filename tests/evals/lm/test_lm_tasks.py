@@ -17,6 +17,7 @@ from repro.evals.likelihood.estimator_presets import estimator
 from repro.evals.lm.prompts import generation_prompt, likelihood_request
 from repro.evals.lm.task_files import load_task_config, store_task
 from repro.evals.lm.task_selection import TaskOptions, find_tasks
+from repro.evals.progress import Lines
 from repro.evals.request import Request, prepare
 from repro.evals.runner import question
 from repro.evals.suites import read_suite
@@ -110,6 +111,28 @@ def test_user_written_tasks_are_evaluated(masked, yaml_files, tmp_path, monkeypa
     ids = {question(model, cell).id for cell in grid.cells}
     other = find_tasks(paths[0], model)[0]
     assert len(ids) == 5 and other != choice_task(grid)
+
+
+def test_what_lm_eval_prints_does_not_reach_the_output(masked, yaml_files, tmp_path, monkeypatch, capsys):
+    """It says on the standard output that it resamples metrics such as perplexity, where `--json` writes. Progress is
+    shown all the same."""
+    import shutil
+
+    monkeypatch.setenv("DISABLE_MULTIPROC", "")
+    copy = shutil.copytree(yaml_files["choice"].parent, tmp_path / "copy")
+    lines = "task: likely\ndataset_path: json\ndataset_kwargs: {data_files: {test: rows.jsonl}}\ntest_split: test\n"
+    lines += (
+        "output_type: loglikelihood\ndoc_to_text: '{{q}}'\ndoc_to_target: '{{choices[0]}}'\nmetric_list:\n"
+    )
+    (copy / "likely.yaml").write_text(lines + "  - metric: perplexity\nmetadata: {version: 1}\n")
+    request = Request(tasks=[str(copy / "likely.yaml")], out=tmp_path, estimator="duel")
+    monkeypatch.setattr("repro.evals.lm.adapter.REQUESTS", 4)
+    grid = prepare(with_recipe(masked), request)
+    capsys.readouterr()
+    ((record, _),) = grid.run(Lines(1).chunk)
+    assert record.answer.metrics["perplexity"].se > 0
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.splitlines() == ["likely: 1 of 2 chunks", "likely: 2 of 2 chunks"]
 
 
 def test_a_text_without_ids_is_named_with_its_task_and_document(masked, yaml_files, tmp_path):
