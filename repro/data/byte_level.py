@@ -43,8 +43,8 @@ class ByteLevel(Units):
 class Bpe(ByteLevel):
     """Byte-level BPE tokenizer of `size` ids (256 bytes, size - 256 merges), trained on the training documents only.
 
-    The merges are stored under runs/data, named by a digest of the training text, so that they are trained once. Raises
-    ValueError where the text is too small for that many merges.
+    The merges are stored under runs/data, named by a digest of the training documents, so that they are trained once.
+    Raises ValueError where the text is too small for that many merges.
     """
 
     size: int
@@ -130,7 +130,8 @@ def trained_tokenizer(documents: Documents, size: int) -> Tokenizer:
 
     content = hashlib.sha256(f"byte-level BPE, {size}".encode())
     for _, text in documents.texts("train"):
-        content.update(text.encode())
+        data = text.encode()
+        content.update(b"%d:" % len(data) + data)  # no merge crosses the end of a document
     file = runs() / "data" / f"bpe-{content.hexdigest()[:16]}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     with locked(file.with_suffix(".lock")):
