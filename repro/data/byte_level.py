@@ -8,16 +8,17 @@ merges, or GPT-2's.
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from repro.core import parts
 from repro.core.files import locked, runs, write_text
 from repro.core.parts import part
 from repro.core.reading import read_text
 from repro.data import sources
+from repro.data.corpus import UNRESOLVED
 from repro.data.documents import Documents
 from repro.data.text import Ids, Special, Units, encoded
 
@@ -43,8 +44,9 @@ class ByteLevel(Units):
 class Bpe(ByteLevel):
     """Byte-level BPE tokenizer of `size` ids (256 bytes, size - 256 merges), trained on the training documents only.
 
-    The merges are stored under runs/data, named by a digest of the training text, so that they are trained once. Raises
-    ValueError where the text is too small for that many merges.
+    The merges are stored under runs/data, named by the digest of the documents' settings (with the SHA-256 of files):
+    they are trained once, and a model can write text where its training data is not at hand. Raises ValueError where
+    the text is too small for that many merges.
     """
 
     size: int
@@ -125,13 +127,13 @@ def learn_bpe(documents: Documents, size: int) -> Tokenizer:
 @lru_cache(maxsize=8)
 def trained_tokenizer(documents: Documents, size: int) -> Tokenizer:
     """The byte-level BPE tokenizer of `size` ids trained on the training documents, from runs/data if it was trained
-    before; ValueError where the text gives fewer ids."""
+    before: then the documents are not read. ValueError where the text gives fewer ids."""
     from tokenizers import Tokenizer
 
-    content = hashlib.sha256(f"byte-level BPE, {size}".encode())
-    for _, text in documents.texts("train"):
-        content.update(text.encode())
-    file = runs() / "data" / f"bpe-{content.hexdigest()[:16]}.json"
+    if UNRESOLVED in parts.leaves(documents).values():
+        documents = parts.derive(documents, dict(documents.resolve()))
+    name = parts.sha256(f"byte-level BPE, {size}: {parts.to_json(documents)}")
+    file = runs() / "data" / f"bpe-{name[:16]}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     with locked(file.with_suffix(".lock")):
         if not file.is_file():

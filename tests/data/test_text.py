@@ -210,6 +210,16 @@ def test_bpe_is_exact_on_any_text_and_trained_once(tmp_path):
     assert len(list((tmp_path / "runs" / "data").glob("bpe-*.json"))) == 1
 
 
+def test_bpe_of_the_same_text_in_other_documents_is_another(tmp_path):
+    """Documents of `aa` do not give the merge `aaaa`, whether or not the other tokenizer was trained before."""
+    long = folder(tmp_path / "long", ["aaaa", "aaaa", "z"])
+    short = folder(tmp_path / "short", ["aa", "aa", "z", "aa", "aa", "z"])
+    one, other = ("".join(text for _, text in each.texts("train")) for each in (long, short))
+    assert one == other and Bpe(size=258).tokenizer(long).get_vocab_size() == 258
+    with pytest.raises(ValueError, match="the largest is 257"):
+        Bpe(size=258).tokenizer(short)
+
+
 def test_bpe_refuses_more_units_than_the_text_gives(tmp_path):
     documents = folder(tmp_path / "d", ["ab", "ab", "ab"])
     with pytest.raises(ValueError, match="size=300 is too large for this text; the largest is 257"):

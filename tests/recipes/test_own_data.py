@@ -12,6 +12,7 @@ from helpers.toy import overrides
 from repro import load, sample
 from repro.core import parts, registry
 from repro.core.files import ROOT
+from repro.data.byte_level import trained_tokenizer
 from repro.evals import __main__ as evals
 from repro.recipes.command import Own, command, select
 from repro.recipes.scale import CORPORA, by_name
@@ -85,6 +86,14 @@ def test_a_run_on_own_text_samples_without_it_and_is_scored_with_it(name, capsys
     shutil.rmtree("runs/data")
     with pytest.raises(ValueError, match=r"book\.txt: expected sha256"):
         evals.main(["--ckpt", "run", "--suite", "own", "--out", "again", "--json"])
+
+
+def test_a_run_with_a_trained_tokenizer_samples_without_its_data():
+    train = ["--scale", "nano.text", "--data", book(), "--tokenizer", "bpe:270", "--length", "24"]
+    assert command(registry.recipe("mdlm"), [*train, "--out", "run", *toy("mdlm")]) == 0
+    Path("book.txt").unlink()
+    trained_tokenizer.cache_clear()
+    assert len(sample(load("run"), n=1)) == 1
 
 
 def test_chats_are_answered(capsys):

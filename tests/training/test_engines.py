@@ -353,6 +353,7 @@ def test_launch_options_are_flags_of_every_recipe(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "repro.training.loop.train", lambda recipe, **given: seen.update(given, recipe=recipe)
     )
+    monkeypatch.setattr("repro.training.checkpoint.open_checkpoint", lambda out: SimpleNamespace(step=20))
     flags = ["--activation-checkpointing", "--compile", "--whole-gradients", "--track", "tensorboard"]
     command(by_name("mdlm"), [*arguments("mdlm", tmp_path), *flags])
     assert seen["options"] == Options(activation_checkpointing=True, compile=True, whole_gradients=True)
