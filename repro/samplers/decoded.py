@@ -75,7 +75,7 @@ class Cost:
 
 class StepResult(NamedTuple):
     """Result of one step for n rows: ids [n, L], the sampler's memory [n, M] (None: it has none), the cost of the step,
-    the network's predictions in the step, in order, and the time t of the first of them, [n]."""
+    the network's predictions in the step, in order, and the time t at which the step begins, [n]."""
 
     ids: Tensor
     memory: Tensor | None

@@ -140,6 +140,7 @@ class Decoder:
         if caches is None and self.causal:
             caches = DecodingCaches(self, len(ids))
         predictions: list[Prediction] = []
+        present = ids
 
         def later(ids: Tensor, step: Tensor, prediction: Prediction | None) -> State:
             rows = torch.arange(len(ids), device=ids.device) % len(pad)
@@ -150,6 +151,8 @@ class Decoder:
             )
 
         def forward(ids: Tensor, t: Tensor) -> Prediction:
+            if ids is present and not any(made.forwarded.any() for made in predictions):
+                predictions.clear()  # their prediction at another time takes the place of one that was not read
             cache = None if caches is None else caches[len(predictions)]
             padding = pad.repeat(len(ids) // len(pad))
             predictions.append(self.prediction(ids, at, t, padding, cache))

@@ -108,7 +108,8 @@ class State:
 
     def forward(self, ids: Tensor, t: Tensor) -> Prediction:
         """A further network prediction within this step, for other ids [B, L] at time t [B]; its forward passes are
-        added to the cost."""
+        added to the cost. For `ids` themselves, whose prediction was not read, it takes the place of that prediction.
+        """
         return self._forward(ids, t)
 
     def later(self, ids: Tensor, step: Tensor, prediction: Prediction | None = None) -> State:

@@ -408,6 +408,7 @@ def test_hitting_times_are_order_statistics():
         known, ABSORBING, FirstHitting(), plan(12, None, 6), [[]] * rows, seed=1, names=range(rows)
     )
     assert found.cost.forwards.tolist() == [12] * rows and len(seen) == 12
+    assert found.cost.further.sum() == 0, "the only forward of a step is its first, whatever its time"
     for r, t in enumerate(seen):
         block = slice(0, 6) if r < 6 else slice(6, 12)
         assert (t[:, block] == t[:, block][:, :1]).all() and (t[:, block] < 1).all()
