@@ -50,9 +50,12 @@ NATS = Meaning("negative_log_likelihood", "nats per token", True)
 MEANINGS: dict[str, Meaning] = {
     "|".join(sorted(NAMES)): SHARE,
     r"accuracy_(?P<draws>\d+|exact)": Meaning("accuracy_over_draws", "proportion", False, 0, 1),
-    r"nll|nll_bound|nll_exact": NATS,
-    r"ppl|ppl_bound|word_perplexity|byte_perplexity": Meaning("perplexity", "perplexity", True, 1),
-    r"bits_per_byte": Meaning("bits_per_byte", "bits per byte", True),
+    r"nll(?:_bound|_truncated|_exact)?": NATS,
+    r"ppl(?:_bound|_truncated)?|word_perplexity|byte_perplexity": Meaning(
+        "perplexity", "perplexity", True, 1
+    ),
+    r"bits_per_byte(?:_bound|_truncated)?": Meaning("bits_per_byte", "bits per byte", True),
+    r"bits_per_word(?:_bound|_truncated)?": Meaning("bits_per_word", "bits per word", True),
     r"gap": Meaning("bound_gap", "nats per token", True, *UNBOUNDED),
     r"excess": Meaning("excess_cross_entropy", "nats per token", True, *UNBOUNDED, target="0"),
     r"bigram": Meaning("bigram_distance_squared", "squared distance", True, *UNBOUNDED, target="0"),
@@ -83,6 +86,8 @@ name differently -> its meaning; named groups are its parameters. docs/results.m
 REFERENCE = "true_"
 """Prefix of the name of a metric computed on equally many texts of the true law; exported as a detail of that metric,
 because it is no result of the model."""
+NO_RESULT = re.compile(r"documents(?:_\w+)?|ids_scored|draws_error|\w+_(?:clusterings|tokens)")
+"""Metrics that say how a result was computed: how much of a text was scored, what the draws add to an error."""
 NO_MODEL = frozenset({"training_curve", "naive_mauve"})
 """Registered names of tasks whose metrics are no results of a model: training losses of different objectives are not
 comparable, and the texts of `naive_mauve` come from no model."""
@@ -220,7 +225,7 @@ def _results(record: Record, unknown: dict[str, str]) -> list[Json]:
         found = meaning(name, record.question.task.get("part"))
         if found is not None:
             results.append(_result(record, name, metric, *found))
-        elif not name.startswith(REFERENCE) and not name.endswith(("_clusterings", "_tokens")):
+        elif not name.startswith(REFERENCE) and not NO_RESULT.fullmatch(name):
             unknown[name] = record.labels.task
     return results
 

@@ -104,6 +104,18 @@ def test_a_filter_of_lm_eval_is_no_part_of_a_metrics_meaning():
     assert made.results == 1 and not made.unknown
 
 
+def test_the_perplexity_of_a_text_is_exported():
+    """A bound of a diffusion model as well as an exact value; how much of the text was scored is no result."""
+    bits = ("bits_per_byte", "bits_per_word")
+    for end in ("", "_bound", "_truncated"):
+        results = {f"{name}{end}": (2.0, 0.1, 8) for name in ("nll", "ppl", *bits)}
+        counts = {
+            name: (1.0, None, 8) for name in ("documents", "documents_unscored", "ids_scored", "draws_error")
+        }
+        made = export([record(question(task="book.wrapped"), results | counts)])
+        assert made.results == 4 and not made.unknown
+
+
 def test_the_command_writes_files_and_names_what_it_left_out(tmp_path, capsys):
     store = Store(tmp_path / "raw")
     for each in (*paper((0,)), timed("llada@nano.sudoku", "random", "1", "1101", 16)):
