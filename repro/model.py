@@ -22,6 +22,7 @@ from repro.core.errors import nearest
 from repro.core.files import ADAPTERS, runs
 from repro.data import sources
 from repro.data.corpus import UNRESOLVED, Data
+from repro.data.exported import keep_tokenizer_of
 from repro.hub import quantise
 from repro.hub.catalogue import known, read
 from repro.hub.gguf import gguf_folder
@@ -171,6 +172,7 @@ def _exported(folder: Path, weights: Literal["auto", "raw", "ema"], device: str)
     found = open_export(folder)
     if weights not in ("auto", found.weights):
         raise ValueError(f"{folder} holds {found.weights} weights; leave out --weights {weights}")
+    keep_tokenizer_of(found.data, folder)
     return Model(
         recipe=found.made,
         denoiser=exported_network(folder, found).to(device),

@@ -8,15 +8,17 @@ merges, or GPT-2's.
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repro.core import parts
 from repro.core.files import locked, runs, write_text
 from repro.core.parts import part
-from repro.core.reading import read_text
+from repro.core.reading import COPY, foreign, read_json, read_text
 from repro.data import sources
 from repro.data.corpus import UNRESOLVED
 from repro.data.documents import Documents
@@ -127,18 +129,48 @@ def learn_bpe(documents: Documents, size: int) -> Tokenizer:
 @lru_cache(maxsize=8)
 def trained_tokenizer(documents: Documents, size: int) -> Tokenizer:
     """The byte-level BPE tokenizer of `size` ids trained on the training documents, from runs/data if it was trained
-    before: then the documents are not read. ValueError where the text gives fewer ids."""
+    before: then the documents are not read. Where they cannot be read, the one that `keep_tokenizer` stored. ValueError
+    where the text gives fewer ids, and where it cannot be read and no tokenizer is stored."""
     from tokenizers import Tokenizer
 
     if UNRESOLVED in parts.leaves(documents).values():
         documents = parts.derive(documents, dict(documents.resolve()))
-    name = parts.sha256(f"byte-level BPE, {size}: {parts.to_json(documents)}")
-    file = runs() / "data" / f"bpe-{name[:16]}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
+    file = _place("bpe", documents, size)
     with locked(file.with_suffix(".lock")):
         if not file.is_file():
-            write_text(file, learn_bpe(documents, size).to_str())
+            try:
+                write_text(file, learn_bpe(documents, size).to_str())
+            except (ValueError, ConnectionError):
+                file = _place("exported-bpe", documents, size)
+                if not file.is_file():
+                    raise
     return Tokenizer.from_file(str(file))
+
+
+def keep_tokenizer(documents: Documents, size: int, exported: Path) -> None:
+    """Store the tokenizer of an exported folder (`exported`: its tokenizer.json) under runs/data, for decoding where
+    the `documents` on which it was trained cannot be read; they decide wherever they can. ValueError for a file that
+    holds no tokenizer of `size` ids (special tokens not counted)."""
+    from tokenizers import Tokenizer
+
+    place = _place("exported-bpe", documents, size)
+    if place.is_file() or not exported.is_file():
+        return
+    content = read_json(exported, dict, COPY)
+    with foreign(exported, "tokenizer"):
+        made = Tokenizer.from_str(json.dumps(content | {"added_tokens": []}))
+    if made.get_vocab_size() != size:
+        raise ValueError(
+            f"{exported} has {made.get_vocab_size()} ids, not {size}; export the checkpoint again"
+        )
+    write_text(place, made.to_str())
+
+
+def _place(kind: str, documents: Documents, size: int) -> Path:
+    name = parts.sha256(f"byte-level BPE, {size}: {parts.to_json(documents)}")
+    place = runs() / "data" / f"{kind}-{name[:16]}.json"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return place
 
 
 @lru_cache(maxsize=8)

@@ -7,9 +7,11 @@ was trained here, GPT-2's and pretrained tokenizers get tokens for the special i
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repro.data import sources
+from repro.data.byte_level import Bpe, keep_tokenizer
 from repro.data.corpus import Data, Vocabulary
 from repro.data.released import Released, tokenizer_of_release
 from repro.data.text import Written
@@ -34,6 +36,13 @@ def tokenizer_of(data: Data) -> Tokenizer:
     if isinstance(named, str):  # chats, which name a tokenizer on the Hub
         return sources.tokenizer(named, getattr(data, "tokenizer_revision", "")).backend_tokenizer
     return _characters(data)
+
+
+def keep_tokenizer_of(data: Data, folder: Path) -> None:
+    """Store the tokenizer of an exported folder where `data` finds it, if it was trained on the run's own documents:
+    then the folder can be sampled from on a machine that lacks these. ValueError for a file of another tokenizer."""
+    if isinstance(data, Written) and isinstance(data.units, Bpe):
+        keep_tokenizer(data.documents, data.units.size, folder / "tokenizer.json")
 
 
 def special_tokens(made: Tokenizer, vocabulary: Vocabulary) -> dict[str, str]:
