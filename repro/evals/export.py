@@ -144,7 +144,8 @@ def _card(
     yield from _results(records)
     yield from ("", "## Settings", "", "| setting | value |", "| --- | --- |")
     for pin, value in parts.leaves(recipe).items():
-        yield f"| {pin} | `{parts.brief(parts.canonical(value))}` |"
+        shown = parts.brief(parts.canonical(value)).replace("|", "\\|")  # else it would end the cell
+        yield f"| {pin} | `{shown}` |"
 
 
 def _results(records: Sequence[Record]) -> Iterator[str]:

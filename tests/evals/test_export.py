@@ -13,7 +13,7 @@ from helpers.toy import toy
 
 from repro import checkpoint as command
 from repro import load, sample, score
-from repro.core import registry
+from repro.core import parts, registry
 from repro.evals.export import _write_tokenizer
 from repro.evals.planning.plan import released, subject
 from repro.recipes.scale import CORPORA
@@ -92,7 +92,9 @@ def test_special_tokens_beyond_a_learned_tokenizer_have_the_ids_of_the_network(t
     assert (theirs.mask_token_id, theirs.bos_token_id) == (ours.mask, ours.bos) == (4096, 4097)
 
 
-def test_the_card_has_settings_digests_and_results(tmp_path):
+def test_the_card_has_settings_digests_and_results(tmp_path, monkeypatch):
+    brief = parts.brief
+    monkeypatch.setattr(parts, "brief", lambda value: brief(value) + "a|b")
     run = train(toy("duo"), seed=0, out=tmp_path / "run", stop=1, resume=False)
     (record,) = score(run, "ancestral", "law", 8, samples=10)
     assert command.main(["export", str(run), "--hf", str(tmp_path / "out")]) == 0
@@ -107,6 +109,8 @@ def test_the_card_has_settings_digests_and_results(tmp_path):
     ):
         assert said in card
     assert load(run).recipe.digest() in card and "No results" not in card
+    settings = [line for line in card.splitlines() if line.startswith("| optimizer.")]
+    assert len(settings) > 3 and all(len(re.findall(r"(?<!\\)\|", line)) == 3 for line in settings)
 
 
 def test_a_changed_folder_is_refused(tmp_path):
