@@ -144,8 +144,8 @@ def _card(
     yield from _results(records)
     yield from ("", "## Settings", "", "| setting | value |", "| --- | --- |")
     for pin, value in parts.leaves(recipe).items():
-        shown = parts.brief(parts.canonical(value)).replace("|", "\\|")  # else it would end the cell
-        yield f"| {pin} | `{shown}` |"
+        cell = parts.brief(parts.canonical(value)).replace("|", "\\|")  # else it would end the cell
+        yield f"| {pin} | `{cell}` |"
 
 
 def _results(records: Sequence[Record]) -> Iterator[str]:
