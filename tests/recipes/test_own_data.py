@@ -90,7 +90,7 @@ def test_a_run_on_own_text_samples_without_it_and_is_scored_with_it(name, capsys
 
 def test_a_run_with_a_trained_tokenizer_samples_without_its_data():
     train = ["--scale", "nano.text", "--data", book(), "--tokenizer", "bpe:270", "--length", "24"]
-    assert command(registry.recipe("mdlm"), [*train, "--out", "run", *toy("mdlm")]) == 0
+    assert command(by_name("mdlm"), [*train, "--out", "run", *toy("mdlm")]) == 0
     Path("book.txt").unlink()
     trained_tokenizer.cache_clear()
     assert len(sample(load("run"), n=1)) == 1
