@@ -254,7 +254,8 @@ def test_precisions_under_zero2(precision, deepspeed, tmp_path):
 @pytest.mark.slow
 def test_zero2_refuses_weights_without_master_weights(deepspeed, tmp_path):
     with pytest.raises(
-        ValueError, match="bf16_pure has no master weights, ZeRO-2 needs them; launch with ddp_8"
+        ValueError,
+        match="bf16_pure has no master weights, ZeRO-2 needs them; launch with recipes/launch/ddp_8",
     ):
         together(
             2, trained, "mdlm", ("precision=bf16_pure",), str(tmp_path), 1, False, PLAIN, environment=ZERO2
