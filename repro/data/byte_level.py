@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from repro.core import parts
 from repro.core.files import locked, runs, write_text
 from repro.core.parts import part
-from repro.core.reading import COPY, foreign, read_json, read_text
+from repro.core.reading import foreign, read_json, read_text
 from repro.data import sources
 from repro.data.corpus import UNRESOLVED
 from repro.data.documents import Documents
@@ -156,7 +156,7 @@ def keep_tokenizer(documents: Documents, size: int, exported: Path) -> None:
     place = _place("exported-bpe", documents, size)
     if place.is_file() or not exported.is_file():
         return
-    content = read_json(exported, dict, COPY)
+    content = read_json(exported, dict)
     with foreign(exported, "tokenizer"):
         made = Tokenizer.from_str(json.dumps(content | {"added_tokens": []}))
     if made.get_vocab_size() != size:
@@ -167,6 +167,7 @@ def keep_tokenizer(documents: Documents, size: int, exported: Path) -> None:
 
 
 def _place(kind: str, documents: Documents, size: int) -> Path:
+    """File under runs/data for the tokenizer of `size` ids trained on `documents`; its name begins with `kind`."""
     name = parts.sha256(f"byte-level BPE, {size}: {parts.to_json(documents)}")
     place = runs() / "data" / f"{kind}-{name[:16]}.json"
     place.parent.mkdir(parents=True, exist_ok=True)

@@ -102,7 +102,7 @@ class Trace:
 
     def json(
         self, made_by: dict[str, str], sampler: Sampler, plan: Plan, seed: int, prompt: str | None
-    ) -> Any:
+    ) -> dict[str, Any]:
         """The trace as a JSON object, in the format that the docstring of `repro.samplers.trace` shows, with what was
         run: `made_by` (digest of the `checkpoint`, name of its `recipe`), sampler, decoding plan, seed and `prompt` (a
         text; None: there was none)."""

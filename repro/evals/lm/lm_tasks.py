@@ -215,8 +215,14 @@ def run_lm_eval(
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     name = spec if isinstance(spec, str) else str(spec.get("task"))
     # hides lm-eval's progress bars, and what the git that it calls says where there is no repository
-    hidden = contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO())
-    with sandboxed(name), silent(), _no_environment(), hidden[0], hidden[1]:
+    discarded = io.StringIO()
+    with (
+        sandboxed(name),
+        silent(),
+        _no_environment(),
+        contextlib.redirect_stderr(discarded),
+        contextlib.redirect_stdout(discarded),
+    ):
         found = simple_evaluate(
             model=adapter,
             tasks=[spec],
