@@ -170,10 +170,12 @@ def even_levels(u: Tensor, length: int, batch: int) -> Tensor:
 
 def rounded_levels(k: Tensor, length: int, batch: int) -> Tensor:
     """Numbers of masked positions as LLaDA's code computes them, [..., batch] integers: k + j L / batch for j =
-    0..batch - 1, rounded half to even, then wrapped into 1..L; L = `length`, and `k` [...] in 1..L is the number for
-    j = 0."""
-    steps = k[..., None] + torch.arange(batch, dtype=torch.float64) * length / batch
-    return (steps.round().long() - 1) % length + 1
+    0..batch - 1 in float32, rounded half to even, then wrapped into 1..L; L = `length`, and `k` [...] in 1..L is the
+    number for j = 0. With a batch that is no power of two, float32 decides where k + j L / batch is halfway, so the
+    numbers are made by the call of `ML-GSAI/LLaDA@b7e6c35 get_log_likelihood.py:13`."""
+    spread = (batch - 1) * (length / batch)
+    rows = [torch.linspace(float(each), each + spread, batch, dtype=torch.float32) for each in k.flatten()]
+    return (torch.stack(rows).view(*k.shape, batch).round().long() - 1) % length + 1
 
 
 @part

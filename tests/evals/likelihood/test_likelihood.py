@@ -273,6 +273,15 @@ def test_mask_counts_are_uniform_and_the_published_rounding_is_not():
         assert found == pytest.approx(distance, abs=5e-3), (length, batch)
 
 
+def test_published_rounding_is_that_of_float32():
+    """The lines of ML-GSAI/LLaDA@b7e6c35 get_log_likelihood.py:13-14, whose halves float32 decides if the batch is no
+    power of two."""
+    for batch, length in itertools.product((1, 6, 12, 16, 28), (1, 5, 7, 12, 31, 100)):
+        for k in torch.arange(1, length + 1):
+            x = torch.round(torch.linspace(float(k), k + (batch - 1) * (length / batch), steps=batch)).long()
+            assert torch.equal(rounded_levels(k, length, batch), (x - 1) % length + 1), (batch, length, k)
+
+
 DRAWN = {
     "levels": (Levels(draws=32), 6),
     "levels, strata of several": (Levels(draws=17), 6),
