@@ -28,6 +28,7 @@ PARTS = {
     "linear_to_zero": "repro.core.schedules:LinearToZero",
     "constant": "repro.core.schedules:Constant",
     "constant_until": "repro.core.schedules:ConstantUntil",
+    "log_linear_until": "repro.core.schedules:LogLinearUntil",
     # data
     "language": "repro.data.language:Language",
     "sudoku": "repro.data.sudoku:Sudoku",

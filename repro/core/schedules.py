@@ -207,3 +207,36 @@ class ConstantUntil(Temperature):
 
     def hottest(self) -> float:
         return max(self.value, self.after)
+
+
+@part
+class LogLinearUntil(Temperature):
+    """Softmax temperature tau = `high` before optimizer step `begin`, from there linear in log tau to `low` at step
+    `end`, and `after` from step `end` on.
+
+    It is the rule of Duo's code, whose configuration gives log10 of `high` and `low`, -1 and -2 by default between
+    steps 100,000 and 200,000 (s-sahoo/duo@7c9b498 algo.py:521-533, configs/algo/duo.yaml:16-19;
+    docs/method.md#duo-curriculum). ValueError for a temperature of 0 or less, and unless 0 <= begin <= end.
+    """
+
+    high: float
+    low: float
+    begin: int
+    end: int
+    after: float
+
+    def __post_init__(self) -> None:
+        _check_temperatures(self, "high", "low", "after")
+        if not 0 <= self.begin <= self.end:
+            raise ValueError(
+                f"begin={self.begin}, end={self.end} are no range of optimizer steps; give 0 <= begin <= end"
+            )
+
+    def tau(self, step: int) -> float:
+        if step >= self.end:
+            return self.after
+        share = max(step - self.begin, 0) / max(self.end - self.begin, 1)
+        return self.high ** (1 - share) * self.low**share
+
+    def hottest(self) -> float:
+        return max(self.high, self.low, self.after)

@@ -22,7 +22,7 @@ from typing import Any
 
 from repro.core import parts, registry
 from repro.core.errors import nearest
-from repro.core.schedules import ConstantUntil, LinearToZero
+from repro.core.schedules import ConstantUntil, LinearToZero, LogLinearUntil
 from repro.data.byte_level import BpeMerges
 from repro.data.corpus import Data
 from repro.data.documents import Sotu
@@ -306,8 +306,10 @@ def _objective(objective: Objective, full_size: int, vocab_size: int, share: flo
         case DuoElbo():
             overrides["window"] = _same_window(objective.window, full_size, vocab_size)
             overrides["until"] = round(objective.until * share)
-            if isinstance(objective.temperature, ConstantUntil):
+            if isinstance(objective.temperature, ConstantUntil | LogLinearUntil):
                 overrides["temperature.end"] = round(objective.temperature.end * share)
+            if isinstance(objective.temperature, LogLinearUntil):
+                overrides["temperature.begin"] = round(objective.temperature.begin * share)
         case Dcd():
             overrides["window"] = _same_window(objective.window, full_size, vocab_size)
             overrides["round"] = round(objective.round * share)

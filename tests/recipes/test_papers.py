@@ -18,7 +18,7 @@ import torch
 from helpers import literal, tiny_tokenizer, toy, wordpiece
 
 from repro.core import parts, rng
-from repro.core.schedules import ConstantWithWarmup, WarmupStableDecay, WarmupStableDropDecay
+from repro.core.schedules import ConstantWithWarmup, LogLinearUntil, WarmupStableDecay, WarmupStableDropDecay
 from repro.data.corpus import UNRESOLVED, Vocabulary, prepared
 from repro.data.dialogues import Dialogues
 from repro.models.attention import Mask
@@ -30,7 +30,7 @@ from repro.processes import gaussian
 from repro.processes.absorbing import Absorbing
 from repro.processes.prediction import Role
 from repro.recipes.command import select
-from repro.recipes.scale import by_name
+from repro.recipes.scale import by_name, scaled
 from repro.training import teacher as teaching
 from repro.training.cost import plan
 from repro.training.engines.options import Options
@@ -422,6 +422,23 @@ def test_the_last_step_of_duo_s_curriculum_has_hard_tokens(name, scale):
     assert isinstance(objective, DuoElbo)
     taus = [objective.temperature.tau(step) for step in range(objective.until - 1, objective.until + 2)]
     assert taus == [1e-3, 1e-10, 1e-10] and objective.temperature.hottest() == 1e-3
+
+
+def test_the_temperature_of_duo_s_configuration_falls_linearly_in_its_logarithm():
+    """`_compute_gumbel_tau_inverse` at the defaults of its yaml (s-sahoo/duo@7c9b498 algo.py:521-533,
+    configs/algo/duo.yaml:16-19), and its steps at a smaller scale."""
+    rule = LogLinearUntil(high=0.1, low=0.01, begin=100_000, end=200_000, after=1e-10)
+    steps = (0, 99_999, 100_000, 125_000, 150_000, 199_999, 200_000, 900_000)
+    logs = (-1, -1, -1, -1.25, -1.5, -1.99999, -10, -10)
+    assert [rule.tau(step) for step in steps] == pytest.approx([10**log for log in logs], rel=1e-12)
+    assert rule.hottest() == 0.1
+    full = parts.derive(by_name("duo_owt"), {"objective.temperature": rule})
+    small = scaled(full, "nano")
+    share = small.objective.until / full.objective.until
+    assert small.objective.temperature.begin == pytest.approx(rule.begin * share, abs=0.5)
+    assert small.objective.temperature.end == pytest.approx(rule.end * share, abs=0.5)
+    with pytest.raises(ValueError, match=r"begin=5, end=4 are no range of optimizer steps; give 0 <= begin"):
+        LogLinearUntil(high=0.1, low=0.01, begin=5, end=4, after=1e-10)
 
 
 @pytest.mark.parametrize("name", PAPERS)
