@@ -57,6 +57,30 @@ def spans(text: str, tokens: Sequence[str]) -> list[tuple[int, int]]:
     return found
 
 
+def covering(text: str, tokens: Sequence[str]) -> int:
+    """Number of the first `tokens` that write `text`, the last of which may write more (a text is cut before its stop
+    string); those after them write nothing of it, such as an end token. All if they do not make up the text."""
+    at, count = 0, 0
+    while count < len(tokens) and at < len(text):
+        end = _end(text, at, tokens[count])
+        if end is not None:
+            at, count = end, count + 1
+        elif tokens[count].replace("\u2581", " ").startswith(text[at:]):
+            return count + 1
+        elif count == 0 and not is_broken(tokens[0]):  # BOS, which the text does not show
+            count = 1
+        else:
+            try:
+                parts, at = _run(text, at, tokens[count:])
+            except Unaligned:
+                parts = next((i for i, each in enumerate(tokens[count:]) if not is_broken(each)), 0)
+                if len(text) - at > sum(map(_most, tokens[count : count + parts])):
+                    return len(tokens)
+                at = len(text)
+            count += parts
+    return count if at == len(text) else len(tokens)
+
+
 def of_continuation(text: str, tokens: Sequence[str], start: int) -> list[int]:
     """Indices of those `tokens` of `text` that end after index `start` of the text, so a token that begins before
     `start` and ends after it is included. Raises Unaligned if the tokens do not make up the text, and if it is unknown

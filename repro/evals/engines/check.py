@@ -40,6 +40,8 @@ PROMPTS = (
     ),
     *("seven days make a", "the answer to the question", "birds fly because they", "he said that he would"),
 )
+EMPTY = "all texts are empty"
+"""Why a check is not made that compares texts of which there are none, as where reasoning took all tokens."""
 LEVEL = 0.95
 """Level of one-sided confidence bounds."""
 
@@ -174,7 +176,7 @@ def stop_rule(
     ]
     asked = [each for each in asked if each[2].strip()][:4]
     if not asked:
-        return Finding(title, "not checked", "all texts are empty")
+        return Finding(title, "not checked", EMPTY)
     how = [Settings(plan.length, stop=(stop,), top=TOP) for _, _, stop in asked]
     found = engine.complete([text for text, _, _ in asked], how, "completions", False)
     seen = 0
@@ -239,6 +241,8 @@ def answers(a: Sequence[Completion], b: Sequence[Completion], plan: Plan) -> Fin
     """Whether the texts of A (`a`) and of B (`b`) are equivalent: the 90 % interval of the difference in accuracy must
     lie within the margin of `plan` or, for prompts without a right answer, the upper 95 % confidence bound of the share
     of texts that differ. Differences at a near tie, which rounding explains, do not count (`comparisons.walk`)."""
+    if not any(each.text for each in (*a, *b)):
+        return Finding("answers", "not checked", EMPTY)
     if plan.prompts[0].answer is None:
         differing = sum(walk(x, y, plan.tolerance).failed for x, y in zip(a, b, strict=True))
         most = _upper(differing, len(a))
@@ -279,6 +283,8 @@ def _walked(title: str, a: Sequence[Completion], b: Sequence[Completion], plan: 
     """The result (a finding called `title`) of the comparison of each text of `a` with that of `b`, token by token. It
     is "fail" if two texts differ, unless at a near tie that rounding explains (`comparisons.walk`), or if
     log-probabilities of equal tokens differ by more than the tolerance of `plan`."""
+    if not any(each.text for each in (*a, *b)):
+        return Finding(title, "not checked", EMPTY)
     walks = [walk(x, y, plan.tolerance) for x, y in zip(a, b, strict=True)]
     failed = [each for each in walks if each.failed]
     if failed:

@@ -187,7 +187,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     take_device(args.device)
     prompts = read_prompts(args.prompts)
     plan = Plan(prompts, args.length, args.tolerance, args.margin, args.draws)
-    a, b = (_engine(name, model, args) for name, model in ((args.a, args.model_a), (args.b, args.model_b)))
+    a, b = (
+        _engine(name, model, flag, args)
+        for name, model, flag in ((args.a, args.model_a, "--model-a"), (args.b, args.model_b, "--model-b"))
+    )
     if args.json:
         report = compare(a, b, plan)
         print(json.dumps(report.data()))
@@ -204,15 +207,13 @@ def _tell(found: Finding) -> None:
     sys.stdout.flush()
 
 
-def _engine(name: str, model: str | None, args: argparse.Namespace) -> Engine:
+def _engine(name: str, model: str | None, flag: str, args: argparse.Namespace) -> Engine:
     from repro.evals.engines.openai import connect, is_server
 
     if is_server(name):
-        return connect(name, model, _limits(args), args.extra)
+        return connect(name, model, _limits(args), args.extra, flag)
     if model is not None:
-        raise ValueError(
-            f"{name} is a checkpoint; leave out --model-a or --model-b, which name models of servers"
-        )
+        raise ValueError(f"{name} is a checkpoint; leave out {flag}, which names a model of a server")
     from repro.evals.engines.local import Local
     from repro.model import load
 

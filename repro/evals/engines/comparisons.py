@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from repro.evals.engines.alignment import BROKEN, is_broken
+from repro.evals.engines.alignment import BROKEN, covering, is_broken
 from repro.evals.engines.engine import Completion, Scored, Token
 
 END = "<end of text>"
@@ -71,7 +71,7 @@ def walk(a: Completion, b: Completion, tolerance: float) -> Walk:
     log-probability, in nats; a difference where the two largest log-probabilities are at most twice this error apart
     is undecided (a near tie that rounding explains), any other is decided (an error). If an engine gave no tokens, the
     texts are compared by character, and every difference is decided."""
-    if not a.tokens or not b.tokens:
+    if not _has_tokens(a) or not _has_tokens(b) or not (a.tokens or b.tokens):
         if a.text == b.text:
             return Walk(0, None, [])
         same = next((i for i, (x, y) in enumerate(zip(a.text, b.text, strict=False)) if x != y), None)
@@ -80,7 +80,7 @@ def walk(a: Completion, b: Completion, tolerance: float) -> Walk:
         return Walk(0, Divergence(at, "character", *said, a.text[:at], None, True), [])
     ours, theirs, differences, before = _written(a), _written(b), [], ""
     for position in range(max(len(ours), len(theirs))):
-        one, other = _at(ours, position, a), _at(theirs, position, b)
+        one, other = _at(ours, position, a, theirs), _at(theirs, position, b, ours)
         if one is None or other is None:
             return Walk(position, None, differences)
         if _shown(one) != _shown(other):
@@ -117,7 +117,7 @@ def seeds_obeyed(a: Sequence[Completion], b: Sequence[Completion], tolerance: fl
     """
     walks = [walk(x, y, tolerance) for x, y in zip(a, b, strict=True)]
     ends = sum(each.divergence is not None for each in walks)
-    if not ends or not all(x.tokens and y.tokens for x, y in zip(a, b, strict=True) if x.text or y.text):
+    if not ends or not all(map(_has_tokens, (*a, *b))):
         return not ends
     from scipy.stats import binom
 
@@ -149,21 +149,24 @@ def size_of(differences: Sequence[float]) -> str:
 
 def _written(made: Completion) -> list[Token]:
     """The tokens that make up the text of `made`, without the end token that some engines list after them."""
-    found, length = [], 0
-    for token in made.tokens:
-        if length >= len(made.text) and made.finish == "stop":
-            break
-        found.append(token)
-        length += len(token.text)
-    return found
+    if made.finish == "length":
+        return list(made.tokens)
+    return list(made.tokens[: covering(made.text, [each.text for each in made.tokens])])
 
 
-def _at(tokens: Sequence[Token], position: int, made: Completion) -> Token | None:
-    """The token at index `position` of the text `made`, which consists of `tokens`. Just after the last token: one that
-    stands for the end of the text (`END`) if the text was stopped, None if it reached its length limit."""
+def _has_tokens(made: Completion) -> bool:
+    """Whether the engine gave the tokens of the text `made`; an empty text has none."""
+    return bool(made.tokens) or not made.text
+
+
+def _at(tokens: Sequence[Token], position: int, made: Completion, others: Sequence[Token]) -> Token | None:
+    """The token at index `position` of the text `made`, which consists of `tokens`. After the last token: one that
+    stands for the end of the text (`END`), or None if the text was cut by its length limit and those that follow in
+    the other text (`others`) are parts of a character, which some engines leave out at the limit."""
     if position < len(tokens):
         return tokens[position]
-    return Token(END, None, {}) if made.finish == "stop" and position == len(tokens) else None
+    cut = made.finish == "length" and all(is_broken(each.text) for each in others[position:])
+    return None if cut else Token(END, None, {})
 
 
 def _shown(token: Token) -> str:
@@ -172,9 +175,5 @@ def _shown(token: Token) -> str:
 
 def _differences(a: Sequence[Token], b: Sequence[Token]) -> Iterator[float]:
     for one, other in zip(a, b, strict=True):
-        if (
-            one.logprob is not None
-            and other.logprob is not None
-            and math.isfinite(one.logprob - other.logprob)
-        ):
-            yield abs(one.logprob - other.logprob)
+        if one.logprob is not None and other.logprob is not None:
+            yield 0.0 if one.logprob == other.logprob else abs(one.logprob - other.logprob)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from repro.core.reading import finite
+
 Outcome = Literal["pass", "fail", "not checked"]
 WIDE = len("log-probabilities")
 """Width in characters of the longest name of a finding."""
@@ -45,8 +47,8 @@ class Report:
 
     @property
     def agrees(self) -> bool:
-        """Whether the engines agree: no check failed; checks that could not be made do not count."""
-        return not self.failed
+        """Whether the engines agree: no check failed, and at least one could be made."""
+        return not self.failed and any(each.outcome == "pass" for each in self.findings)
 
     @property
     def verdict(self) -> str:
@@ -56,11 +58,12 @@ class Report:
         if self.agrees:
             checked = len(self.findings) - len(left)
             return f"PASS: A and B agree in all {checked} checks{rest}"
-        return f"FAIL: {', '.join(self.failed)}{rest}"
+        return f"FAIL: {', '.join(self.failed) or 'no check could be made'}{rest}"
 
     def data(self) -> dict[str, Any]:
-        """The report as plain JSON: names, plan, findings, whether the engines agree, and the verdict."""
-        return {**dataclasses.asdict(self), "agrees": self.agrees, "verdict": self.verdict}
+        """The report as plain JSON: names, plan, findings, whether the engines agree, and the verdict; an infinite
+        difference is None."""
+        return finite({**dataclasses.asdict(self), "agrees": self.agrees, "verdict": self.verdict})
 
     def lines(self) -> Iterator[str]:
         """The report as lines of text: names of the engines, a line for the result of each check, and the verdict."""

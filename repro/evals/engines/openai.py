@@ -216,11 +216,14 @@ def is_server(name: str) -> bool:
     return name.startswith(PREFIX)
 
 
-def connect(name: str, model: str | None, limits: Limits, extra: dict[str, Any]) -> Server:
+def connect(
+    name: str, model: str | None, limits: Limits, extra: dict[str, Any], flag: str = "--model"
+) -> Server:
     """Connect to the server `name` ("openai:URL") and ask it for its models.
 
     `model`: name of the model in requests (None: the only one of the server); `limits`: time-out, retries and number of
-    requests at once; `extra`: further fields of every request. Raises ValueError if `name` has another form, if the
+    requests at once; `extra`: further fields of every request; `flag`: option of the command line by which the user
+    names the model. Raises ValueError if `name` has another form, if the
     server does not list `model`, or if `model` is None and it does not list exactly one; ConnectionError if the server
     does not answer.
     """
@@ -233,7 +236,7 @@ def connect(name: str, model: str | None, limits: Limits, extra: dict[str, Any])
     if model is None:
         if len(names) != 1:
             known = f" ({', '.join(names[:20])}{', ...' if len(names) > 20 else ''})" if names else ""
-            raise ValueError(f"{url} serves {len(names)} models; name one with --model{known}")
+            raise ValueError(f"{url} serves {len(names)} models; name one with {flag}{known}")
         model = names[0]
     elif model not in names:
         raise ValueError(f"{url} serves no model {model!r}; {nearest(model, names)}")

@@ -13,6 +13,8 @@ from msgspec import Struct
 
 from repro.evals.engines.engine import Completion, Token
 
+MOST = 0.25
+"""Largest log-probability that rounding explains: half the spacing of logits of 64 in bfloat16."""
 LEAST = -9999.0
 """What vLLM writes for minus infinity, which JSON lacks (`_create_completion_logprobs` of
 vllm-project/vllm@2d5f987 vllm/entrypoints/openai/serving_completion.py)."""
@@ -20,7 +22,7 @@ vllm-project/vllm@2d5f987 vllm/entrypoints/openai/serving_completion.py)."""
 
 class _Top(Struct):
     token: str
-    logprob: float
+    logprob: float | None = None
 
 
 class _ChatToken(Struct):
@@ -39,7 +41,7 @@ class Logprobs(_ChatLogprobs):
 
     tokens: list[str] | None = None
     token_logprobs: list[float | None] | None = None
-    top_logprobs: list[dict[str, float] | None] | None = None
+    top_logprobs: list[dict[str, float | None] | None] | None = None
     text_offset: list[int] | None = None
 
 
@@ -93,7 +95,13 @@ def only(choices: list[Any]) -> Any:
 
 
 def value_of(logprob: float) -> float:
-    """The log-probability that a server means by `logprob`: minus infinity for -9999 (`LEAST`) or less, else itself."""
+    """The log-probability that a server means by `logprob`: minus infinity for -9999 (`LEAST`) or less, else itself.
+    ValueError for a number above 0 (by more than rounding explains, `MOST`)."""
+    if logprob > MOST:
+        raise ValueError(
+            f"the server answered {logprob:g} as a log-probability, which must be at most 0; make it give natural"
+            " logarithms of probabilities, or use another server"
+        )
     return logprob if logprob > LEAST else -float("inf")
 
 
@@ -110,7 +118,9 @@ def tokens_of(found: Logprobs) -> list[Token]:
         )
     return [
         Token(
-            text, None if value is None else value_of(value), {t: value_of(v) for t, v in (top or {}).items()}
+            text,
+            None if value is None else value_of(value),
+            {t: value_of(v) for t, v in (top or {}).items() if v is not None},
         )
         for text, value, top in zip(tokens, values, tops, strict=True)
     ]
@@ -138,7 +148,7 @@ def _chat_tokens(found: _ChatLogprobs) -> list[Token]:
         Token(
             each.token,
             None if each.logprob is None else value_of(each.logprob),
-            {top.token: value_of(top.logprob) for top in each.top_logprobs or ()},
+            {top.token: value_of(top.logprob) for top in each.top_logprobs or () if top.logprob is not None},
         )
         for each in found.content or ()
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from repro.evals.engines.alignment import Unaligned, of_continuation, spans
+from repro.evals.engines.alignment import Unaligned, covering, of_continuation, spans
 
 B = "\ufffd"
 
@@ -54,3 +54,21 @@ def test_parts_of_characters_are_told_apart_by_their_bytes():
     assert of_continuation("\u00e9\u00e9", ["bytes:\\xc3", "bytes:\\xa9\\xc3", "bytes:\\xa9"], 1) == [1, 2]
     with pytest.raises(Unaligned, match="which bytes of '\u00e9\u00e9' each of them stands for"):
         of_continuation("\u00e9\u00e9", [B, B, B], 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens", "count"),
+    [
+        ("a cat", ["a", " cat", "</s>"], 2),
+        ("a cat", ["<s>", "a", " cat", "</s>", "\n"], 3),
+        ("\U0001f642 a.", [B, B, B, " a", ".", "</s>"], 5),
+        ("\U0001f642 a.", [B, "", "", " a", "."], 5),
+        ("\U0001f642 a.", ["bytes:\\xf0\\x9f", "bytes:\\x99\\x82", " a", ".", "</s>"], 4),
+        ("a \U0001f642", ["a", " ", B, B, "</s>"], 4),
+        ("a c", ["a", " cat", " is"], 2),
+        ("", ["</s>"], 0),
+        ("a cat", ["a", " dog", "</s>"], 3),
+    ],
+)
+def test_tokens_behind_a_text_are_told_from_those_that_write_it(text, tokens, count):
+    assert covering(text, tokens) == count

@@ -144,7 +144,7 @@ def test_what_is_no_token_of_the_vocabulary_is_refused(served):
     ("row", "said"),
     [
         ({"token_id:1": 0.0, "token_id:2": 0.0}, "probabilities that sum to 2 at a position"),
-        ({"token_id:1": 5.0}, "probabilities that sum to 148"),
+        ({"token_id:1": 5.0}, "answered 5 as a log-probability, which must be at most 0"),
         ({"token_id:{mask}": 0.0}, "all probability at a position to ids that are never written"),
     ],
 )

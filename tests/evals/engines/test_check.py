@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from dataclasses import replace
 
@@ -14,13 +15,16 @@ from repro.evals.engines.check import (
     PROMPTS,
     Plan,
     Prompt,
+    answers,
     compare,
     greedy_rule,
     read_prompts,
+    tokens,
 )
 from repro.evals.engines.comparisons import walk
 from repro.evals.engines.draws import chi_squared, drawn_log_probability, law_of_draws
 from repro.evals.engines.engine import Completion, Token
+from repro.evals.engines.findings import Report
 from repro.evals.engines.http import Limits
 from repro.evals.engines.openai import connect
 
@@ -125,6 +129,14 @@ def test_prompts_are_read_strictly(tmp_path):
             read_prompts(path)
 
 
+def test_several_models_are_named_by_the_options_of_the_command():
+    with FakeEngine(models=("small", "large")) as many, FakeEngine() as one:
+        with pytest.raises(ValueError, match=r"name one with --model-a \(small, large\)"):
+            main(["engine-check", many.name, one.name])
+        with pytest.raises(ValueError, match=r"name one with --model-b \(small, large\)"):
+            main(["engine-check", one.name, many.name])
+
+
 def test_a_diffusion_model_is_no_engine():
     with FakeEngine() as fake, pytest.raises(ValueError, match="is a diffusion model"):
         main(["engine-check", fake.name, "oracle:mdlm@nano"])
@@ -160,6 +172,57 @@ def test_an_end_is_a_token():
     assert walk(a, completion(("x", 3.0)), 0.1).divergence is None, "the other was cut by its length"
     listed = Completion("x", "stop", (*completion(("x", 3.0)).tokens, Token("</s>", 0.0, {})))
     assert walk(a, listed, 0.1).divergence is None, "vLLM lists the end token"
+
+
+@pytest.mark.parametrize("finish", ["length", "end_turn", "content_filter", None])
+def test_a_text_that_ends_early_differs_whatever_reason_is_given(finish):
+    """A server that writes fewer tokens than asked, or has reasons of its own, has not written the other's text."""
+    a, b = completion(("x", 3.0), ("y", 2.0)), completion(("x", 3.0), finish=finish)
+    assert walk(a, b, 0.1).divergence.b == "<end of text>" and walk(b, a, 0.1).failed
+    half = Completion("x", "length", (*b.tokens, Token("\ufffd", 0.0, {})))
+    assert walk(half, completion(("x", 3.0)), 0.1).divergence is None, (
+        "half a character is left out at the limit"
+    )
+
+
+def test_an_empty_text_ends_at_its_first_token():
+    a, b = Completion("", "stop"), completion(("x", 0.01))
+    assert not walk(a, b, 0.006).failed and walk(a, b, 0.004).failed
+
+
+def test_parts_of_characters_may_be_written_in_any_way():
+    text, rest = "\U0001f642 a.", ("\u0020a", ".", "</s>")
+    ways = [("\ufffd",) * 3, ("\ufffd", "", ""), ("bytes:\\xf0", "bytes:\\x9f\\x99", "bytes:\\x82")]
+    made = [
+        Completion(text, "stop", tuple(Token(each, -1.0, {}) for each in (*way, *rest[: 2 + n % 2])))
+        for n, way in enumerate(ways)
+    ]
+    for other in made:
+        assert walk(made[0], other, 0.1) == walk(other, made[0], 0.1)
+        assert walk(made[0], other, 0.1).same == 5 and walk(made[0], other, 0.1).divergence is None
+    wrong = replace(made[0], tokens=(*made[0].tokens[:4], Token(".", -3.0, {})))
+    assert max(walk(made[0], wrong, 0.1).differences) == 2.0, "tokens behind such a character count"
+
+
+def test_minus_infinity_differs_from_a_number():
+    a = completion(("x", 3.0))
+    b = replace(a, tokens=(replace(a.tokens[0], logprob=-math.inf),))
+    found = tokens([a], [b], PLAN)
+    assert found.outcome == "fail" and "|difference| at most inf" in found.says
+    assert tokens([b], [b], PLAN).outcome == "pass"
+    data = Report("A", "B", {}, [found]).data()
+    assert data["findings"][0]["data"]["max"] is None, "JSON has no infinity"
+
+
+def test_empty_texts_show_nothing():
+    """As of a reasoning model whose reasoning takes all tokens, so that `content` is null."""
+    empty = [Completion("", "length", refused=True)] * len(PLAN.prompts)
+    found = [tokens(empty, empty, PLAN), answers(empty, empty, PLAN)]
+    assert {each.outcome for each in found} == {"not checked"}
+    report = Report("A", "B", {}, found)
+    assert not report.agrees and report.verdict.startswith(
+        "FAIL: no check could be made; not checked: tokens"
+    )
 
 
 def test_draws_of_another_law_have_a_small_p():

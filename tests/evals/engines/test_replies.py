@@ -58,6 +58,29 @@ def test_missing_lists_of_likely_tokens_are_empty(top):
     assert made.tokens[0].logprob == -1.0 and made.tokens[0].top == {} and made.tokens[0].gap is None
 
 
+def completions(logprobs):
+    data = {"choices": [{"text": "a", "finish_reason": "stop", "logprobs": logprobs}]}
+    return replies.completion(msgspec.convert(data, replies.Completions))
+
+
+def test_null_among_likely_tokens_is_left_out():
+    """JSON libraries write minus infinity as null."""
+    made = completions({"tokens": ["a"], "token_logprobs": [-1.0], "top_logprobs": [{"a": -1.0, "b": None}]})
+    assert made.tokens[0].top == {"a": -1.0}
+    top = [{"token": "b", "logprob": None}, {"token": "a", "logprob": -1.0}]
+    made = chat(
+        {"content": "a"}, logprobs={"content": [{"token": "a", "logprob": -1.0, "top_logprobs": top}]}
+    )
+    assert made.tokens[0].top == {"a": -1.0}
+
+
+@pytest.mark.parametrize("value", [0.9, 800.0, math.inf])
+def test_what_is_no_log_probability_is_refused(value):
+    with pytest.raises(ValueError, match=r"as a log-probability, which must be at most 0; make it give"):
+        completions({"tokens": ["a"], "token_logprobs": [value]})
+    assert completions({"tokens": ["a"], "token_logprobs": [0.06]}).tokens[0].logprob == 0.06, "bfloat16"
+
+
 def test_log_probabilities_of_completions_may_have_the_form_of_the_chat_api():
     """llama.cpp's llama-server."""
     top = [{"token": " a", "logprob": -0.1}, {"token": " b", "logprob": -9999.0}]
