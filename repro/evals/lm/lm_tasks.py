@@ -17,6 +17,7 @@ import json
 import logging
 import math
 from collections.abc import Generator, Mapping
+from numbers import Real
 from typing import Any, Literal
 
 from repro.core.parts import part
@@ -209,7 +210,7 @@ def run_lm_eval(
     bars, and lines on the standard output, where `--json` writes) is hidden. `adapter`: the model (an `Adapter`);
     `spec`: the task's name or configuration, resolved by lm-eval's TaskManager `manager`; `limit`: most documents per
     task (None: all); `shots`: number of few-shot examples (None: the task's own); `chat`: whether to apply the chat
-    template."""
+    template. ValueError where a metric overflows or divides by zero."""
     from lm_eval import simple_evaluate
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -223,17 +224,24 @@ def run_lm_eval(
         contextlib.redirect_stderr(discarded),
         contextlib.redirect_stdout(discarded),
     ):
-        found = simple_evaluate(
-            model=adapter,
-            tasks=[spec],
-            task_manager=manager,
-            num_fewshot=shots,
-            limit=limit,
-            apply_chat_template=chat,
-            fewshot_as_multiturn=False,
-            bootstrap_iters=100,
-            log_samples=True,
-        )
+        try:
+            found = simple_evaluate(
+                model=adapter,
+                tasks=[spec],
+                task_manager=manager,
+                num_fewshot=shots,
+                limit=limit,
+                apply_chat_template=chat,
+                fewshot_as_multiturn=False,
+                bootstrap_iters=100,
+                log_samples=True,
+            )
+        except ArithmeticError as error:
+            raise ValueError(
+                f"lm-eval cannot compute a metric of task {name} ({type(error).__name__}: {error}): a word_perplexity"
+                " of texts without spaces is above 1e308, and empty texts have no bits_per_byte; leave such a metric"
+                " out of metric_list in the task's YAML"
+            ) from error
     assert found is not None
     return dict(found)
 
@@ -260,7 +268,7 @@ def _metrics(result: dict[str, Any], count: int) -> dict[str, tuple[float, float
     found: dict[str, tuple[float, float | None, int]] = {}
     for key, value in result.items():
         metric, comma, filter_name = key.partition(",")
-        if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
+        if not comma or metric.endswith("_stderr") or not isinstance(value, Real):
             continue
         error = result.get(f"{metric}_stderr,{filter_name}")
         known = isinstance(error, int | float) and math.isfinite(error)
@@ -287,8 +295,20 @@ def item_record(sample: dict[str, Any], scored: Mapping[tuple[str, ...], Any] | 
     names = ("doc_id", "doc_hash", "prompt_hash", "target_hash", "filter")
     return {name: sample[name] for name in names} | {
         "found": found,
-        "metrics": {name: sample[name] for name in sample["metrics"]},
+        "metrics": {name: _plain(sample[name]) for name in sample["metrics"]},
     }
+
+
+def _plain(value: Any) -> Any:
+    """Copy, as plain JSON, of what a task logs for a document, such as the probabilities of its choices: numpy's
+    numbers and arrays are numbers and lists, and other objects their text, as in lm-eval's own log."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if hasattr(value, "tolist"):  # of numpy or torch
+        return value.tolist()
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def generation_answer(adapter: Any, metrics: dict[str, Any], items: list[dict[str, Any]]) -> Answer:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import lm_worlds
 from helpers.lm_worlds import BOS, Asked, diffusion
@@ -14,6 +16,7 @@ from repro import load
 from repro.core import registry
 from repro.core.parts import canonical
 from repro.evals.likelihood.estimator_presets import estimator
+from repro.evals.lm.lm_tasks import _metrics
 from repro.evals.lm.prompts import generation_prompt, likelihood_request
 from repro.evals.lm.task_files import load_task_config, store_task
 from repro.evals.lm.task_selection import TaskOptions, find_tasks
@@ -48,8 +51,6 @@ def yaml_files(tmp_path_factory):
 def test_a_stored_task_is_identified_by_content(yaml_files, tmp_path):
     """The same files in another folder have the same digest, one more row changes it; the copy does not need the
     original."""
-    import shutil
-
     digest = store_task(yaml_files["choice"])
     copy = shutil.copytree(yaml_files["choice"].parent, tmp_path / "copy")
     assert store_task(copy / "choice.yaml") == digest
@@ -116,8 +117,6 @@ def test_user_written_tasks_are_evaluated(masked, yaml_files, tmp_path, monkeypa
 def test_what_lm_eval_prints_does_not_reach_the_output(masked, yaml_files, tmp_path, monkeypatch, capsys):
     """It says on the standard output that it resamples metrics such as perplexity, where `--json` writes. Progress is
     shown all the same."""
-    import shutil
-
     monkeypatch.setenv("DISABLE_MULTIPROC", "")
     copy = shutil.copytree(yaml_files["choice"].parent, tmp_path / "copy")
     lines = "task: likely\ndataset_path: json\ndataset_kwargs: {data_files: {test: rows.jsonl}}\ntest_split: test\n"
@@ -135,9 +134,38 @@ def test_what_lm_eval_prints_does_not_reach_the_output(masked, yaml_files, tmp_p
     assert said.out == "" and said.err.splitlines() == ["likely: 1 of 2 chunks", "likely: 2 of 2 chunks"]
 
 
-def test_a_text_without_ids_is_named_with_its_task_and_document(masked, yaml_files, tmp_path):
-    import shutil
+def test_metrics_that_are_numpy_values_are_stored(masked, yaml_files, tmp_path):
+    """brier_score logs the probabilities of the choices as an array; the evaluation ended with a traceback when its
+    items were written. A metric that is a number of numpy's is not left out."""
+    copy = shutil.copytree(yaml_files["choice"].parent, tmp_path / "copy")
+    text = (copy / "choice.yaml").read_text("utf-8")
+    lines = text.replace("metric_list: [", "metric_list: [{metric: brier_score}, ")
+    (copy / "choice.yaml").write_text(lines, "utf-8")
+    request = Request(tasks=[str(copy / "choice.yaml")], out=tmp_path, estimator="duel")
+    grid = prepare(with_recipe(masked), request)
+    ((record, _),) = grid.run()
+    with open(items_file(grid.store.folder, record), encoding="utf-8") as file:
+        logged = [json.loads(line)["metrics"]["brier_score"] for line in file]
+    scores = [sum((p - (i == gold)) ** 2 for i, p in enumerate(shares)) for gold, shares in logged]
+    assert record.answer.metrics["brier_score"].value == pytest.approx(sum(scores) / 6)
+    metrics = _metrics({"longest,none": np.int64(7), "half,none": np.float32(0.5), "alias": "choice"}, 6)
+    assert metrics == {"longest": (7.0, None, 6), "half": (0.5, None, 6)}
 
+
+def test_a_metric_without_a_number_is_named(masked, yaml_files, tmp_path):
+    copy = shutil.copytree(yaml_files["choice"].parent, tmp_path / "copy")
+    (copy / "rolling.yaml").write_text(
+        "task: rolling\ndataset_path: json\ndataset_kwargs: {data_files: {test: rows.jsonl}}\ntest_split: test\n"
+        "output_type: loglikelihood_rolling\ndoc_to_text: ''\ndoc_to_target: \"{{'ab' * 400}}\"\n"
+        "metric_list:\n  - metric: word_perplexity\nmetadata: {version: 1}\n",
+        "utf-8",
+    )
+    request = Request(tasks=[str(copy / "rolling.yaml")], out=tmp_path, estimator="levels:draws=3")
+    with pytest.raises(ValueError, match=r"a metric of task rolling \(OverflowError.*metric_list"):
+        list(prepare(with_recipe(masked), request).run())
+
+
+def test_a_text_without_ids_is_named_with_its_task_and_document(masked, yaml_files, tmp_path):
     copy = shutil.copytree(yaml_files["choice"].parent, tmp_path / "copy")
     row = {"q": "a b\u00e9", "choices": ["a", "b"], "answer": 0, "text": "c"}
     with open(copy / "rows.jsonl", "a", encoding="utf-8") as file:
