@@ -44,6 +44,12 @@ def test_changes_against_one_token_per_step():
     assert line[0] == "llada@nano.sudoku" and line[5:7] == ["0.25 ± 0.20", "0.25 ± 0.28"]
 
 
+def test_changes_need_the_same_items():
+    """A sampler that was evaluated with another limit has its row; its changes are unknown (the report had ended)."""
+    found = rows([cell("random", "4", [4.0, 2.0], limit=2), cell("random", "1", [4.0, 4.0, 0.0], limit=3)])
+    assert list(found.n) == [3, 3, 2, 2] and found.changed.isna().all()
+
+
 def test_changes_is_the_probability_that_independent_draws_differ():
     """Literally, over all pairs of draws of the two samplers."""
     ours, theirs = [[1, 1, 0, 0], [1, 0, 0, 0]], [[1, 1, 1, 0], [0, 0, 0, 0]]

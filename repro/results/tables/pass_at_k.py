@@ -91,9 +91,9 @@ def rows(records: Sequence[Record]) -> DataFrame:
     """Frame with columns `COLUMNS`, one row per evaluation and k, sorted; the draws of several sampling seeds of one
     network are those of one evaluation. `changed`: probability that of two draws of an item one is right and one is
     wrong, where the first draw is of this evaluation and the second of its sampler at one token per step (for an
-    adaptive sampler: of `low_confidence` at one token per step); NaN where the two evaluations are the same one or the
-    second is not stored. ValueError for two protocols (precision, what is counted, ...), two other records of one row,
-    or a record without the number of right draws of each item."""
+    adaptive sampler: of `low_confidence` at one token per step); NaN where the two evaluations are the same one, or the
+    second is not stored or was made with another number of items. ValueError for two protocols (precision, what is
+    counted, ...), two other records of one row, or a record without the number of right draws of each item."""
     from pandas import DataFrame
 
     chosen = [record for record in records if record.question.task.get("part") == PART]
@@ -106,8 +106,8 @@ def rows(records: Sequence[Record]) -> DataFrame:
     made: list[dict[str, Any]] = []
     for (suite, checkpoint, preset, tokens, seed), ours in evaluations.items():
         single = evaluations.get((suite, checkpoint, preset if tokens else ADAPTIVE, "1", seed))
-        known = single is not None and single is not ours
-        changed, changed_se = changes(ours.shares, single.shares) if known else (math.nan, math.nan)
+        paired = single is not None and single is not ours and len(single.correct) == len(ours.correct)
+        changed, changed_se = changes(ours.shares, single.shares) if paired else (math.nan, math.nan)
         metrics = ours.metrics()
         flips = metrics["flips"]
         costs = [record.answer.nfe for record in ours.records if record.answer.nfe is not None]
