@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from repro.core.parts import sha256
-from repro.core.stats import NORMAL, wilson
+from repro.core.stats import wilson
 from repro.results.record import Json, Metric, Record, text
-from repro.results.shares import NAMES, stem
+from repro.results.shares import NAMES, interval, is_share, stem
 
 SCHEMA = "0.3.0"
 LIBRARY = "dlm-repro"
@@ -266,26 +266,30 @@ def _result(record: Record, name: str, metric: Metric, known: Meaning, parameter
         "score_details": {
             "score": metric.value,
             "details": details,
-            "uncertainty": _uncertainty(metric, known),
+            "uncertainty": _uncertainty(name, metric, known),
         },
         "generation_config": _generation(record),
     }
 
 
-def _uncertainty(metric: Metric, known: Meaning) -> Json:
-    """The format's `uncertainty`: standard error and 95 % interval, Wilson's for a share of independent texts, else
-    1.96 standard errors; without a standard error the number of rows alone."""
+def _uncertainty(name: str, metric: Metric, known: Meaning) -> Json:
+    """The format's `uncertainty` of the metric `name`: standard error and 95 % interval, Wilson's for a share of
+    independent texts, else 1.96 standard errors; without a standard error the number of rows alone, and no interval
+    where all rows are equal, so that their spread is unknown."""
+    value = metric.value
     found: Json = {"num_samples": metric.n}
     if metric.se is None:
         return found
     found["standard_error"] = {"value": metric.se}
-    if known in (SHARE, EQUAL) and 0 <= metric.value <= 1:
-        low, high = wilson(metric.value, metric.n, LEVEL)
-        method = "Wilson"
-    else:
-        low, high = metric.value - NORMAL * metric.se, metric.value + NORMAL * metric.se
-        method = "normal approximation"
-    found["confidence_interval"] = {"lower": low, "upper": high, "confidence_level": LEVEL, "method": method}
+    share = (known in (SHARE, EQUAL) and 0 <= value <= 1) or is_share(name, value, metric.se, metric.n)
+    ends = wilson(value, metric.n, LEVEL) if share else interval(name, metric)
+    if ends is not None:
+        found["confidence_interval"] = {
+            "lower": ends[0],
+            "upper": ends[1],
+            "confidence_level": LEVEL,
+            "method": "Wilson" if share else "normal approximation",
+        }
     return found
 
 

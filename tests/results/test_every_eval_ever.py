@@ -59,6 +59,21 @@ def test_a_reference_is_a_detail_of_its_metric_and_an_unknown_metric_is_listed()
     assert only["score_details"]["uncertainty"] == {"num_samples": 10}
 
 
+def test_intervals_are_those_of_the_tables():
+    """A share of texts has Wilson's, whatever its name (that of 9 of 10 had reached 1.1); where all texts are equal
+    there is none (it had width 0)."""
+    shares = {"pass_1": (0.9, 0.1, 10), "pass_8": (1.0, 0.0, 10), "entropy": (2.0, 0.1, 10)}
+    (data,) = files([record(question(task="passes"), shares)]).values()
+    found = {
+        result["metric_config"]["metric_name"]: result["score_details"]["uncertainty"]
+        for result in data["evaluation_results"]
+    }
+    ends = found["pass_1"]["confidence_interval"]
+    assert (ends["lower"], ends["upper"]) == wilson(0.9, 10, 0.95) and ends["method"] == "Wilson"
+    assert found["pass_8"] == {"num_samples": 10, "standard_error": {"value": 0.0}}
+    assert found["entropy"]["confidence_interval"]["upper"] == pytest.approx(2.196)
+
+
 def test_what_is_no_result_of_a_model_is_left_out():
     asked = question(task="training")
     asked = type(asked).read(asked.data() | {"task": {**asked.task, "part": "training_curve"}})
