@@ -152,6 +152,27 @@ def test_metrics_that_are_numpy_values_are_stored(masked, yaml_files, tmp_path):
     assert metrics == {"longest": (7.0, None, 6), "half": (0.5, None, 6)}
 
 
+def test_a_function_of_the_task_may_name_its_metrics(masked, yaml_files, tmp_path):
+    """As those of squad or drop do. The names had to be those of lm-eval's metrics."""
+    copy = shutil.copytree(yaml_files["writing"].parent, tmp_path / "copy")
+    code = "def scores(doc, results):\n    return {'size': len(results[0])}\n\n\n"
+    code += "def longest(sizes):\n    return max(sizes)\n"
+    (copy / "functions.py").write_text(code, "utf-8")
+    config = (copy / "writing.yaml").read_text("utf-8")
+    lines = [line for line in config.splitlines() if not line.startswith("metric_list")]
+    lines += ["process_results: !function functions.scores", "metric_list:", "  - metric: size"]
+    lines += ["    aggregation: !function functions.longest", "    higher_is_better: true", ""]
+    (copy / "writing.yaml").write_text("\n".join(lines), "utf-8")
+    request = Request(["random"], [str(copy / "writing.yaml")], ["all"], out=tmp_path)
+    grid = prepare(with_recipe(masked), request)
+    ((record, _),) = grid.run()
+    with open(items_file(grid.store.folder, record), encoding="utf-8") as file:
+        found = [json.loads(line) for line in file]
+    sizes = [len(item["found"][0][0]) for item in found]
+    assert [item["metrics"]["size"] for item in found] == sizes
+    assert record.answer.metrics["size"].value == max(sizes)
+
+
 def test_a_metric_without_a_number_is_named(masked, yaml_files, tmp_path):
     copy = shutil.copytree(yaml_files["choice"].parent, tmp_path / "copy")
     (copy / "rolling.yaml").write_text(
