@@ -47,13 +47,18 @@ class ReferenceTexts:
 
     def split(self, count: int) -> tuple[list[str], list[str]]:
         """(reference, real texts to compare with it), two disjoint lists of `count` texts each, drawn in a fixed random
-        order; ValueError if the file holds fewer than 2 * `count` texts."""
+        order; ValueError if the file holds fewer than 2 * `count` texts, or if one of those drawn is empty."""
         if len(self.texts) < 2 * count:
             raise ValueError(
                 f"{self.name} holds {len(self.texts)} texts; MAUVE of {count} samples needs {2 * count}, since it also "
                 "compares real with real text; add texts or use fewer samples"
             )
         order = rng.permutation(0, rng.QUOTED, 0, len(self.texts))[: 2 * count].tolist()
+        for i in order:
+            if not self.texts[i]:
+                raise ValueError(
+                    f"{self.name}:{i + 1}: the text is empty and has no hidden state; remove the line"
+                )
         chosen = [self.texts[i] for i in order]
         return chosen[:count], chosen[count:]
 

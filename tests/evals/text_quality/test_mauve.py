@@ -373,6 +373,14 @@ def test_an_invalid_line_of_a_reference_is_named(tmp_path):
         load_reference(tmp_path / "odd.jsonl")
 
 
+def test_an_empty_reference_is_named_by_its_line(tmp_path):
+    """The message had its place in the random order of the texts that were drawn."""
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in ("a", "b", "", "c")), "utf-8")
+    with pytest.raises(ValueError, match=r"^texts\.jsonl:3: the text is empty .*; remove the line$"):
+        load_reference(path).split(2)
+
+
 def test_only_a_newline_ends_a_line_of_texts_or_samples(tmp_path):
     """U+2028, U+2029 and U+0085 may occur inside a JSON string; the last newline begins no line."""
     text, path = "a\u2028b\u2029c\x85d", tmp_path / "web.jsonl"
