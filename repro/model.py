@@ -117,9 +117,6 @@ def load(
             denoiser = denoiser.to(devices.device(device))
         return Model(recipe, denoiser, "exact", recipe.digest(), 0, 0, recipe.data, None, None)
     folder, name = _place(_run_of(ckpt) or ckpt)
-    if is_export(folder):
-        _check_ours(ckpt, precision, template)
-        return _exported(folder, weights, devices.device(device))
     if is_release(folder):
         if weights == "ema":
             raise ValueError(
@@ -127,6 +124,8 @@ def load(
             )
         return _released(folder, name, precision, template, devices.device(device))
     _check_ours(ckpt, precision, template)
+    if is_export(folder):
+        return _exported(folder, weights, devices.device(device))
     return _trained(open_checkpoint(folder), weights, devices.device(device))
 
 
@@ -189,6 +188,8 @@ def _exported(folder: Path, weights: Literal["auto", "raw", "ema"], device: str)
 def _place(ckpt: str | Path) -> tuple[Path, str | None]:
     """(local folder of a checkpoint, its name on the Hub or None for a local one); the folder is downloaded from the
     Hub, or unpacked from a GGUF file, if needed."""
+    if Path(ckpt).is_dir():
+        return Path(ckpt), None
     unpacked = gguf_folder(ckpt)
     if unpacked is not None:
         return unpacked, None

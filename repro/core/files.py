@@ -27,6 +27,8 @@ CHECKOUT = (_HERE.parent / "pyproject.toml").is_file()
 ROOT = _HERE.parent if CHECKOUT else _HERE / "_data"
 """Folder that contains `recipes/` and `evals/`: the git checkout, or their copy in an installed wheel, which only
 pip writes."""
+EXPORT = "repro.json"
+"""File that tells a folder of exported weights (`python -m repro.checkpoint export`) from one of released weights."""
 RESULTS = ROOT / "results" if CHECKOUT else Path("results")
 """Folder of published records, tables and certificates: in the checkout, or without one in the working directory."""
 ADAPTERS = RESULTS / "adapters"

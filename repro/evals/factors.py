@@ -27,7 +27,6 @@ from repro.evals.request import Prepared, Request, default_store, prepare
 from repro.evals.runner import Cell, Skip
 from repro.hub.release import is_release
 from repro.model import Model, Precision
-from repro.training.exporting import is_export
 
 LIMIT = 300
 """Number of items per task where the request has no limit."""
@@ -56,7 +55,7 @@ def check(ckpt: str, factors: Factors, given: dict[str, bool]) -> None:
                 f"{name} is a factor, and {FACTORS[name].flag} sets it to a single value; leave one of them out"
             )
     folder = Path(ckpt)
-    ours = folder.is_dir() and (is_export(folder) or not is_release(folder))
+    ours = folder.is_dir() and not is_release(folder)
     if "precision" in factors and (ckpt.startswith("oracle:") or ours):
         raise ValueError(
             f"factor precision: {ckpt} holds no released weights, the only ones whose precision can be chosen; leave"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from repro.core import parts
-from repro.core.files import file_digest
+from repro.core.files import EXPORT, file_digest
 from repro.core.parts import Part, part
 from repro.core.reading import read_json, read_text
 from repro.data import sources
@@ -123,8 +123,10 @@ def files(opened: Opened) -> list[str]:
 
 
 def is_release(folder: Path) -> bool:
-    """Whether a folder holds released weights (a config.json) rather than a checkpoint of this suite (a state.json)."""
-    return os.path.lexists(folder / "config.json") and not (folder / "state.json").is_file()
+    """Whether a folder holds weights that others released (a config.json) rather than a checkpoint of this suite
+    (a state.json) or its exported weights (a repro.json)."""
+    ours = (folder / "state.json").is_file() or (folder / EXPORT).is_file()
+    return os.path.lexists(folder / "config.json") and not ours
 
 
 def open_release(folder: Path, name: str | None = None, template: Template = "none") -> Opened:

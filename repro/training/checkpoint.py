@@ -22,7 +22,7 @@ import msgspec
 
 from repro.core import parts
 from repro.core.errors import nearest
-from repro.core.files import atomically, file_digest, remove
+from repro.core.files import EXPORT, atomically, file_digest, remove
 from repro.core.reading import foreign, read_json
 from repro.data.corpus import Data
 from repro.training.recipe import Recipe
@@ -228,7 +228,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
             raise ValueError(
                 f"{path / foreign[0]} is a pickle; only safetensors are read: see python -m repro.checkpoint convert"
             )
-        if (path / "repro.json").is_file():
+        if (path / EXPORT).is_file():
             raise ValueError(
                 f"{path} was written by `checkpoint export` and is no run; give the run that was exported"
             )

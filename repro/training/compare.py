@@ -18,7 +18,6 @@ from repro.core import parts
 from repro.core.reading import open_tensors
 from repro.hub import mapping, release
 from repro.training.checkpoint import open_checkpoint
-from repro.training.exporting import is_export
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -133,7 +132,7 @@ def _values(name: str, x: Tensor, y: Tensor) -> list[dict[str, Any]]:
 
 @contextmanager
 def _opened(path: Path) -> Generator[Side]:
-    if release.is_release(path) and not is_export(path):
+    if release.is_release(path):
         opened = release.open_release(path)
         used = {e.ours: e for e in opened.tensors if e.ours is not None and e.reason != mapping.TIED}
         shapes = {name: entry.shape for name, entry in used.items()}

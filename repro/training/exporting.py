@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from repro.core import parts
-from repro.core.files import file_digest
+from repro.core.files import EXPORT, file_digest
 from repro.core.reading import foreign, read_json
 from repro.data.corpus import Data
 from repro.training.checkpoint import Checkpoint, Natural, Sha256, Weights
@@ -28,7 +28,6 @@ from repro.training.recipe import Recipe
 if TYPE_CHECKING:
     from repro.models.denoiser import Denoiser
 
-FILE = "repro.json"
 FORMAT = 1
 OURS = "repro"
 """model_type in the config.json of a network that transformers does not have."""
@@ -117,26 +116,26 @@ def write_weights(checkpoint: Checkpoint, weights: Weights, folder: Path) -> boo
         resolved=dict(checkpoint.resolved),
         file=file_digest(folder / "model.safetensors"),
     )
-    (folder / FILE).write_text(json.dumps(msgspec.to_builtins(found), indent=1) + "\n", "utf-8")
+    (folder / EXPORT).write_text(json.dumps(msgspec.to_builtins(found), indent=1) + "\n", "utf-8")
     return theirs
 
 
 def is_export(folder: Path) -> bool:
     """Whether a folder was written by `python -m repro.checkpoint export`."""
-    return (folder / FILE).is_file()
+    return (folder / EXPORT).is_file()
 
 
 def open_export(folder: Path) -> Exported:
     """The contents of repro.json in an exported folder; ValueError if that file is invalid, and if model.safetensors is
     missing or was changed."""
-    found = read_json(folder / FILE, Exported)
+    found = read_json(folder / EXPORT, Exported)
     if found.format != FORMAT:
         raise ValueError(
-            f"{folder / FILE} has format {found.format}, this code reads {FORMAT}; export the checkpoint again"
+            f"{folder / EXPORT} has format {found.format}, this code reads {FORMAT}; export the checkpoint again"
         )
     path = folder / "model.safetensors"
     if not path.is_file() or file_digest(path) != found.file:
-        fault = f"was changed (its SHA-256 is not that in {FILE})" if path.is_file() else "is missing"
+        fault = f"was changed (its SHA-256 is not that in {EXPORT})" if path.is_file() else "is missing"
         raise ValueError(f"{path} {fault}; export the checkpoint again")
     return found
 

@@ -130,7 +130,7 @@ def released(ckpt: str) -> bool:
     a checkpoint can --precision be chosen, as networks trained by this suite run in float32."""
     folder = local_folder(ckpt)
     if folder.exists():
-        return is_release(folder) and not is_export(folder)
+        return is_release(folder)
     return known(ckpt) is not None
 
 
