@@ -73,6 +73,12 @@ class Model:
         """`step 39 of 900` for a network whose training stopped before the last step of its recipe, else ""."""
         return self.recipe.unfinished(self.step) if isinstance(self.recipe, Recipe) else ""
 
+    @property
+    def unaveraged(self) -> str:
+        """`raw weights` for the raw weights of a recipe that averages them, else ""."""
+        averages = isinstance(self.recipe, Recipe) and self.recipe.ema is not None
+        return "raw weights" if averages and self.weights == "raw" else ""
+
     def before_stop(self, ids: Sequence[int]) -> list[int]:
         """The generated ids before the first id that ends a text: EOS, or one of `stop_ids`."""
         ends = {*self.stop_ids, self.data.vocabulary().eos}

@@ -247,6 +247,8 @@ def labels(model: Model, suite: Suite, cell: Cell) -> dict[str, Any]:
     }
     if model.unfinished:
         found["unfinished"] = model.unfinished
+    if model.unaveraged:
+        found["weights"] = model.unaveraged
     if recipe.score in ("no bound", "improper score") and model.weights != "exact":
         found["note"] = f"objective: {recipe.score}" + _untrained(recipe)
     return found

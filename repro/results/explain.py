@@ -66,7 +66,7 @@ def _without_folder(name: str) -> str:
 
 def label(record: Record) -> str:
     """Label that selects a record: CHECKPOINT/TASK/PRESET/TOKENS_PER_STEP, without the labels that are null, where
-    CHECKPOINT is marked if its training had not ended (`Labels.marked`)."""
+    CHECKPOINT has its marks (`Labels.marked`)."""
     return _label(record, record.labels.marked(record.labels.checkpoint))
 
 
@@ -77,9 +77,9 @@ def _label(record: Record, checkpoint: str) -> str:
 
 
 def _names(record: Record) -> tuple[str, ...]:
-    """The three labels by which a user may select a record, each CHECKPOINT/TASK/PRESET/TOKENS_PER_STEP: with the mark
-    of a network whose training had not ended, `mdlm@nano (step 39 of 900)/...`; without this mark; and with the train
-    seed, `mdlm@nano-s0/...`."""
+    """The three labels by which a user may select a record, each CHECKPOINT/TASK/PRESET/TOKENS_PER_STEP: with the marks
+    of its network, if it has any, `mdlm@nano (step 39 of 900)/...`; without marks; and with the train seed,
+    `mdlm@nano-s0/...`."""
     plain = record.labels.checkpoint
     seeded = f"{plain}-s{record.question.checkpoint.seed}"
     return label(record), _label(record, plain), _label(record, seeded)

@@ -29,7 +29,7 @@ from repro.core.parts import sha256
 from repro.results.difference import difference
 
 Json = dict[str, Any]
-MARK = re.compile(r" \(step \d+ of \d+\)$")
+MARK = re.compile(r" \((step \d+ of \d+|raw weights)(, raw weights)?\)$")
 HASHES = ("id", "key", "cell")
 Number = int | float
 """A number in a record. Integers are not converted to floats, so that the canonical text of a record stays that of the
@@ -108,7 +108,8 @@ class Question(_Strict, frozen=True, kw_only=True):
 class Labels(_Strict, frozen=True, kw_only=True):
     """Names that tables print for a record. `preset` (of a sampler) and `tokens_per_step` are null where no sampler
     ran; `note`: a caveat about the record; `unfinished`: `step 39 of 900` for a network whose training stopped before
-    the last step of its recipe."""
+    the last step of its recipe; `weights`: `raw weights` where a recipe averages its weights and the raw ones were
+    evaluated."""
 
     recipe: str
     checkpoint: str
@@ -118,16 +119,18 @@ class Labels(_Strict, frozen=True, kw_only=True):
     tokens_per_step: str | None
     note: str | UnsetType = UNSET
     unfinished: str | UnsetType = UNSET
+    weights: str | UnsetType = UNSET
 
     def marked(self, name: str) -> str:
-        """`name`, of checkpoint or recipe, as tables print it: `mdlm@nano (step 39 of 900)` for an unfinished
-        network."""
-        return f"{name} ({self.unfinished})" if self.unfinished else name
+        """`name`, of checkpoint or recipe, as tables print it: with `unfinished` and `weights`, where these are given,
+        in brackets, such as `mdlm@nano (step 39 of 900, raw weights)`."""
+        marks = [mark for mark in (self.unfinished, self.weights) if mark]
+        return f"{name} ({', '.join(marks)})" if marks else name
 
 
 def unmarked(name: str) -> str:
-    """Name of a checkpoint or recipe without the mark of an unfinished network that `Labels.marked` appends:
-    `mdlm@nano (step 39 of 900)` -> `mdlm@nano`."""
+    """Name of a checkpoint or recipe without the marks that `Labels.marked` appends: `mdlm@nano (step 39 of 900)` ->
+    `mdlm@nano`."""
     return MARK.sub("", name)
 
 

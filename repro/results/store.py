@@ -271,7 +271,7 @@ def frame(folder: Path) -> DataFrame:
 
 def to_frame(records: Iterable[Record]) -> DataFrame:
     """Frame of records, one row per (record, metric), columns `COLUMNS`. A null label is an empty string, recipe and
-    checkpoint of an unfinished network are marked (`Labels.marked`), an unknown number is NaN.
+    checkpoint have the marks of their network (`Labels.marked`), an unknown number is NaN.
 
     `numerics`, `protocol` and `subject` (the evaluation without the checkpoint's digest and the seeds) are canonical
     JSON.

@@ -37,8 +37,9 @@ def record(
     suite="nano",
     **more,
 ):
-    """A record; `metrics` is {name: (value, se, n)}; `more`: nfe, tokens_per_nfe, samples, curve, note, unfinished."""
-    note = {name: more.pop(name) for name in ("note", "unfinished") if name in more}
+    """A record; `metrics` is {name: (value, se, n)}; `more`: nfe, tokens_per_nfe, samples, curve, note, unfinished,
+    weights."""
+    note = {name: more.pop(name) for name in ("note", "unfinished", "weights") if name in more}
     labels = {
         "recipe": recipe,
         "checkpoint": checkpoint or recipe,

@@ -256,6 +256,30 @@ def test_tables_keep_a_finished_and_an_unfinished_network_apart(tmp_path):
     assert "| mdlm@nano (step 39 of 900) |" in text and "4.00 ± 0.20" in text and "2.00 ± 0.20" in text
 
 
+def test_tables_keep_raw_and_averaged_weights_of_one_run_apart(tmp_path):
+    """Evaluated with `--weights raw` and without, one run has a row for each."""
+    asked = [question("mdlm@nano", weights=weights) for weights in ("ema", "raw")]
+    averaged = record(asked[0], {"nll_bound": (2.0, 0.1, 8)})
+    raw = record(asked[1], {"nll_bound": (4.0, 0.1, 8)}, weights="raw weights")
+    early = record(
+        question("mdlm@nano", step=39, weights="raw"),
+        {"nll_bound": (6.0, 0.1, 8)},
+        unfinished="step 39 of 900",
+        weights="raw weights",
+    )
+    text = tables(collect(store(tmp_path, [averaged, raw, early])))["bounds.md"]
+    rows = [line for line in text.splitlines() if line.startswith("| mdlm@nano")]
+    assert [row.split("|")[1].strip() for row in rows] == [
+        "mdlm@nano",
+        "mdlm@nano (raw weights)",
+        "mdlm@nano (step 39 of 900, raw weights)",
+    ]
+    for found in (raw, early):
+        name = found.labels.marked("mdlm@nano")
+        assert unmarked(name) == "mdlm@nano" and scale_of(name) == "nano"
+        assert select([found], f"{name}/bound") == [found] and read_record(found.data()) == found
+
+
 def test_a_name_selects_an_unfinished_network_with_and_without_its_mark():
     early = record(
         question("mdlm@nano", "law", step=39), {"excess": (2.0, 0.1, 8)}, unfinished="step 39 of 900"

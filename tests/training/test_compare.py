@@ -29,10 +29,12 @@ def test_an_unfinished_run_is_marked_by_show_and_diff(tmp_path, monkeypatch, cap
         assert main(["diff", str(out), str(out)]) == 0
         assert capsys.readouterr().out.splitlines() == ["the same network", *more]
     cell = SimpleNamespace(task=SimpleNamespace(name="law"), preset=None, tokens_per_step=None)
-    found = [
-        labels(load(out), SimpleNamespace(name="nano"), cell).get("unfinished") for out in (whole, early)
-    ]
+    suite = SimpleNamespace(name="nano")
+    found = [labels(load(out), suite, cell).get("unfinished") for out in (whole, early)]
     assert found == [None, "step 10 of 20"]
+    assert recipe.ema is not None
+    found = [labels(load(whole, weights), suite, cell).get("weights") for weights in ("auto", "ema", "raw")]
+    assert found == [None, None, "raw weights"]
 
 
 def test_names_of_settings_are_whole_at_80_columns():
