@@ -101,5 +101,7 @@ class DiffusionGemma(Backbone):
 
     def attention_flops(self, data: Data) -> float:
         global_layers = self.layers // self.global_every
-        widths = (self.layers - global_layers) * self.head_width + global_layers * self.global_head_width
-        return 4.0 * self.heads * widths * data.row_length()
+        length = data.row_length()
+        near = min(length, self.window + self.canvas)  # a token of the canvas attends to all of it
+        widths = (self.layers - global_layers) * self.head_width * near
+        return 4.0 * self.heads * (widths + global_layers * self.global_head_width * length)

@@ -14,6 +14,7 @@ import torch
 from helpers import literal, lm_worlds, released, tiny_tokenizer
 from helpers.released import (
     DIT,
+    GEMMA,
     IDS,
     LIKE_LLAMA,
     LLADA,
@@ -30,6 +31,7 @@ from helpers.released import (
     sharded,
     written,
 )
+from helpers.spaces import Words
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -307,6 +309,16 @@ def test_diffusion_gemma(tmp_path, tokenizer):
     assert (ours - other).abs().max() > 1e-3
     ignored = {entry.reason for entry in opened.tensors if entry.ours is None}
     assert ignored == {"images: this suite reads text only"}
+
+
+def test_flops_of_local_attention_end_at_the_window():
+    """Beyond canvas and window, a longer row adds keys to the global layers of DiffusionGemma only."""
+    full = GEMMA.window + GEMMA.canvas
+    short, long, longer = (GEMMA.attention_flops(Words(size=V, length=n)) for n in (full, 2 * full, 3 * full))
+    layers = GEMMA.layers // GEMMA.global_every
+    assert long - short == longer - long == 4 * GEMMA.heads * GEMMA.global_head_width * layers * full
+    local = (GEMMA.layers - layers) * GEMMA.head_width
+    assert short - (long - short) == 4 * GEMMA.heads * local * full
 
 
 @pytest.mark.parametrize(

@@ -111,11 +111,12 @@ class EngineAdapter(LM):
     def _settings(self, request: Instance, number: int) -> Settings:
         asked = request.args[1]
         until = asked.get("until") or []
-        drawn = bool(asked.get("do_sample", float(asked.get("temperature") or 0.0) > 0))
+        temperature = asked.get("temperature")
+        drawn = bool(asked.get("do_sample", float(temperature or 0.0) > 0))
         key = hashlib.sha256(f"{self.seed} {number}".encode()).digest()
         return Settings(
             length=requested_length(asked),
-            temperature=float(asked.get("temperature") or 1.0) if drawn else 0.0,
+            temperature=float(1.0 if temperature is None else temperature) if drawn else 0.0,
             top_p=float(asked.get("top_p") or 1.0) if drawn else 1.0,
             stop=tuple([until] if isinstance(until, str) else until),
             seed=int.from_bytes(key[:4], "big") >> 1,

@@ -83,13 +83,13 @@ class EngineRolling(EngineTask):
 @part
 class EngineGeneration(EngineTask):
     """An lm-eval task that generates texts as its `generation_kwargs` (`asks`, canonical JSON) say: with random draws
-    if do_sample is true or, where do_sample is not given, if the temperature is above 0, and greedily otherwise; with
-    at most `length` tokens. The engine is a program that decodes, such as a server; all other fields are those of
+    (at temperature 1 if none is given) if do_sample is true or, where do_sample is not given, if the temperature is
+    above 0, and greedily otherwise; with at most `length` tokens. The engine is a program that decodes, such as a server; all other fields are those of
     `LmTask`."""
 
     length: int
     asks: str
-    version = 2  # null in place of a text counts as refused
+    version = 3  # 2: null in place of a text counts as refused; 3: do_sample with temperature 0 is greedy
     generates = True
 
     def protocol(self) -> dict[str, Any]:

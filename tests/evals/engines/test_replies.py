@@ -162,6 +162,32 @@ def test_greedy_is_unknown_without_likely_tokens():
         adapter.loglikelihood([SimpleNamespace(args=pair)])
 
 
+@pytest.mark.parametrize(
+    ("asked", "temperature", "top_p"),
+    [
+        ({}, 0.0, 1.0),
+        ({"do_sample": False, "temperature": 0.7, "top_p": 0.9}, 0.0, 1.0),
+        ({"temperature": 0.7, "top_p": 0.9}, 0.7, 0.9),
+        ({"do_sample": True, "top_p": 0.9}, 1.0, 0.9),
+        ({"do_sample": True, "temperature": 0.7}, 0.7, 1.0),
+        ({"do_sample": True, "temperature": 0}, 0.0, 1.0),
+        ({"temperature": 0.0}, 0.0, 1.0),
+    ],
+)
+def test_what_a_task_asks_of_sampling(asked, temperature, top_p):
+    """Draws at temperature 1 only where a task gives no temperature."""
+    sent = []
+
+    class Recorder:
+        def complete(self, prompts, settings, api, together):
+            sent.extend(settings)
+            return [SimpleNamespace(text="", finish="stop", refused=False) for _ in prompts]
+
+    adapter = EngineAdapter(Recorder(), "completions", 0, SERIAL)
+    adapter.generate_until([SimpleNamespace(args=("a", {"until": [], "max_gen_toks": 4, **asked}))])
+    assert [(each.temperature, each.top_p) for each in sent] == [(temperature, top_p)]
+
+
 # --- requests -----------------------------------------------------------------------------------------------
 class Scripted(BaseHTTPRequestHandler):
     """Answers each request with the next of `script`: (status, headers, body)."""
