@@ -84,8 +84,8 @@ class EngineRolling(EngineTask):
 class EngineGeneration(EngineTask):
     """An lm-eval task that generates texts as its `generation_kwargs` (`asks`, canonical JSON) say: with random draws
     (at temperature 1 if none is given) if do_sample is true or, where do_sample is not given, if the temperature is
-    above 0, and greedily otherwise; with at most `length` tokens. The engine is a program that decodes, such as a server; all other fields are those of
-    `LmTask`."""
+    above 0, and greedily otherwise; with at most `length` tokens. The engine is a program that decodes, such as a
+    server; all other fields are those of `LmTask`."""
 
     length: int
     asks: str
