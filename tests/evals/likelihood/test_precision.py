@@ -13,6 +13,7 @@ from repro.evals.likelihood.estimator_presets import estimator
 from repro.evals.likelihood.likelihood import LikelihoodRequest
 from repro.evals.likelihood.orders import greedy
 from repro.processes.absorbing import Absorbing
+from repro.processes.uniform import Uniform
 from repro.samplers.decode import decode
 from repro.samplers.plan import Plan
 from repro.samplers.presets import preset
@@ -98,3 +99,13 @@ def test_a_forbidden_token_makes_the_likelihood_minus_infinity(name, length):
     (found,) = rule.score(net, [LikelihoodRequest.of(PROMPTS[7], continuation)], seed=0)
     assert (found.value, found.se, found.degrees) == (-torch.inf, 0.0, None)
     assert found.interval(0.95) == (-torch.inf, -torch.inf)
+
+
+def test_a_forbidden_token_is_impossible_under_uniform_noise_too():
+    """It ended with an IndexError of torch; as a part of the prompt it is read."""
+    uniform = Uniform(alpha_end=1e-3, eps=1e-3)
+    rule, bos = estimator("elbo_t:draws=64,batch=16"), WORDS.vocabulary().bos
+    net = rule.batched(llama("bidirectional", uniform, WORDS), uniform, 64)
+    requests = [LikelihoodRequest.of((1, 2), (3, bos, 4)), LikelihoodRequest.of((bos, 2), (3, 4))]
+    impossible, possible = rule.score(net, requests, seed=0)
+    assert (impossible.value, impossible.se) == (-torch.inf, 0.0) and -torch.inf < possible.value < 0
