@@ -102,14 +102,16 @@ def reading(
     candidates: Tensor,
     vocabulary: Vocabulary,
     keys: Tensor,
+    form: Form = "full",
 ) -> Predict:
-    """The function (noisy ids [B, L], times t [B]) -> `Prediction` by which `Process.bound` runs the network `denoiser`
-    on noisy versions of the clean `ids` [B, L].
+    """The function (noisy ids [B, L], times t [B]) -> `Prediction` by which `Process.bound` (`form` "full") or
+    `truncated` ("truncated") runs the network `denoiser` on noisy versions of the clean `ids` [B, L].
 
     `candidates` [B, L] bool: scored positions; `keys` [B]: one random key per row. The returned function also corrupts
-    filler (padding that is attended to and corrupted like text, but never scored), by random keys derived from `keys`.
-    Under a process that noises block by block, it predicts each block given the clean blocks before it; ValueError if
-    such data has filler.
+    filler (padding that is attended to and corrupted like text, but never scored), by random keys derived from `keys`:
+    at `Process.filler_time` for the full form, whose t may be a share of masked tokens, else at t itself. Under a
+    process that noises block by block, it predicts each block given the clean blocks before it; ValueError if such data
+    has filler.
     """
     filler = None if vocabulary.filler is None else ids == vocabulary.filler
     attention, block = attention_of(ids, vocabulary), process.block_length()
@@ -121,7 +123,7 @@ def reading(
 
     def predict(noisy: Tensor, t: Tensor) -> Prediction:
         if filler is not None and not process.causal:
-            time = diffusion(process).filler_time(t, candidates, keys)
+            time = t if form == "truncated" else diffusion(process).filler_time(t, candidates, keys)
             noisy = diffusion(process).corrupt(noisy, time, rng.fold(keys, FILLER), filler, vocabulary)
         if block is not None:
             return BlockPrediction(denoiser, noisy, ids, t, attention, block)
@@ -219,7 +221,7 @@ def row_nll(
                 candidates = torch.from_numpy(np.array(rows.candidates[part])).to(device)
                 of_part = network(
                     lambda denoiser, part=part, ids=ids, candidates=candidates, u=u, keys=keys: estimate(
-                        reading(denoiser, process, ids, candidates, vocabulary, keys[part].to(device)),
+                        reading(denoiser, process, ids, candidates, vocabulary, keys[part].to(device), form),
                         ids,
                         candidates,
                         vocabulary,

@@ -260,7 +260,10 @@ class Uniform(Diffusion):
     ) -> Tensor:
         """Estimate per row, nats, [B], of the bound's tail -log p(x0 | x_eps), from one draw of the noisy ids x_eps at
         time eps; p is the distribution of the reverse step from eps to 0 (`posterior`). `predict` runs the network; x0
-        [B, L]: clean ids; `candidates` [B, L] bool: scored positions; `keys` [B]: one random key per row."""
+        [B, L]: clean ids; `candidates` [B, L] bool: scored positions; `keys` [B]: one random key per row. It is 0 for
+        `eps` 0, where x_eps is x0 (and no leave-one-out conditional follows from E[x0 | xt])."""
+        if self.eps == 0:
+            return torch.zeros(len(x0), dtype=torch.float64, device=x0.device)
         end = torch.full(x0.shape[:1], self.eps, dtype=torch.float64, device=x0.device)
         xe = self.corrupt(x0, end, rng.fold(keys, 1), candidates, vocabulary)
         law = self.posterior(xe, predict(xe, end), end, torch.zeros_like(end), candidates)

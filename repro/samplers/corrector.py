@@ -54,10 +54,11 @@ class Choice(Part):
     """"law" if the choice is independent of the tokens, so that redrawing one position is exact; else "biased"."""
 
     @abstractmethod
-    def weights(
+    def log_weights(
         self, process: Uniform, ids: Tensor, prediction: Prediction, s: Tensor, among: Tensor
     ) -> Tensor:
-        """Unnormalised probability of choosing each position, [B, L] float64; 0 outside `among` [B, L] bool.
+        """Log of the unnormalised probability of choosing each position, [B, L] float64; -inf outside `among` [B, L]
+        bool.
 
         `prediction`: the network's prediction for the current ids [B, L] at time s [B] under the noise `process`.
         """
@@ -69,10 +70,10 @@ class Anywhere(Choice):
 
     claim = "law"
 
-    def weights(
+    def log_weights(
         self, process: Uniform, ids: Tensor, prediction: Prediction, s: Tensor, among: Tensor
     ) -> Tensor:
-        return among.double()
+        return among.double().log()
 
 
 @part
@@ -92,7 +93,7 @@ class Doubtful(Choice):
                 f"doubtful: temperature={self.temperature} chooses no position; give a number above 0"
             )
 
-    def weights(
+    def log_weights(
         self, process: Uniform, ids: Tensor, prediction: Prediction, s: Tensor, among: Tensor
     ) -> Tensor:
         logp = gibbs(process, ids, prediction, s, among)[:, : prediction.vocabulary.size].log()
@@ -100,7 +101,7 @@ class Doubtful(Choice):
         margin = logp.gather(1, here)[:, 0] - logp.scatter(1, here, -torch.inf).amax(-1)
         score = torch.full(ids.shape, -torch.inf, dtype=torch.float64, device=ids.device)
         score[among] = -margin / self.temperature
-        return (score - score.amax(1, keepdim=True)).exp()
+        return score
 
 
 @part
@@ -146,12 +147,14 @@ class Corrected(Sampler):
         """The positions that the sweep number `sweep` (from 0) redraws, [B, L] bool: `count` per row in the current
         block, drawn without replacement. `prediction`: the network's prediction for `ids` [B, L]."""
         assert isinstance(state.process, Uniform)
-        left = self.choice.weights(state.process, ids, prediction, state.s, state.active)
+        left = self.choice.log_weights(state.process, ids, prediction, state.s, state.active)
         # the choice is one draw per row, keyed by the first position of the block
         anchor = state.active & (state.active.cumsum(1) == 1)
         chosen = torch.zeros_like(state.active)
         for index in range(min(self.count, int(state.active[0].sum()))):
-            column = state.draw(left, rng.POSITION, anchor, sweep * self.count + index)
+            # relative to the largest that is left, without which all others may underflow to 0
+            weights = (left - left.amax(1, keepdim=True)).exp()
+            column = state.draw(weights, rng.POSITION, anchor, sweep * self.count + index)
             chosen = chosen.scatter(1, column[:, None], True)
-            left = left.masked_fill(chosen, 0.0)
+            left = left.masked_fill(chosen, -torch.inf)
         return chosen

@@ -36,6 +36,18 @@ def _capabilities(looks_at_draws: bool, *settings: Setting) -> Capabilities:
     )
 
 
+def margin(logits: Tensor) -> Tensor:
+    """Gap between the probabilities of the two most probable tokens, [N] float64, from logits [N, V]."""
+    first, second = logits.double().softmax(-1).topk(2).values.unbind(-1)
+    return first - second
+
+
+def negative_entropy(logits: Tensor) -> Tensor:
+    """Minus the entropy of softmax(logits) in nats, [N] float64, from logits [N, V]."""
+    p = logits.double().softmax(-1)
+    return torch.special.xlogy(p, p).sum(-1)
+
+
 @part
 class LowConfidence(Sampler):
     """Sampler that chooses a token for every masked position, commits those with the highest probability and leaves the
@@ -87,8 +99,7 @@ class Margin(Sampler):
 
     def step(self, state: State) -> Tensor:
         logits = state.prediction.logits(state.undecided)
-        first, second = logits.double().softmax(-1).topk(2).values.unbind(-1)
-        return _commit(state, first - second, logits, self.temperature)
+        return _commit(state, margin(logits), logits, self.temperature)
 
 
 @part
@@ -112,8 +123,7 @@ class Entropy(Sampler):
 
     def step(self, state: State) -> Tensor:
         logits = state.prediction.logits(state.undecided)
-        p = logits.double().softmax(-1)
-        return _commit(state, torch.special.xlogy(p, p).sum(-1), logits, self.temperature)
+        return _commit(state, negative_entropy(logits), logits, self.temperature)
 
 
 def _commit(state: State, score: Tensor, logits: Tensor, temperature: float) -> Tensor:

@@ -374,6 +374,16 @@ def test_without_tail_or_prior_it_is_no_bound(monkeypatch):
     assert total(uniform) > 1.02
 
 
+@pytest.mark.parametrize("meaning", ["x0_mean", "leave_one_out"])
+def test_at_eps_0_there_is_no_tail(meaning):
+    """The noisy ids at time 0 are the clean ones, and the bound is finite; it had been NaN for E[x0 | xt]."""
+    process, ids = Uniform(alpha_end=1e-3, eps=0.0), SPACE.sentences
+    run, where, words = predict(exact(SPACE, process, meaning)), everywhere(ids), SPACE.words.vocabulary()
+    keys, u = rng.keys(0, rng.BOUND, 0, torch.arange(len(ids))), torch.full((len(ids),), 0.3).double()
+    assert (process.tail(run, ids, where, words, keys) == 0).all()
+    assert process.bound(run, ids, where, words, u, keys).isfinite().all()
+
+
 def test_duo_bound_of_one_token_is_the_entropy(monkeypatch):
     """L = 1, K = 5: the leave-one-out conditional is the law itself, and the bound equals the entropy
     (docs/method.md#oracle-7)."""

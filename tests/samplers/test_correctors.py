@@ -44,6 +44,7 @@ from repro.samplers.ancestral import Ancestral
 from repro.samplers.corrector import Anywhere, Choice, Corrected, Doubtful
 from repro.samplers.decode import decode
 from repro.samplers.law import law
+from repro.samplers.plan import Plan
 from repro.samplers.presets import PRESETS, preset
 from repro.samplers.sampler import Capabilities, Claim, Sampler, State
 from repro.samplers.tail import DrawnRemoval, GreedyRemoval, HeldTimes, LinearTimes, Tail, Times
@@ -263,6 +264,21 @@ def test_law_of_correctors(meaning, choice, sweeps, count):
 
     rule = Corrected(rule=Ancestral(), choice=choice, sweeps=sweeps, count=1)
     assert total_variation(law(denoiser, UNIFORM, rule, plan(count)), follow(step, count, UNIFORM)) < 1e-10
+
+
+@pytest.mark.parametrize("temperature", [1e-2, 1e-4, 1e-8])
+def test_a_cold_choice_of_all_positions_redraws_each_once(temperature):
+    """At a temperature at which all weights but the first underflow to 0, no position outside the block is chosen."""
+    chosen = []
+    rule = Corrected(rule=Ancestral(), choice=Doubtful(temperature=temperature), sweeps=1, count=4)
+    space = random_space(3, 8)
+    network = stranger(space, UNIFORM)
+    with pytest.MonkeyPatch.context() as patched:
+        inner = Corrected._chosen
+        patched.setattr(Corrected, "_chosen", lambda *a: chosen.append(inner(*a)) or chosen[-1])
+        made = Plan(gen_length=4, block_length=4, steps=6)
+        decode(network, UNIFORM, rule, made, [[0, 1, 2, 1]], seed=0, names=[0])
+    assert len(chosen) == 5 and all(each[0].tolist() == [False] * 4 + [True] * 4 for each in chosen)
 
 
 def test_sweeps_are_counted():

@@ -38,14 +38,14 @@ class ScoredInputs(NamedTuple):
 
 
 Readout = Callable[["Tensor", "Tensor", "Tensor"], "Tensor"]
-"""Function of (log-probabilities [m, V], row of these for each of N positions [N], target ids [N]) that returns the C
-values wanted for each position, [N, C] float64."""
+"""Function of (logits [m, V], float32 at least, row of these for each of N positions [N], target ids [N]) that returns
+the C values wanted for each position, [N, C] float64."""
 
 
-def token_logp(logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
-    """Log-probability of the target id of each of N positions, [N, 1] float64, from log-probabilities `logp` [m, V]:
-    that of position i is `logp[row[i], target[i]]`, with `row` [N] and target ids `target` [N]."""
-    return logp[row, target].double()[:, None]
+def token_logp(logits: Tensor, row: Tensor, target: Tensor) -> Tensor:
+    """Log-probability of the target id of each of N positions, [N, 1] float64, from logits [m, V]: those of position i
+    are `logits[row[i]]`, its target id is `target[i]`, with `row` [N] and `target` [N]."""
+    return logits.log_softmax(-1)[row, target].double()[:, None]
 
 
 class BatchedDenoiser:
@@ -64,7 +64,7 @@ class BatchedDenoiser:
 
     def read(self, inputs: ScoredInputs, readout: Readout) -> Tensor:
         """Forward the inputs, and return the C values that the function `readout` (`token_logp`, for instance) computes
-        from the log-probabilities at each of the N True entries of `inputs.scored` [n, T], in row-major order: [N, C]
+        from the logits at each of the N True entries of `inputs.scored` [n, T], in row-major order: [N, C]
         on the CPU."""
         ids, scored, target, t, prompt = (value.to(self.device) for value in inputs)
         full = self.full_inputs(ids, prompt)
@@ -108,12 +108,18 @@ class BatchedDenoiser:
     def forward(self, full: Tensor, t: Tensor, needed: Tensor) -> Callable[[slice], Tensor]:
         """Forward b inputs, as `full_inputs` returns them (`full` [b, T * cost]), at diffusion times `t` [b]. Logits
         are wanted at the True entries of `needed` [b, T], numbered in row-major order; returns a function from a slice
-        of these numbers to the logits of the slice's m entries, [m, V]."""
+        of these numbers to the logits of the slice's m entries, [m, V], float32 at least: arithmetic on logits in
+        bfloat16, such as that of guidance, would round them by up to a quarter of a nat."""
         from repro.models.attention import Mask
         from repro.models.prediction import Prediction
 
         features = Prediction(self.denoiser, full, t, Mask()).features(needed)
-        return lambda part: self.denoiser.logits(features[part]).to(self.device)
+
+        def logits_of(part: slice) -> Tensor:
+            logits = self.denoiser.logits(features[part]).to(self.device)
+            return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+        return logits_of
 
     def _read_batch(
         self,
@@ -124,8 +130,8 @@ class BatchedDenoiser:
         target: Tensor,
         readout: Readout,
     ) -> Tensor:
-        """Forward one batch of b distinct inputs, and return the C values that `readout` computes from the
-        log-probabilities at N positions, [N, C]. `full` [b, T * cost]: the inputs as `full_inputs` returns them; `t`
+        """Forward one batch of b distinct inputs, and return the C values that `readout` computes from the logits at N
+        positions, [N, C]. `full` [b, T * cost]: the inputs as `full_inputs` returns them; `t`
         [b]: their diffusion times; `needed` [b, T] bool: True where logits are wanted; `at`: rows [N] and columns [N]
         of the positions; `target` [N]: their target ids."""
         with torch.no_grad():
@@ -136,9 +142,8 @@ class BatchedDenoiser:
             order: list[Tensor] = []
             for start in range(0, int(needed.sum()), size):
                 logits = logits_of(slice(start, start + size))
-                logp = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
                 own = ((place >= start) & (place < start + size)).nonzero()[:, 0]
-                values.append(readout(logp, place[own] - start, target[own]))
+                values.append(readout(logits, place[own] - start, target[own]))
                 order.append(own)
         return _unsorted(values, torch.cat(order))
 

@@ -245,6 +245,10 @@ class ElboT(Masked):
         from repro.models.attention import Mask
         from repro.models.prediction import Prediction
 
+        if (
+            max(request.continuation) >= denoiser.vocabulary.size
+        ):  # a special id, which is never a clean token
+            return Likelihood(-math.inf, 0.0, None, 0)
         u, keys = (value.to(denoiser.device) for value in self._draws(request.row, seed))
         ids = torch.tensor(request.ids, device=denoiser.device).expand(self.draws, -1)
         columns = torch.arange(ids.shape[1], device=denoiser.device)

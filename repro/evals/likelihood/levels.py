@@ -116,9 +116,12 @@ def _estimate(
     summed loss of S. Levels in `ends` are enumerated, so their mean is exact; their sets come first in `masked`. A
     stratum of `strata` (its levels, its number of draws) adds the mean of (f - h) / l over its draws, times its number
     of levels, and the known mean of h / l of each of its levels; h(S) predicts f(S) from the losses of the levels 1 and
-    L (a control variate). If nothing is random, the error is 0 and the degrees of freedom are None."""
+    L (a control variate). If nothing is random, the error is 0 and the degrees of freedom are None; so they are if the
+    loss of a set is infinite, since the bound then is minus infinity whichever sets are drawn."""
     length = masked.shape[1]
     total = losses.sum(1)
+    if total.isposinf().any():
+        return -math.inf, 0.0, None
     value = 0.0
     start = 0
     for end in ends:

@@ -270,7 +270,10 @@ def position_losses(
 
 def pass_error(values: Tensor) -> tuple[float | None, float | None]:
     """(Standard error of the mean of `values`, degrees of freedom R - 1); `values` [R] are the estimates of R
-    independent passes (groups of draws). (None, None) for R = 1 (docs/method.md#statistics)."""
+    independent passes (groups of draws). (None, None) for R = 1 (docs/method.md#statistics); (0, None) if one is
+    infinite: the token of such a loss is impossible, so the bound is minus infinity, without error."""
+    if values.isinf().any():
+        return 0.0, None
     count = len(values)
     if count < 2:
         return None, None

@@ -12,7 +12,7 @@ decoding produces a continuation.
 Its order depends on the scored tokens, so the probabilities of all continuations do not sum to 1: it ranks them, but is
 not a likelihood.
 
-Symbols: N scored positions, m rows of log-probabilities, V vocabulary size, T tokens of prompt and continuation, L
+Symbols: N scored positions, m rows of logits, V vocabulary size, T tokens of prompt and continuation, L
 tokens of the continuation.
 """
 
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Literal
 
 from repro.core.lazy import torch
 from repro.core.parts import part
-from repro.evals.likelihood.batched import BatchedDenoiser, Readout, ScoredInputs
+from repro.evals.likelihood.batched import BatchedDenoiser, Readout, ScoredInputs, token_logp
 from repro.evals.likelihood.likelihood import (
     Estimator,
     Likelihood,
@@ -34,6 +34,8 @@ from repro.evals.likelihood.likelihood import (
     score_groups,
 )
 from repro.processes.absorbing import mask_id
+from repro.samplers.ordered import margin, negative_entropy
+from repro.samplers.sampler import log_normaliser
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,31 +46,27 @@ largest probability first; `margin`: the largest gap between the two largest pro
 entropy first."""
 
 
-def token_and_best(logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
+def token_and_best(logits: Tensor, row: Tensor, target: Tensor) -> Tensor:
     """For each of N positions, [N, 2]: log-probability of its target token, and 1 if the target is the argmax, else 0.
 
-    `logp` [m, V] are log-probabilities; those of position i are `logp[row[i]]`, its target id is `target[i]`.
+    `logits` [m, V]: those of position i are `logits[row[i]]`, its target id is `target[i]`.
     """
-    own = logp[row, target]
-    return torch.stack([own.double(), (logp.argmax(-1)[row] == target).double()], 1)
+    best = (logits.argmax(-1)[row] == target).double()
+    return torch.cat([token_logp(logits, row, target), best[:, None]], 1)
 
 
-def _with_priority(order: Order, logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
+def _with_priority(order: Order, logits: Tensor, row: Tensor, target: Tensor) -> Tensor:
     """For each of N positions, [N, 3]: log-probability of its target token, 1 if the target is the argmax, else 0, and
     its priority under `order` (the position of the largest is revealed first). The priority follows from the network's
-    prediction alone, whatever the target. `logp` [m, V] are log-probabilities; those of position i are `logp[row[i]]`,
-    its target id is `target[i]`."""
+    prediction alone, whatever the target, and is the float64 score of the sampler of that name. `logits` [m, V]: those
+    of position i are `logits[row[i]]`, its target id is `target[i]`."""
     if order == "left_to_right":
-        priority = torch.zeros(len(logp), dtype=torch.float64, device=logp.device)
+        priority = torch.zeros(len(logits), dtype=torch.float64, device=logits.device)
     elif order == "low_confidence":
-        priority = logp.max(-1).values.double()
-    elif order == "margin":
-        first, second = logp.double().exp().topk(2, dim=-1).values.unbind(-1)
-        priority = first - second
+        priority = (logits.amax(-1).double() - log_normaliser(logits)).exp()
     else:
-        p = logp.double().exp()
-        priority = (p * logp.double().clamp_min(-1e9)).sum(-1)
-    return torch.cat([token_and_best(logp, row, target), priority[row][:, None]], 1)
+        priority = margin(logits) if order == "margin" else negative_entropy(logits)
+    return torch.cat([token_and_best(logits, row, target), priority[row][:, None]], 1)
 
 
 MAX_PADDING = 0.25
@@ -149,10 +147,10 @@ class _Revealing(Estimator):
     processes = frozenset({"absorbing"})
 
     @abstractmethod
-    def readout(self, logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
+    def readout(self, logits: Tensor, row: Tensor, target: Tensor) -> Tensor:
         """For each of N masked positions, [N, 3]: log-probability of its target token, 1 if the target is the argmax,
-        else 0, and the position's priority (the largest is revealed first). `logp` [m, V] are log-probabilities; those
-        of position i are `logp[row[i]]`, its target id is `target[i]`."""
+        else 0, and the position's priority (the largest is revealed first). `logits` [m, V]: those of position i are
+        `logits[row[i]]`, its target id is `target[i]`."""
 
     def max_forwards(self, length: int) -> int:
         return length
@@ -174,8 +172,8 @@ class Duel(_Revealing):
     order: Order
     score_is = "exact under its order"
 
-    def readout(self, logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
-        return _with_priority(self.order, logp, row, target)
+    def readout(self, logits: Tensor, row: Tensor, target: Tensor) -> Tensor:
+        return _with_priority(self.order, logits, row, target)
 
 
 @part
@@ -185,9 +183,9 @@ class Confidence(_Revealing):
 
     score_is = "score"
 
-    def readout(self, logp: Tensor, row: Tensor, target: Tensor) -> Tensor:
-        values = token_and_best(logp, row, target)
-        return torch.cat([values, values[:, :1]], 1)
+    def readout(self, logits: Tensor, row: Tensor, target: Tensor) -> Tensor:
+        priority = logits[row, target].double() - log_normaliser(logits)[row]
+        return torch.cat([token_and_best(logits, row, target), priority[:, None]], 1)
 
 
 def greedy(denoiser: BatchedDenoiser, requests: Sequence[LikelihoodRequest]) -> list[Likelihood]:

@@ -7,13 +7,16 @@ import pytest
 import torch
 
 from repro.core import parts, rng
-from repro.data.corpus import prepared
+from repro.data.corpus import Rows, Vocabulary, prepared
 from repro.evals.perplexity.corpora import protocol, protocols
 from repro.evals.perplexity.perplexity import HeldoutBound, TruncatedBound
 from repro.evals.task import Ask
 from repro.evals.work_queue import SerialQueue
 from repro.model import load
-from repro.objectives.bound import EPS, reading, truncated
+from repro.models.denoiser import ForwardWrapper
+from repro.objectives.bound import EPS, reading, row_nll, truncated
+from repro.processes.absorbing import Absorbing
+from repro.processes.uniform import Uniform
 
 PINS = {"rows": 512, "skip_rows": 512, "passes": 8}
 
@@ -57,6 +60,33 @@ def test_a_bound_is_the_truncated_form_with_prior_and_tail():
         short = truncated(process, predict, ids, where, vocabulary, u, rng.fold(keys, 0))
         rest = process.tail(predict, ids, where, vocabulary, keys) + process.prior_term(where, vocabulary)
     assert torch.allclose(whole, (1 - EPS) * short + rest, atol=1e-9) and (rest > 0).all()
+
+
+@pytest.mark.parametrize("process", [Absorbing(), Uniform(alpha_end=1e-3, eps=1e-3)])
+def test_filler_is_noised_at_the_time_of_the_text(process, monkeypatch):
+    """At the t at which the network is called, not at that of a number of masked tokens (of 3: 1/4, 1/2 or 3/4)."""
+    read = {}
+
+    def record(denoiser, noisy, t, attention):
+        for each, row in zip(t.tolist(), noisy, strict=True):
+            read[each] = row
+        return Flat()
+
+    class Flat:
+        meaning = "leave_one_out"
+
+        def logits(self, where):
+            return torch.zeros(int(where.sum()), 5)
+
+    monkeypatch.setattr("repro.objectives.bound.Prediction", record)
+    words = Vocabulary(size=4, total=5, mask=4, bos=None, eos=None, pad=None, filler=3)
+    ids = np.array([[0, 1, 2, *[3] * 997]] * 64)
+    rows = Rows(ids, ids != 3, np.arange(64))
+    network = ForwardWrapper(load("oracle:mdlm@nano").denoiser)
+    row_nll(network, process, words, rows, slice(0, 64), passes=1, seed=0, batch=16, form="truncated")
+    times = torch.tensor(list(read), dtype=torch.float64)
+    changed = (torch.stack(list(read.values()))[:, 3:] != 3).double().mean(1)
+    assert len(times) == 64 and (changed - process.p_flip(times, words)).abs().max() < 0.08
 
 
 def test_names_of_published_protocols_have_a_truncated_form():
