@@ -195,6 +195,13 @@ def test_inexact_sweeps_change_the_marginal(choice, count):
     assert Corrected(rule=Ancestral(), choice=choice, sweeps=1, count=count).claim() == "biased"
 
 
+def test_exact_sweeps_claim_what_their_rule_claims():
+    one = Corrected(rule=Ancestral(), choice=Anywhere(), sweeps=3, count=1)
+    assert one.claim() == Ancestral().claim() == "law"
+    tail = preset("greedy_tail")
+    assert Corrected(rule=tail, choice=Anywhere(), sweeps=1, count=1).claim() == tail.claim() == "biased"
+
+
 def test_a_wrong_output_meaning():
     """Negative control: leave-one-out outputs declared as posterior means change the marginal.
 

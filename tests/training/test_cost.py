@@ -167,6 +167,15 @@ def test_two_copies_of_a_row_pass_the_layers_of_block_diffusion():
     assert memory["activations"] == 2 * other["activations"] and memory["logits"] == other["logits"]
 
 
+def test_totals_of_a_run_by_hand():
+    """LM1B's Duo trains on 512 rows of 128 tokens a step, for 1 M steps."""
+    recipe = by_name("duo_lm1b")
+    found = plan(recipe)
+    assert (found["tokens_a_step"], found["steps"]) == (512 * 128, 1_000_000)
+    assert found["tokens"] == 512 * 128 * 1_000_000
+    assert found["flops"] == pytest.approx(found["flops_a_step"] * 1e6)
+
+
 def test_more_gpus_share_rows_and_time():
     recipe = by_name("duo")
     eight, sixteen = plan(recipe, gpus=8), plan(recipe, gpus=16)

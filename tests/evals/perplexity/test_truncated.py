@@ -31,6 +31,7 @@ def test_the_truncated_form_estimates_the_integral_alone(name):
         found |= kind(name="x", **PINS).shared(model, ask, SerialQueue(None)).metrics
     full, short = found["nll_bound"], found["nll_truncated"]
     assert abs(short[0] - full[0]) < 0.002 + 4 * math.hypot(full[1], short[1])
+    assert found["ppl_bound"][:2] == pytest.approx((math.exp(full[0]), math.exp(full[0]) * full[1]))
     assert TruncatedBound(name="x", **PINS).skip(load("oracle:mdlm@nano")) is None
 
 
