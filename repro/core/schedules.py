@@ -113,7 +113,7 @@ class Prolonged(Rate):
 
     def __post_init__(self) -> None:
         if self.until < 1:
-            raise ValueError(f"until={self.until} leaves the schedule `first` no step; give 1 or more")
+            raise ValueError(f"until={self.until} gives the schedule `first` no steps; give 1 or more")
 
     def factor(self, step: int, steps: int) -> float:
         if step < self.until:

@@ -160,8 +160,9 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def draws_differ(n: int, c: int) -> float:
-    """Unbiased estimate of the probability that of two draws of an item one is right and one is wrong, from `c` right
-    ones of `n` draws: 2 c (n - c) / (n (n - 1)), the share of such pairs. ValueError unless n >= 2 and 0 <= c <= n."""
+    """Unbiased estimate of the probability that of two draws of an item one is right and one is wrong, when `c`
+    of `n` draws were right: 2 c (n - c) / (n (n - 1)), the share of such pairs. ValueError unless n >= 2 and 0 <= c <=
+    n."""
     if not (n >= 2 and 0 <= c <= n):
         raise ValueError(
             f"{n} draws, {c} of them right, form no pairs; give 2 draws or more and 0 to {n} right ones"

@@ -255,7 +255,7 @@ class Mixture(Documents):
 
     def __post_init__(self) -> None:
         if self.repeats < 1:
-            raise ValueError(f"repeats={self.repeats} leaves out the second source; give 1 or more")
+            raise ValueError(f"repeats={self.repeats} would leave out the second source; give 1 or more")
 
     def texts(self, split: Split) -> Iterator[tuple[int, str]]:
         return self._both(split, self.first.texts, self.second.texts)

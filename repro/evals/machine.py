@@ -31,8 +31,8 @@ class Machine:
 
     @contextmanager
     def beside(self) -> Generator[None]:
-        """Context of untimed work on the results, which several processes may do at the same time, but none during
-        timed work."""
+        """Context of untimed evaluations for the folder of results, which several processes may make at the same time;
+        it waits until no timed work runs or waits."""
         with ExitStack() as held:
             with self._locked("gate", fcntl.LOCK_EX):  # held by a process that waits for `alone` or is in it
                 held.enter_context(self._locked("work", fcntl.LOCK_SH))
@@ -40,8 +40,8 @@ class Machine:
 
     @contextmanager
     def alone(self) -> Generator[None]:
-        """Context of timed work, during which no other process of this machine works on the results, timed or
-        untimed."""
+        """Context of timed work. It begins once no other process on this machine evaluates for the same folder of
+        results, waiting if necessary, and until it ends all others wait."""
         with self._locked("gate", fcntl.LOCK_EX), self._locked("work", fcntl.LOCK_EX):
             yield
 

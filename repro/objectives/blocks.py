@@ -98,8 +98,8 @@ class BlockElbo(Objective):
     all blocks of a step.
 
     `resample`: whether the mask of a block is redrawn until the share of masked tokens lies in `rate` as well; `group`:
-    average over all tokens of the step, or within groups of rows. ValueError for a `rate` that is no range in (0, 1].
-    """
+    mean over all scored tokens of the step (`GlobalBatch`), or over those of each group of rows and then over the
+    groups (`RowGroup`). ValueError for a `rate` that is no range in (0, 1]."""
 
     rate: Window
     resample: bool

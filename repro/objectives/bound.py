@@ -90,8 +90,8 @@ def ratio_error(total: np.ndarray, tokens: np.ndarray, cluster: np.ndarray) -> f
 
 
 def attention_of(ids: Tensor, vocabulary: Vocabulary) -> Mask:
-    """Attention mask of rows `ids` [B, L] by which the network does not read padding; if `vocabulary` has no pad id, it
-    reads all positions."""
+    """Attention mask of rows `ids` [B, L] that hides their padding; without a pad id in `vocabulary`, all positions are
+    read."""
     return Mask(None if vocabulary.pad is None else ids != vocabulary.pad)
 
 

@@ -37,9 +37,8 @@ class ComplementaryCE(Objective):
     view that masks it. The first view masks a block at a rate uniform on `rate`, stratified over all blocks of a step;
     the second masks the other tokens.
 
-    `group`: average over all tokens of the step, or within groups of rows. ValueError for a `rate` that is no range in
-    (0, 1].
-    """
+    `group`: mean over all scored tokens of the step (`GlobalBatch`), or over those of each group of rows and then over
+    the groups (`RowGroup`). ValueError for a `rate` that is no range in (0, 1]."""
 
     rate: Window
     group: Group

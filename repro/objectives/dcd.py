@@ -88,9 +88,9 @@ class Dcd(Distillation):
 
     `window`: gamma = -log SNR at t = 0 and t = 1; `grid`: 1 / delta in the first round; `round`: optimizer steps per
     round, after which delta doubles and the teacher becomes a copy of the student; `eps`: t - delta is drawn uniformly
-    from [eps, 1), then t is limited to 1; `group`: average over all tokens of the step, or within groups of rows.
-    Raises ValueError for `grid` or `round` below 1, and for `eps` outside [0, 1).
-    """
+    from [eps, 1), then t is limited to 1; `group`: mean over all scored tokens of the step (`GlobalBatch`), or over
+    those of each group of rows and then over the groups (`RowGroup`). Raises ValueError for `grid` or `round` below 1,
+    and for `eps` outside [0, 1)."""
 
     window: GammaWindow
     grid: int

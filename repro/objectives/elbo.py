@@ -63,7 +63,8 @@ def _loss(
 @part
 class Elbo(Objective):
     """Continuous-time NELBO in nats per candidate (token that may be noised); the time t in [eps, 1] of each row is
-    stratified over the rows of a step. `group`: average over all tokens of the step, or within groups of rows."""
+    stratified over the rows of a step. `group`: mean over all scored tokens of the step (`GlobalBatch`), or over those
+    of each group of rows and then over the groups (`RowGroup`)."""
 
     eps: float
     group: Group
@@ -82,8 +83,8 @@ class Elbo(Objective):
 @part
 class IndependentElbo(Objective):
     """Continuous-time NELBO in nats per candidate (token that may be noised), with an independent time t in [eps, 1]
-    for each row (LLaDA; docs/method.md#llada-objective). `group`: average over all tokens of the step, or within groups
-    of rows."""
+    for each row (LLaDA; docs/method.md#llada-objective). `group`: mean over all scored tokens of the step
+    (`GlobalBatch`), or over those of each group of rows and then over the groups (`RowGroup`)."""
 
     eps: float
     group: Group
@@ -106,8 +107,8 @@ class DuoElbo(Objective):
     including optimizer step `until`, then noisy ids at times in [eps, 1] (docs/method.md#duo-curriculum).
 
     `window`: range of the noise level gamma of soft tokens; `temperature`: schedule of their softmax temperature;
-    `tokens`: method by which they are drawn; `group`: average over all tokens of the step, or within groups of rows.
-    """
+    `tokens`: method by which they are drawn; `group`: mean over all scored tokens of the step (`GlobalBatch`), or over
+    those of each group of rows and then over the groups (`RowGroup`)."""
 
     window: GammaWindow
     temperature: Temperature

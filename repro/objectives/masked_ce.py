@@ -57,9 +57,8 @@ class MaskedCE(Objective):
     """Cross-entropy at masked positions of each row, drawn without replacement.
 
     Of the c tokens of a row that may be masked, max(int(c u), 1) are masked, with the mask rate u uniform on the range
-    `rate`. `masks`: whether masked positions are drawn once or at every step; `group`: average over all tokens of the
-    step, or within groups of rows.
-    """
+    `rate`. `masks`: whether masked positions are drawn once or at every step; `group`: mean over all scored tokens of
+    the step (`GlobalBatch`), or over those of each group of rows and then over the groups (`RowGroup`)."""
 
     rate: Window
     masks: Masks

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 @part
 class NextToken(Objective):
-    """Next-token cross-entropy -log p(x_l | x_<l) in nats at the positions l to be scored. `group`: average over all
-    tokens of the step, or within groups of rows."""
+    """Next-token cross-entropy -log p(x_l | x_<l) in nats at the positions l to be scored. `group`: mean over all
+    scored tokens of the step (`GlobalBatch`), or over those of each group of rows and then over the groups
+    (`RowGroup`)."""
 
     group: Group
 

@@ -68,7 +68,7 @@ class Range:
 
 
 def dense(x0: Tensor, gamma: Tensor, tau: float, keys: Tensor, vocab_size: int) -> Drawn:
-    """Corrupted tokens with the weights of all K = `vocab_size` ids, from the clean ids x0 [B, L].
+    """Soft tokens, [B, L, K] weights over all K = `vocab_size` ids, from the clean ids x0 [B, L].
 
     gamma [B]: noise level -log SNR; tau: softmax temperature; `keys` [B]: one random key per row.
     """

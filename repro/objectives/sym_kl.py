@@ -148,9 +148,9 @@ class _OnSoftTokens(Objective):
     softmax is over the ids without special ones.
 
     `noise`: distribution of the times of rows; `temperature`: schedule of the softmax temperature of soft tokens;
-    `tokens`: method by which they are drawn; `view_scale`: weight of a row by its noise level; `group`: average over
-    all tokens of the step, or within groups of rows.
-    """
+    `tokens`: method by which they are drawn; `view_scale`: weight of a row by its noise level; `group`: mean over all
+    scored tokens of the step (`GlobalBatch`), or over those of each group of rows and then over the groups
+    (`RowGroup`)."""
 
     noise: Window | MatchedWindow | LinearWindow
     temperature: Temperature

@@ -104,7 +104,7 @@ def token_nll(
 ) -> Tensor:
     """Integrand f >= 0 of the NELBO per token, nats, [N] float64, from logits [N, V] of a network whose output has the
     given `meaning`. x, z [N]: clean and noisy ids; alpha [N]: probability that a token is intact; `slope` [N]: d alpha
-    / dt < 0. The softmax is over the K = `vocab_size` first of the V ids."""
+    / dt < 0. The softmax is over the first K = `vocab_size` of the V ids."""
     probs_NK = logits_NV[:, :vocab_size].double().softmax(-1)
     return integrand(conditional(probs_NK, z_N, alpha_N, meaning), x_N, z_N, alpha_N, slope_N)
 

@@ -33,8 +33,8 @@ LEVEL = 0.95
 @dataclass(frozen=True)
 class Meaning:
     """What a metric is: its family (`kind`), unit, range (`least`, `most`) and whether lower is better (`lower`).
-    `target`: the best value of a metric that is better neither lower nor higher; its `lower` is set only because the
-    format requires it."""
+    `target`: the best value of a metric for which neither lower nor higher is better; its `lower` is set only because
+    the format requires it."""
 
     kind: str
     unit: str

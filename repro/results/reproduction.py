@@ -159,11 +159,12 @@ def of_recipes(
 
 class Values(NamedTuple):
     """Values that the reproduction test compares, on its scale (accuracies: asin(sqrt)): `known`, committed; `new`, of
-    your run; `alike`, from which the standard deviation is estimated. Each key (`Key`) is a cell (a metric of a recipe,
-    task and sampler), and whether it is paired (for train seeds that are committed too) or not (for others).
+    your run; `alike`, committed values and repeated runs of the same cell, from whose spread the standard deviation is
+    estimated. Each key (`Key`) consists of a cell (a metric of a recipe, task and sampler) and of a flag: whether it
+    holds the train seeds that both your run and the committed records have, or the others.
 
-    `least`: the difference of each cell up to which it is never BAD; `unfinished`: cells whose training in your run
-    stopped before the committed number of steps.
+    `least`: the difference of each cell up to which its verdict is never BAD (numbers differ); `unfinished`: cells
+    whose training in your run stopped before the committed number of steps.
     """
 
     known: dict[Key, list[float]]

@@ -232,12 +232,12 @@ class Decoder:
         return CachedPrediction(self.denoiser, ids, times, mask, positions, cache, window)
 
     def undecided(self, ids: Tensor, block: int) -> Tensor:
-        """Generated positions of the block number `block` without a final token in `ids` [n, L] (masked ones; under
+        """Generated positions of block number `block` without a final token in `ids` [n, L] (masked ones; under
         uniform noise all of the block), [n, L] bool."""
         return self.process.open(ids, self._block(ids, block), self.denoiser.vocabulary)
 
     def decided(self, ids: Tensor, block: int) -> Tensor:
-        """Whether the block number `block` of each row of `ids` [n, L] needs no further step, [n] bool: no position in
+        """Whether block number `block` of each row of `ids` [n, L] needs no further step, [n] bool: no position in
         it is undecided.
 
         Always false for a sampler that may change a committed token.

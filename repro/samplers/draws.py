@@ -127,12 +127,13 @@ class Script:
 
 
 class Intervals:
-    """Source of draws by inverse CDF whose uniform numbers are known only up to an interval. Two draws with different
-    probabilities can thus share one uniform number, as lookahead requires.
+    """Source of draws by inverse CDF whose uniform numbers are known only up to an interval, by which a decoder's exact
+    distribution is enumerated. A sampler with lookahead drafts the tokens of later steps, which then draw again with
+    other probabilities but the same uniform number; an interval of this number gives the outcomes of both draws.
 
-    Each entry of `scripts` maps draws, named (step, purpose, index, position), to intervals (low, high) of the uniform
-    number; a draw that it does not have gets (0, 1). `rows` [n]: index in `scripts` of each row of the batch; `steps`
-    [n]: decoding step of each row.
+    Each entry of `scripts`, one for a branch of the enumeration, maps draws, named (step, purpose, index, position), to
+    intervals (low, high) of the uniform number; a missing draw gets (0, 1). `rows` [n]: index in `scripts` of each row
+    of the batch; `steps` [n]: decoding step of each row.
 
     Raises Unknown, with the draws concerned, where an interval leaves several outcomes possible.
     """

@@ -94,11 +94,11 @@ class LogitsTransform(LogitsProcessor):
 
 @part
 class ProcessedSampler(Sampler):
-    """A sampler (`rule`) with a logits processor (`shape`).
+    """A sampler (`rule`) with a logits processor (`shape`); `rule` may have processors itself (`no_eos+top_p+random`).
 
-    Memory, times and capabilities are those of `rule`, but the noise must be one that the processor supports as well.
-    Raises ValueError if the processor would change nothing in `rule`, is for other noise processes, or must stand
-    elsewhere in the chain.
+    Memory, diffusion times and capabilities are those of `rule`, but the noise must be one that the processor supports
+    as well. Raises ValueError, with the right name, if the processor would change nothing in `rule`, is for other noise
+    processes, or must stand at another place among the processors.
     """
 
     shape: LogitsProcessor

@@ -284,7 +284,8 @@ def train(
     track: str | None = None,
     shown: bool = False,
 ) -> Path:
-    """Train a recipe up to step `stop` (None: its last step) on the engine that the launcher requests.
+    """Train a recipe up to step `stop` (None: its last step) on the training engine (a single device, DDP, ZeRO-2
+    or FSDP2) that `accelerate launch`, or another launcher, sets in the environment.
 
     Returns the run folder, which is `out`. `resume`: continue from the last checkpoint in `out`; `options`: how layers
     run; `track`: name of a metrics tracker (`repro.training.metrics`); `shown`: whether progress is printed on stderr.

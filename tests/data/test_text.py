@@ -137,7 +137,7 @@ def test_a_mixture_repeats_its_second_source_in_training_alone(tmp_path):
     resolved = derive(documents, documents.resolve())
     assert resolved.second.revision == sources.fingerprint([tmp_path / "rows.jsonl"])
     assert resolved.first.sha256 == documents.first.resolve()["sha256"]
-    with pytest.raises(ValueError, match="repeats=0 leaves out the second source"):
+    with pytest.raises(ValueError, match="repeats=0 would leave out the second source"):
         Mixture(first=documents.first, second=documents.second, repeats=0)
 
 

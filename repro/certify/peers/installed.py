@@ -60,7 +60,7 @@ def scheduler(folder: Path | None, settings: Settings) -> Callable[..., Tensor]:
     for key in stepped:
         if key not in takes:
             raise ValueError(
-                f"neither the constructor nor step of {made.__name__} takes {key!r}; remove it from this sampler's"
+                f"neither {made.__name__}() nor its step() takes {key!r}; remove it from this sampler's"
                 " settings in repro/certify/peers/catalogue.py"
             )
 

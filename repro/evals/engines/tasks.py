@@ -29,7 +29,7 @@ REFUSALS = "count as an empty text"
 @part
 class EngineTask(LmTask):
     """Base class of lm-eval tasks that an engine answers by the protocol `api`, "completions" or "chat". With "chat"
-    the engine puts its own template around the whole prompt, as one message of the user; `template` is always "none",
+    the engine puts its own template around the whole prompt, as one user message; `template` is always "none",
     since lm-eval applies no chat template."""
 
     api: Api

@@ -62,7 +62,7 @@ class HarnessTask(Task):
         return self.evaluate_with(Adapter(model, None, how, "error", ask.seed, size, work), ask)
 
     def evaluate_with(self, adapter: Any, ask: Ask) -> Answer:
-        """Result of the task run through lm-eval with the model `adapter` (an `Adapter` with settings of generation),
+        """Result of the task run through lm-eval with the model `adapter` (an `Adapter` with generation settings),
         for at most `ask.limit` documents; the standard error is lm-eval's, over documents. ValueError if the version or
         length in the YAML is not `task_version` or `length`."""
         import yaml

@@ -140,7 +140,7 @@ class LmGeneration(LmTask):
         return self.evaluate_with(adapter, ask)
 
     def evaluate_with(self, adapter: Any, ask: Ask) -> Answer:
-        """Result of the task run through lm-eval with the model `adapter` (an `Adapter` with settings of generation),
+        """Result of the task run through lm-eval with the model `adapter` (an `Adapter` with generation settings),
         for at most `ask.limit` documents."""
         return evaluate(self, adapter, ask)
 

@@ -176,7 +176,8 @@ def _dependencies(path: Path) -> dict[str, Path]:
     for name in _includes(path):
         if Path(name).name != name:
             raise ValueError(
-                f"{path} includes {name!r}; put that file into the folder of the task, and include it by its name"
+                f"{path} includes {name!r} from another folder; copy that file into the task's folder, and include"
+                " it by its name alone"
             )
         found |= {name: path.parent / name, **_dependencies(path.parent / name)}
     return found

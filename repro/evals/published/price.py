@@ -47,7 +47,7 @@ def shown(hours: float) -> str:
 class Price:
     """Estimated cost of reproducing a published number: `hours` of one H100 (None: unknown). `run`: a name for the run,
     shared by all numbers that it reproduces; `command`: what to type, "" if no command reproduces the number;
-    `missing`: in that case, what prevents it; `trained`: whether the hours are those of training a recipe."""
+    `missing`: why there is none; `trained`: whether the hours are those of training a recipe."""
 
     run: str
     hours: float | None

@@ -91,7 +91,9 @@ def read_samples(path: Path) -> list[_Sample]:
             continue
         sample = parse_json(line, _Sample, f"{path}:{number}", LINES)
         if sample.text is None and sample.ids is None:
-            raise ValueError(f"{path}:{number}: neither text nor ids; each line needs one of them")
+            raise ValueError(
+                f"{path}:{number}: this line has neither text nor ids; each line needs one of them"
+            )
         if found and _kind(sample) != _kind(found[0]):
             raise ValueError(
                 f"{path}:{number}: this line has {_kind(sample)}, the first sample {_kind(found[0])}; give all lines"

@@ -121,8 +121,9 @@ def how(own: Sequence[Record]) -> str:
 
 
 def keep(items: Items, path: Path, wanted: Json) -> str | None:
-    """Add the decodings of the file `path` to `items` and return their key there, the file's name without its ending;
-    None, and nothing is added, if there is no such file or its fields are not those in `wanted` (field -> value)."""
+    """Add the decodings of the file `path` to `items` and return their key there, the file's name without extension. If
+    there is no such file, or its fields are not those in `wanted` (field -> value), nothing is added and None is
+    returned."""
     found = decodings.decoded(path, wanted)
     if found is None:
         return None

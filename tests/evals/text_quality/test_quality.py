@@ -405,7 +405,7 @@ def without_engine(question):
     "lines, more, message",
     [
         ('{"text": "a"}\n', [], "holds 1 samples"),
-        ('{"text": "a"}\n{"txt": "a"}\n', [], ":2: neither text nor ids"),
+        ('{"text": "a"}\n{"txt": "a"}\n', [], ":2: this line has neither text nor ids"),
         ('{"text": "a"}\n{"ids": [1]}\n', [], ":2: this line has ids, the first sample text"),
         ('{"text": "a"}\n{"text": 3}\n', [], ":2: expected"),
         ('{"ids": [1, 2, 3]}\n{"ids": [1]}\n', [], "1 of 2 samples have 2 or more ids; give at least two"),
