@@ -105,7 +105,7 @@ def test_logits_that_are_not_drawn_from_are_noted(checkout):
 
 def test_an_argument_that_no_function_has_is_refused(checkout):
     """A setting that were dropped would certify another sampler."""
-    with pytest.raises(ValueError, match="step of DiscreteDDIMScheduler takes 'corrector_steps'"):
+    with pytest.raises(ValueError, match=r"nor its step\(\) takes 'corrector_steps'"):
         catalogue.load(f"diffusers:ddim_corrector_random={checkout()}")
 
 
