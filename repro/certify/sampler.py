@@ -164,7 +164,8 @@ def _distance(source: Enumerated, noise: Noise, oracle: str, steps: int, counts:
         return total_variation(drawn / rows, source.law)
 
     def divergence(drawn: Tensor) -> float:
-        """KL(law || output) in nats, from how often each sentence was drawn, [S]; 0 times count as half a time."""
+        """KL(law || output) in nats, from `drawn` [S], how often the sampler drew each sentence; a sentence that it
+        never drew counts as drawn half a time."""
         return (source.law * (source.law * rows / drawn.double().clamp_min(0.5)).log()).sum().item()
 
     return [

@@ -47,16 +47,16 @@ class Repro(Adapter):
     """A checkpoint as an lm-eval model, created by lm-eval's command line; `--model_args` takes the parameters of
     `__init__`.
 
-    `ckpt`: a run folder, a folder of released weights, its name on the Hub, or oracle:RECIPE@SCALE; `weights`: raw, ema
-    (averaged) or auto (ema if there are any); `precision`, `template` (chat template; auto: the one that
-    evals/checkpoints.toml lists): of released weights; `sampler`: a preset, without which only likelihood tasks can be
-    run; `tokens_per_step`: tokens decoded per step (default 1), or in its place `steps`: number of decoding steps of
-    all blocks together; `block_length`: tokens per block; `cache`: KV cache, prefix or dual (default: none);
-    `estimator`: name of the likelihood estimator. `policy`: whether the sampler's (suite) or the lm-eval task's (task)
-    generation settings win where they differ; `overlong`: whether a prompt that is too long is an error or is truncated
-    on the left; `seed`: of sampling and of the estimator; `batch_size`: largest number of rows in one forward;
-    `max_batch_size` is refused; `device`: where the model runs. ValueError for an invalid value, and for a sampler or
-    estimator that does not exist.
+    `ckpt`: a run folder, a folder of released weights, its name on the Hub, or oracle:RECIPE@SCALE (exact model of the
+    recipe's synthetic language); `weights`: raw, ema (averaged) or auto (ema if there are any); `precision`, `template`
+    (chat template; auto: the one that evals/checkpoints.toml lists): for released weights only; `sampler`: a preset,
+    without which only likelihood tasks can be run; `tokens_per_step`: tokens decoded per step (default 1), or in its
+    place `steps`: number of decoding steps of all blocks together; `block_length`: tokens per block; `cache`: KV cache,
+    prefix or dual (default: none); `estimator`: name of the likelihood estimator. `policy`: whether the sampler's
+    (suite) or the lm-eval task's (task) generation settings win where they differ; `overlong`: whether a prompt that is
+    too long is an error or is truncated on the left; `seed`: of sampling and of the estimator; `batch_size`: largest
+    number of rows in one forward; `max_batch_size` is refused; `device`: where the model runs. ValueError for an
+    invalid value, and for a sampler or estimator that does not exist.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ class Relaxed(NamedTuple):
     """Relaxed corruption of B rows. `soft`: soft tokens, the network's input; `z` [B, L]: noisy ids; `alpha` [B]: the
     probability T(A) that a token is intact at signal level A (docs/method.md#transformation-operator); `slope` [B]: its
     derivative by gamma; `logs`: sums over rows of the probability that z differs from the clean id (`p_flip`) and of
-    the mean probability mass that the ids of a soft token cover (`kept_mass`)."""
+    the mean probability mass of the ids that a soft token holds, below 1 if it is sparse (`kept_mass`)."""
 
     soft: Soft
     z: Tensor

@@ -59,8 +59,8 @@ def interval(name: str, metric: Metric) -> tuple[float, float] | None:
 
 
 def shown(name: str, metric: Metric) -> str:
-    """Text of the metric `name` with its 95 % interval, `0.395 ± 0.114`, or `0.950 [0.887, 0.978]` for a share of
-    items. The half-width of the interval has two digits; without an interval the value has four."""
+    """Text of the metric `name` with its 95 % interval, `0.40 ± 0.11`, or `0.950 [0.887, 0.978]` for a share of
+    items. The half-width of the interval has two significant digits; without an interval the value has four."""
     value, ends = metric.value, interval(name, metric)
     if ends is None:
         return f"{value:.4g}"

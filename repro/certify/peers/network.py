@@ -29,7 +29,8 @@ def log_conditionals(
 
 def diffusion_backbone(space: Space, dtype: torch.dtype = torch.float32) -> Any:
     """Stand-in for the network of Duo, MDLM and ReMDM, called as `backbone(x, sigma, ...)` with ids x [n, L] and sigma
-    = -log alpha; it returns `log_conditionals` of `space` in `dtype`."""
+    = -log alpha; it returns the logarithms of the exact conditionals of `space`, a distribution of short sentences, at
+    that noise level (`log_conditionals`) in `dtype`."""
 
     class Backbone(torch.nn.Module):
         def forward(self, x: Tensor, sigma: Tensor, **unused: Any) -> Tensor:
