@@ -30,7 +30,7 @@ from repro.results.record import Record
 from repro.results.store import RAW, collect
 from repro.results.tables import choices
 from repro.results.tables.text import csv_text
-from repro.results.versions import latest
+from repro.results.versions import largest, latest
 
 HERE = Path(__file__).resolve().parent
 BENCH = ROOT / "results" / "bench"
@@ -186,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in names:
         module(name)
     records, left_out = shown(
-        latest(collect(arguments.raw)), arguments.recipes.split(",") if arguments.recipes else ()
+        latest(largest(collect(arguments.raw))), arguments.recipes.split(",") if arguments.recipes else ()
     )
     files: dict[str, str] = {}
     for name in names:

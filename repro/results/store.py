@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from msgspec.structs import replace
 
 from repro.core.files import RESULTS, locked, write_text
+from repro.core.parts import sha256
 from repro.core.reading import finite, parse_json, read_bytes
 from repro.results.difference import difference
 from repro.results.record import (
@@ -103,9 +104,11 @@ def write_items(raw: Path, record: Record, items: Iterable[Mapping[str, Any]]) -
 
 
 def items_file(raw: Path, record: Record) -> Path:
-    """Path of the per-item results of a record that is stored in the folder `raw`: items/ID.jsonl beside that folder,
-    with one JSON object per line; ID is the beginning of the record's id."""
-    return raw.parent / "items" / f"{record.id[:16]}.jsonl"
+    """Path of the per-item results of a record that is stored in the folder `raw`: items/NAME.jsonl beside that
+    folder, with one JSON object per line. NAME begins with the record's id and ends in digits of its numerics class
+    (device, dtype, ...), of which one folder may hold several."""
+    numerics = sha256(text(record.measurements.numerics))
+    return raw.parent / "items" / f"{record.id[:16]}-{numerics[:6]}.jsonl"
 
 
 # --- writing ------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from repro.results.__main__ import main as results
 from repro.results.crossing import Crossing, Stored, crossings, stored
 from repro.results.factors import analyse, effects_variance, equal_levels_p, factors, say, sentence
 from repro.results.record import make_record
-from repro.results.store import Store
+from repro.results.store import Store, items_file
 
 
 def crossing(outcomes, **levels):
@@ -187,7 +187,7 @@ def entries(folder, cells, task=TASK, limit=4, metric="acc", **more):
             one = make_record(asked, one.labels.data(), one.answer.data(), data)
         store = Store(folder / f"batch-{batch}" / "raw")
         store.append(one)
-        path = folder / f"batch-{batch}" / "items" / f"{one.id[:16]}.jsonl"
+        path = items_file(folder / f"batch-{batch}" / "raw", one)
         path.parent.mkdir(exist_ok=True)
         items = [
             {

@@ -190,6 +190,15 @@ def test_a_part_that_a_latex_table_has_no_more_is_stale_and_goes(tmp_path, raw, 
     assert report_command.main(where) == 0 and not former.exists() and other.exists()
 
 
+def test_figures_leave_out_a_first_try_with_fewer_items(tmp_path):
+    """As tables do: no two records of one evaluation share a point."""
+    raw = store(tmp_path, [bound(limit=8, shift=1.0), bound(limit=40)])
+    assert figures.main(["gap", "--raw", str(raw), "--out", str(tmp_path / "out")]) == 0
+    whole = store(tmp_path / "whole", [bound(limit=40)])
+    assert figures.main(["gap", "--raw", str(whole), "--out", str(tmp_path / "alone")]) == 0
+    assert (tmp_path / "out" / "gap.csv").read_text() == (tmp_path / "alone" / "gap.csv").read_text()
+
+
 @pytest.mark.parametrize("name", RECORDED)
 def test_figures_are_the_same_bytes_for_any_order_of_records(name, records):
     first = figures.draw(name, records)

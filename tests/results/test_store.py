@@ -127,6 +127,17 @@ def test_items_are_sound_json(tmp_path):
         flips.flips(found, found, "f1")
 
 
+def test_items_of_each_numerics_class_have_a_file(tmp_path):
+    """One evaluation run with one thread and with two gives two records in a folder; neither may read the other's."""
+    one = bound()
+    two = record(one.question, {"nll_bound": (2.0, 0.1, 8)}, numerics={**NUMERICS, "threads": 2})
+    assert one.id == two.id and one.measurements.numerics != two.measurements.numerics
+    for number, each in enumerate((one, two)):
+        write_items(tmp_path / "raw", each, [{"doc_id": number}])
+    kept = [json.loads(items_file(tmp_path / "raw", each).read_text()) for each in (one, two)]
+    assert kept == [{"doc_id": 0}, {"doc_id": 1}]
+
+
 @pytest.mark.parametrize("left", [1, 200, -1])
 def test_a_torn_tail_is_ignored_then_cut_off_by_the_next_append(tmp_path, left):
     """A writer that is killed within a line, or before its newline, loses only that line."""

@@ -6,7 +6,7 @@
 Prompts, few-shot examples, scoring and standard errors are lm-eval's. There are two parts, since only generation
 depends on a sampler: `lm_likelihood` (multiple choice, likelihood, rolling likelihood) and `lm_generation`. Results per
 document (its number, the model's output with its standard error, lm-eval's metrics) are stored next to the records, in
-OUT/items/ID.jsonl with the record's id, so that two samplers can be compared document by document.
+files of OUT/items whose names begin with the record's id, so that two samplers can be compared document by document.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from repro.results.page.texts import text_plots
 from repro.results.page.timed import timed_plots
 from repro.results.store import RAW
 from repro.results.tables import claims
-from repro.results.versions import latest
+from repro.results.versions import largest, latest
 
 STATIC = Path(__file__).resolve().parent / "static"
 LIMIT = 6_000_000
@@ -55,7 +55,7 @@ def data(raw: Path, stored: Path | None) -> Json:
     if stored is None and not own:
         stored = certificates.FOLDER
     certified = certificates.read(stored) if stored is not None and stored.is_dir() else []
-    records, items = latest(sources.records[raw]), Items()
+    records, items = latest(largest(sources.records[raw])), Items()
     timed = list(timed_plots(sources, records, items))
     laws, texts = list(law_plots(certified, items)), list(text_plots(sources, records))
     order = (*timed, *texts, *laws) if own else (*timed, *laws, *texts)

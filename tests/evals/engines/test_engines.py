@@ -18,7 +18,7 @@ from repro.evals.engines.engine import Settings, Unsupported
 from repro.evals.engines.http import KEY, Connection, Limits, checked_url
 from repro.evals.engines.openai import connect
 from repro.evals.lm.adapter import before_stops
-from repro.results.store import collect
+from repro.results.store import collect, items_file
 
 QUICK = Limits(timeout=5.0, wait=0.0, longest_wait=0.0, tries=3)
 
@@ -233,7 +233,7 @@ def test_tasks_are_stored_as_records_of_the_engine(server, tasks, tmp_path, caps
     }  # fmt: skip
     assert question.protocol["refusals"] == "count as an empty text"
     assert json.loads(question.task["asks"])["until"] == [".", "q"]
-    items = tmp_path / "out" / "items" / f"{found['writing'].id[:16]}.jsonl"
+    items = items_file(tmp_path / "out" / "raw", found["writing"])
     texts = [json.loads(line)["found"][0][0] for line in items.read_text("utf-8").splitlines()]
     prompts = [" ".join(lm_worlds.words(i, 3)) for i in range(6)]
     ours = toy().complete(prompts, [Settings(8)] * 6, "completions")

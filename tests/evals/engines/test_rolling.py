@@ -20,7 +20,7 @@ from repro.evals.engines.http import Limits
 from repro.evals.engines.openai import connect
 from repro.evals.engines.rolling import Windows
 from repro.evals.work_queue import SERIAL
-from repro.results.store import collect
+from repro.results.store import collect, items_file
 
 TEXTS = ("the fox met a dog.", "a", " ".join(lm_worlds.words(5, 30)))
 """Texts of one window, of one token, and of many windows."""
@@ -111,7 +111,7 @@ def test_records_of_whole_texts_name_the_tokenizer_and_the_length(server, tokeni
     assert (asked["part"], asked["max_length"], asked["prefix"]) == ("engine_rolling", 20, lm_worlds.BOS)
     assert len(asked["tokenizer"]) == 64
     assert record.question.protocol["output"] == "loglikelihood_rolling"
-    items = tmp_path / "out" / "items" / f"{record.id[:16]}.jsonl"
+    items = items_file(tmp_path / "out" / "raw", record)
     values = [json.loads(line)["found"][0]["value"] for line in items.read_text("utf-8").splitlines()]
     texts = [". ".join(lm_worlds.words(200 + i, 12)) for i in range(6)]
     ppl = math.exp(-math.fsum(values) / sum(len(text.split()) for text in texts))

@@ -15,6 +15,7 @@ from repro.evals.published import verify
 from repro.evals.published.cells import disagreements, find, read
 from repro.results import __main__ as results_command
 from repro.results import explain, flips
+from repro.results.store import items_file
 
 TABLE = """
 [sources]
@@ -523,7 +524,7 @@ def test_flips_of_two_records_from_the_command_line(tmp_path, capsys):
     with pytest.raises(ValueError, match="no items of llada@nano/caps/random/1"):
         results_command.main(argv)
     for made, values in zip(pair, ([1, 0, 1, 0], [1, 1, 1, 0]), strict=True):
-        items(tmp_path / "items" / f"{made.id[:16]}.jsonl", values)
+        items(items_file(tmp_path / "raw", made), values)
     assert results_command.main(argv) == 0
     printed = capsys.readouterr().out
     assert "acc (none): 1 of 4 documents differ" in printed and "document 1: 0 -> 1" in printed

@@ -30,7 +30,7 @@ from repro.evals.text_quality.judges import (
 from repro.models.attention import Mask
 from repro.results.difference import difference
 from repro.results.record import make_record, read_record
-from repro.results.store import collect
+from repro.results.store import collect, items_file
 from repro.results.tables.text_quality import points
 from repro.samplers.plan import Plan
 from repro.samplers.presets import preset
@@ -316,7 +316,7 @@ def test_stored_items_score_the_same_as_a_file_of_samples(named, monkeypatch, tm
     records = score("oracle:mdlm@nano", ["ancestral"], suite="toy", out=out)
     (record,) = [r for r in records if r.labels.task == "quality"]
     assert len(records) == 2 and record.question.protocol["judge_digest"]
-    kept = out / "items" / f"{record.id[:16]}.jsonl"
+    kept = items_file(out / "raw", record)
     arguments = ["judge", str(kept), "--judge", str(tmp_path / named), "--json"]
     assert command_line.main(arguments) == 0
     (found,) = map(read_record, json.loads(capsys.readouterr().out)["records"])
@@ -362,7 +362,7 @@ def test_a_file_of_samples_becomes_a_record_of_its_own_kind(folder, judge, tmp_p
     assert question.task["samples"] == question.checkpoint.digest == file_digest(paths[0])
     assert question.protocol["engine"] == "external" and question.protocol["judge_digest"] == judge.digest
     assert first.answer.nfe is None and first.measurements.tokens_per_second is None
-    items = (out / "items" / f"{first.id[:16]}.jsonl").read_text().splitlines()
+    items = items_file(out / "raw", first).read_text().splitlines()
     assert [json.loads(line)["tokens"] for line in items] == [LENGTH] * 3
     naive = synthetic.naive("mdlm@nano.text", protocol=without_engine(question))
     labels = first.labels.data() | {"task": "quality", "preset": "random:temperature=1.0"}
